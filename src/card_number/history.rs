@@ -1,0 +1,192 @@
+//! A change of the numbering plan must never let a number appear twice. Each plan that numbers were
+//! handed out under is remembered with the part of its sequence that was used up, and a new plan is held
+//! against all of them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::NumberingPlan;
+
+/// The numbers handed out under one plan: its sequence from `first` up to, not including, `next`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    pub plan: NumberingPlan,
+    pub first: u64,
+    pub next: u64,
+}
+
+/// Why a plan cannot follow what was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repeat {
+    /// The same numbers from too early on; `next` is the first that was not handed out.
+    OffsetTooLow { offset: u64, next: u64 },
+    /// Numbers of another shape, of which some could equal one that was handed out.
+    Overlap { earlier: String, issued: u64 },
+}
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OffsetTooLow { offset, next } => write!(
+                f,
+                "CONF_CARD_NUMBER_OFFSET {offset} would hand out numbers again: this plan has used its \
+                 sequence up to {}, so the offset must be {next} or higher",
+                next - 1
+            ),
+            Self::Overlap { earlier, issued } => write!(
+                f,
+                "numbers of the new plan could equal some of the {issued} handed out under an earlier one \
+                 ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Repeat {}
+
+/// Whether every number of `plan`, from its offset on, differs from every number in `issued`.
+///
+/// # Errors
+/// [`Repeat`] when one could be the same. Plans of another shape are compared position by position, which
+/// may refuse a plan that only a closer look would find safe; it never lets an unsafe one pass.
+pub fn admit(plan: &NumberingPlan, issued: &[Issued]) -> Result<(), Repeat> {
+    for earlier in issued.iter().filter(|earlier| earlier.first < earlier.next) {
+        if earlier.plan.shape() == plan.shape() {
+            if plan.offset() < earlier.next {
+                return Err(Repeat::OffsetTooLow { offset: plan.offset(), next: earlier.next });
+            }
+        } else {
+            let used = pattern(&earlier.plan, earlier.first, earlier.next - 1);
+            let wanted = pattern(plan, plan.offset(), plan.end() - 1);
+            if overlap(&used, &wanted) {
+                return Err(Repeat::Overlap {
+                    earlier: earlier.plan.shape(),
+                    issued: earlier.next - earlier.first,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is known of one character of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Position {
+    Fixed(char),
+    AnyDigit,
+}
+
+/// What all numbers for the sequence values `first..=last` have in common.
+fn pattern(plan: &NumberingPlan, first: u64, last: u64) -> Vec<Position> {
+    let width = plan.width as usize;
+    let (first, last) = (format!("{first:0>width$}"), format!("{last:0>width$}"));
+    let common = if plan.algorithm.is_random() {
+        0
+    } else {
+        first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count()
+    };
+    let fixed = |text: &str| text.chars().map(Position::Fixed).collect::<Vec<_>>();
+    let free = |count| std::iter::repeat_n(Position::AnyDigit, count);
+    let mut pattern = fixed(&plan.prefix);
+    pattern.extend(fixed(&first[..common]));
+    pattern.extend(free(width - common));
+    pattern.extend(fixed(&plan.suffix));
+    pattern.extend(free(plan.algorithm.check_digits()));
+    pattern
+}
+
+fn overlap(a: &[Position], b: &[Position]) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|pair| match pair {
+            (Position::Fixed(a), Position::Fixed(b)) => a == b,
+            (Position::Fixed(c), Position::AnyDigit) | (Position::AnyDigit, Position::Fixed(c)) => {
+                c.is_ascii_digit()
+            }
+            (Position::AnyDigit, Position::AnyDigit) => true,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::super::{Algorithm, CardNumberSettings, permutation::PermutationKey};
+    use super::*;
+    use crate::secret::Secret;
+
+    const KEY: PermutationKey = Secret::new([5; 32]);
+
+    fn plan(algorithm: Algorithm, length: i64, prefix: &str, suffix: &str, offset: i64) -> NumberingPlan {
+        NumberingPlan::try_from(&CardNumberSettings {
+            length: Some(length),
+            offset: Some(offset),
+            prefix: prefix.into(),
+            suffix: suffix.into(),
+            algorithm: Some(algorithm),
+            checksum_includes: None,
+        })
+        .unwrap()
+    }
+
+    fn auto(length: i64, prefix: &str, offset: i64) -> NumberingPlan {
+        plan(Algorithm::AutoInc, length, prefix, "", offset)
+    }
+
+    fn used(plan: NumberingPlan, count: u64) -> [Issued; 1] {
+        let first = plan.offset();
+        [Issued { plan, first, next: first + count }]
+    }
+
+    #[test]
+    fn a_higher_offset_may_follow_and_a_lower_one_may_not() {
+        let issued = used(auto(10, "", 1_000_000_010), 5);
+        assert_eq!(admit(&auto(10, "", 1_000_000_015), &issued), Ok(()));
+        let error = admit(&auto(10, "", 1_000_000_014), &issued).unwrap_err();
+        assert!(error.to_string().contains("must be 1000000015 or higher"), "{error}");
+    }
+
+    #[test]
+    fn another_length_is_always_safe() {
+        assert_eq!(admit(&auto(11, "", 0), &used(auto(10, "", 0), 1000)), Ok(()));
+    }
+
+    #[test]
+    fn another_prefix_is_safe_where_the_used_numbers_do_not_begin_with_it() {
+        let issued = used(auto(10, "", 1_000_000_010), 500);
+        assert_eq!(admit(&auto(10, "2", 0), &issued), Ok(()));
+        assert_eq!(admit(&auto(10, "A", 0), &issued), Ok(()));
+        assert!(admit(&auto(10, "1", 0), &issued).is_err());
+        assert!(admit(&plan(Algorithm::Random, 10, "", "", 0), &issued).is_err());
+    }
+
+    #[test]
+    fn a_plan_that_never_gave_a_number_forbids_nothing() {
+        assert_eq!(admit(&auto(10, "1", 0), &used(auto(10, "", 0), 0)), Ok(()));
+    }
+
+    proptest! {
+        /// Short numbers, so that every admitted change can be checked by writing all of them down.
+        #[test]
+        fn an_admitted_plan_repeats_nothing(
+            a in prop::sample::select(Algorithm::ALL), b in prop::sample::select(Algorithm::ALL),
+            prefix_a in "[0-2A]?", prefix_b in "[0-2A]?", suffix in "[01]?",
+            offset_a in 0_i64..8, offset_b in 0_i64..9, used_up in 0_u64..9,
+        ) {
+            let suffix_for = |algorithm| if algorithm == Algorithm::AutoInc { suffix.as_str() } else { "" };
+            let old = plan(a, 4, &prefix_a, suffix_for(a), offset_a);
+            let new = plan(b, 4, &prefix_b, suffix_for(b), offset_b);
+            let issued = used(old, used_up.min(10 - offset_a.unsigned_abs()));
+            if admit(&new, &issued).is_ok() {
+                let before: HashSet<String> =
+                    (issued[0].first..issued[0].next).map(|v| issued[0].plan.number(v, &KEY)).collect();
+                for value in new.offset()..new.end() {
+                    let number = new.number(value, &KEY);
+                    prop_assert!(!before.contains(&number), "{number} twice");
+                }
+            }
+        }
+    }
+}

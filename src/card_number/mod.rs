@@ -1,0 +1,363 @@
+//! Card numbers, which are external IDs that the service makes: how a sequence value becomes a number,
+//! and which change of an org's plan could make a number appear twice.
+
+pub mod check_digit;
+pub mod history;
+pub mod permutation;
+
+use std::fmt;
+
+use ethnum::U256;
+use serde::{Deserialize, Serialize};
+
+use crate::{secret::Secret, wire::wire_enum};
+use permutation::{MAX_DIGITS, Permutation, PermutationKey};
+
+wire_enum! {
+    /// `CONF_CARD_CHECKSUM_DIGIT_ALGO`: the order of the numbers and their check digit.
+    pub enum Algorithm {
+        /// In sequence, without check digit.
+        AutoInc = "AUTO_INC",
+        /// In sequence, with a Luhn digit.
+        Luhn = "LUHN_ALGO",
+        /// In sequence, with the remainder modulo seven.
+        Mod7 = "MOD7_ALGO",
+        /// In the order of the org's permutation, without check digit.
+        Random = "RANDOM",
+        RandomLuhn = "RANDOM_LUHN",
+        RandomMod7 = "RANDOM_MOD7",
+    }
+}
+
+impl Algorithm {
+    const fn is_random(self) -> bool {
+        matches!(self, Self::Random | Self::RandomLuhn | Self::RandomMod7)
+    }
+
+    /// The digit at the end of a number whose other digits are `digits`.
+    fn check_digit(self, digits: &str) -> Option<u8> {
+        match self {
+            Self::AutoInc | Self::Random => None,
+            Self::Luhn | Self::RandomLuhn => Some(check_digit::luhn(digits)),
+            Self::Mod7 | Self::RandomMod7 => Some(check_digit::mod7(digits)),
+        }
+    }
+
+    const fn check_digits(self) -> usize {
+        match self {
+            Self::AutoInc | Self::Random => 0,
+            Self::Luhn | Self::RandomLuhn | Self::Mod7 | Self::RandomMod7 => 1,
+        }
+    }
+}
+
+wire_enum! {
+    /// `CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT`: what the check digit covers besides the sequence.
+    pub enum ChecksumIncludes {
+        /// The digits of the prefix; its letters are skipped.
+        Prefix = "PREFIX",
+        None = "NONE",
+    }
+}
+
+/// The settings of an org that make up its numbering plan, as its file names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardNumberSettings {
+    #[serde(rename = "CONF_CARD_NUMBER_LENGTH", default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<i64>,
+    #[serde(rename = "CONF_CARD_NUMBER_OFFSET", default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
+    #[serde(rename = "CONF_CARD_NUMBER_PREFIX", default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    #[serde(rename = "CONF_CARD_NUMBER_SUFFIX", default, skip_serializing_if = "String::is_empty")]
+    pub suffix: String,
+    #[serde(rename = "CONF_CARD_CHECKSUM_DIGIT_ALGO", default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    #[serde(
+        rename = "CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub checksum_includes: Option<ChecksumIncludes>,
+}
+
+/// Why settings make no numbering plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanError {
+    /// The length is missing, out of range, or leaves no room for the sequence.
+    Length(String),
+    /// Anything else.
+    Settings(String),
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length(reason) | Self::Settings(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+/// How an org's card numbers look. Two plans of one shape differ at most in their offset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberingPlan {
+    prefix: String,
+    suffix: String,
+    algorithm: Algorithm,
+    checksum_includes: ChecksumIncludes,
+    /// Digits of the sequence part, 1 to 50.
+    width: u32,
+    offset: u64,
+}
+
+/// The longest card number.
+pub const MAX_LENGTH: usize = MAX_DIGITS as usize;
+
+impl TryFrom<&CardNumberSettings> for NumberingPlan {
+    type Error = PlanError;
+
+    fn try_from(settings: &CardNumberSettings) -> Result<Self, PlanError> {
+        let algorithm = settings.algorithm.unwrap_or(Algorithm::AutoInc);
+        for (key, value) in [
+            ("CONF_CARD_NUMBER_PREFIX", &settings.prefix),
+            ("CONF_CARD_NUMBER_SUFFIX", &settings.suffix),
+        ] {
+            if !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Err(PlanError::Settings(format!("{key} may hold letters A-Z, a-z and digits only")));
+            }
+        }
+        if !settings.suffix.is_empty() && algorithm != Algorithm::AutoInc {
+            return Err(PlanError::Settings(format!(
+                "CONF_CARD_NUMBER_SUFFIX goes with AUTO_INC only, not with {algorithm}"
+            )));
+        }
+        let length = settings
+            .length
+            .ok_or_else(|| PlanError::Length("CONF_CARD_NUMBER_LENGTH is missing".to_owned()))?;
+        let length = usize::try_from(length).ok().filter(|n| (1..=MAX_LENGTH).contains(n)).ok_or_else(
+            || PlanError::Length(format!("CONF_CARD_NUMBER_LENGTH is {length}, not within 1 to {MAX_LENGTH}")),
+        )?;
+        let fixed = settings.prefix.len() + settings.suffix.len() + algorithm.check_digits();
+        let width = length
+            .checked_sub(fixed)
+            .and_then(|width| u32::try_from(width).ok())
+            .filter(|width| *width > 0)
+            .ok_or_else(|| {
+                PlanError::Length(format!(
+                    "CONF_CARD_NUMBER_LENGTH is {length}, but prefix, suffix and check digit take {fixed}: \
+                     no digit is left for the sequence"
+                ))
+            })?;
+        let offset = settings.offset.unwrap_or(0);
+        let offset = u64::try_from(offset).map_err(|_| {
+            PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, below zero"))
+        })?;
+        let plan = Self {
+            prefix: settings.prefix.clone(),
+            suffix: settings.suffix.clone(),
+            algorithm,
+            checksum_includes: settings.checksum_includes.unwrap_or(ChecksumIncludes::None),
+            width,
+            offset,
+        };
+        if offset >= plan.end() {
+            return Err(PlanError::Settings(format!(
+                "CONF_CARD_NUMBER_OFFSET is {offset}, which does not fit into the {width} digits that \
+                 CONF_CARD_NUMBER_LENGTH leaves for the sequence"
+            )));
+        }
+        Ok(plan)
+    }
+}
+
+impl NumberingPlan {
+    /// The first value of the sequence.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The first value that is beyond the sequence. Where the width would allow more than `i64::MAX`
+    /// values, that many is where it ends: nobody counts that far.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        const MOST: u64 = i64::MAX as u64;
+        10_u64.checked_pow(self.width).map_or(MOST, |size| size.min(MOST))
+    }
+
+    /// Names what makes the numbers of this plan differ from those of another: everything but the offset.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        format!(
+            "{}/{}/{}/{}/{}",
+            self.algorithm, self.width, self.prefix, self.suffix, self.checksum_includes
+        )
+    }
+
+    /// The card number for a value of the sequence. Different values below [`Self::end`] give
+    /// different numbers.
+    #[must_use]
+    pub fn number(&self, value: u64, key: &PermutationKey) -> String {
+        let value = U256::from(value);
+        let value =
+            if self.algorithm.is_random() { Permutation::new(key, self.width).permute(value) } else { value };
+        let sequence = format!("{value:0>width$}", width = self.width as usize);
+        let covered = match self.checksum_includes {
+            ChecksumIncludes::Prefix => format!("{}{sequence}", self.prefix),
+            ChecksumIncludes::None => sequence.clone(),
+        };
+        let mut number = format!("{}{sequence}{}", self.prefix, self.suffix);
+        if let Some(digit) = self.algorithm.check_digit(&covered) {
+            number.push(char::from(b'0' + digit));
+        }
+        number
+    }
+}
+
+/// A new key for an org, from the operating system's generator.
+#[must_use]
+pub fn new_permutation_key(rng: &mut impl rand::Rng) -> PermutationKey {
+    let mut key = [0; 32];
+    rng.fill_bytes(&mut key);
+    Secret::new(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: PermutationKey = Secret::new([5; 32]);
+
+    fn settings(algorithm: Algorithm, length: i64, prefix: &str, offset: i64) -> CardNumberSettings {
+        CardNumberSettings {
+            algorithm: Some(algorithm),
+            length: Some(length),
+            prefix: prefix.to_owned(),
+            offset: Some(offset),
+            ..CardNumberSettings::default()
+        }
+    }
+
+    fn plan(settings: &CardNumberSettings) -> NumberingPlan {
+        NumberingPlan::try_from(settings).unwrap()
+    }
+
+    fn first(settings: &CardNumberSettings) -> String {
+        let plan = plan(settings);
+        plan.number(plan.offset(), &KEY)
+    }
+
+    #[test]
+    fn documented_numbers() {
+        assert_eq!(first(&settings(Algorithm::AutoInc, 10, "", 1_000_000_010)), "1000000010");
+        let with_suffix = CardNumberSettings {
+            suffix: "3401".into(),
+            ..settings(Algorithm::AutoInc, 12, "1234", 3000)
+        };
+        assert_eq!(first(&with_suffix), "123430003401");
+        assert_eq!(first(&settings(Algorithm::Mod7, 15, "1112", 3000)), "111200000030004");
+    }
+
+    #[test]
+    fn the_prefix_counts_for_the_check_digit_when_the_org_says_so() {
+        let mut luhn = settings(Algorithm::Luhn, 11, "AB79", 92_739_871 % 1_000_000);
+        assert_eq!(first(&luhn), format!("AB79739871{}", check_digit::luhn("739871")));
+        luhn.checksum_includes = Some(ChecksumIncludes::Prefix);
+        assert_eq!(first(&luhn), format!("AB79739871{}", check_digit::luhn("79739871")));
+    }
+
+    #[test]
+    fn random_numbers_carry_the_check_digit_of_what_is_printed() {
+        for (algorithm, check) in [
+            (Algorithm::RandomLuhn, check_digit::luhn as fn(&str) -> u8),
+            (Algorithm::RandomMod7, check_digit::mod7),
+        ] {
+            let number = first(&settings(algorithm, 12, "7", 0));
+            assert_eq!(number.len(), 12);
+            let (body, digit) = number.split_at(11);
+            assert_eq!(digit, check(&body[1..]).to_string(), "{number}");
+        }
+    }
+
+    #[test]
+    fn the_length_is_kept_up_to_fifty() {
+        for algorithm in Algorithm::ALL {
+            for length in [3, 20, 39, 50] {
+                let number = first(&settings(*algorithm, length, "A", 1));
+                assert_eq!(number.len(), usize::try_from(length).unwrap(), "{algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_leave_no_sequence_are_refused_as_such() {
+        for settings in [
+            CardNumberSettings::default(),
+            settings(Algorithm::AutoInc, 0, "", 0),
+            settings(Algorithm::AutoInc, 51, "", 0),
+            settings(Algorithm::AutoInc, -1, "", 0),
+            settings(Algorithm::AutoInc, 4, "1234", 0),
+            settings(Algorithm::Luhn, 5, "1234", 0),
+        ] {
+            let error = NumberingPlan::try_from(&settings).unwrap_err();
+            assert!(matches!(error, PlanError::Length(_)), "{settings:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn other_wrong_settings_are_refused_with_the_reason() {
+        let suffix = |algorithm, suffix: &str| CardNumberSettings {
+            suffix: suffix.into(),
+            ..settings(algorithm, 10, "", 0)
+        };
+        for (settings, reason) in [
+            (settings(Algorithm::AutoInc, 10, "1-2", 0), "CONF_CARD_NUMBER_PREFIX"),
+            (settings(Algorithm::AutoInc, 10, "ÄB", 0), "CONF_CARD_NUMBER_PREFIX"),
+            (suffix(Algorithm::AutoInc, "x y"), "CONF_CARD_NUMBER_SUFFIX"),
+            (suffix(Algorithm::Luhn, "34"), "AUTO_INC only"),
+            (settings(Algorithm::AutoInc, 10, "", -5), "below zero"),
+            (settings(Algorithm::AutoInc, 4, "", 10_000), "does not fit"),
+        ] {
+            let error = NumberingPlan::try_from(&settings).unwrap_err();
+            assert!(matches!(error, PlanError::Settings(_)), "{error}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_whole_short_range_is_used_and_nothing_twice() {
+        for algorithm in Algorithm::ALL {
+            let plan = plan(&settings(*algorithm, 3, "", 0));
+            let numbers: HashSet<String> = (0..plan.end()).map(|value| plan.number(value, &KEY)).collect();
+            assert_eq!(numbers.len() as u64, plan.end(), "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn a_random_order_never_changes_between_releases() {
+        let plan = plan(&settings(Algorithm::Random, 9, "", 0));
+        let numbers: Vec<String> = (0..3).map(|value| plan.number(value, &KEY)).collect();
+        // As an independent implementation of the construction computes them.
+        assert_eq!(numbers, ["716882805", "017874479", "536711146"]);
+    }
+
+    proptest! {
+        #[test]
+        fn different_values_give_different_numbers(
+            algorithm in prop::sample::select(Algorithm::ALL),
+            length in 2_i64..=50,
+            a: u64,
+            b: u64,
+        ) {
+            let plan = plan(&settings(algorithm, length, "", 0));
+            let (a, b) = (a % plan.end(), b % plan.end());
+            prop_assert_eq!(plan.number(a, &KEY) == plan.number(b, &KEY), a == b);
+        }
+    }
+}

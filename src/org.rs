@@ -1,0 +1,400 @@
+//! An org and its configuration. [`Definition`] is what an org's file says, word for word;
+//! [`Org`] is a checked definition together with what the service made for the org.
+
+use std::{collections::BTreeMap, fmt};
+
+use chrono::TimeDelta;
+use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
+    customer::{Account, AccountId, Dialling, Identifier, IdentifierName, Malformed, Source},
+    otp::{CodeType, GuessLimit, Threshold, ThresholdMode},
+};
+
+/// An org's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OrgId(pub u32);
+
+impl fmt::Display for OrgId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The content of an org's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    pub id: OrgId,
+    pub name: String,
+    /// Name of a time zone in the IANA database.
+    pub timezone: String,
+    /// Digits of the country code that a national mobile number gets.
+    pub country_code: String,
+    /// How many digits a national mobile number has.
+    pub national_mobile_length: usize,
+    /// The accounts of each source. INSTORE is there without being named.
+    #[serde(default)]
+    pub sources: BTreeMap<Source, Vec<AccountId>>,
+    #[serde(default)]
+    pub config: Config,
+}
+
+/// The `CONF_…` keys of an org, with their defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    #[serde(rename = "CONF_CLIENT_V2_API_ENABLED")]
+    pub v2_enabled: bool,
+    #[serde(rename = "CONF_OTP_TYPE")]
+    pub otp_type: CodeType,
+    #[serde(rename = "CONF_OTP_LENGTH")]
+    pub otp_length: i64,
+    #[serde(rename = "CONF_OTP_VALIDITY_SECONDS")]
+    pub otp_validity_seconds: i64,
+    #[serde(rename = "CONF_OTP_DAILY_LIMIT")]
+    pub otp_daily_limit: i64,
+    #[serde(rename = "CONF_OTP_THRESHOLD_MODE")]
+    pub otp_threshold_mode: ThresholdMode,
+    #[serde(rename = "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT")]
+    pub guess_count: i64,
+    #[serde(rename = "CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE")]
+    pub guess_minutes: i64,
+    #[serde(rename = "CONF_CARD_NUMBER_GENERATION_ENABLED")]
+    pub card_numbers_enabled: bool,
+    #[serde(rename = "SOURCE_ACCOUNTS_EXTERNALID_ENABLED")]
+    pub card_number_accounts: Vec<Account>,
+    #[serde(flatten)]
+    pub card_numbers: CardNumberSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            v2_enabled: true,
+            otp_type: CodeType::Alphanumeric,
+            otp_length: 7,
+            otp_validity_seconds: 300,
+            otp_daily_limit: 10,
+            otp_threshold_mode: ThresholdMode::MinRemaining,
+            guess_count: 5,
+            guess_minutes: 15,
+            card_numbers_enabled: false,
+            card_number_accounts: Vec::new(),
+            card_numbers: CardNumberSettings::default(),
+        }
+    }
+}
+
+/// The longest validity an OTP can have: no OTP issued longer ago than this is valid.
+pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);
+
+/// A definition with everything wrong in it, one sentence each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid(pub Vec<String>);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// An org that callers can be served for.
+#[derive(Debug, Clone)]
+pub struct Org {
+    pub definition: Definition,
+    pub timezone: Tz,
+    pub permutation_key: PermutationKey,
+    dialling: Dialling,
+    numbering_plan: Result<NumberingPlan, PlanError>,
+}
+
+/// Why an account of a source cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountError {
+    /// The source has several, and none was named.
+    NotNamed,
+    /// The source has no such account, or none at all.
+    NotConfigured,
+}
+
+/// Which account was meant, and whether that had to be concluded from there being only one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    pub account: Account,
+    pub concluded: bool,
+}
+
+impl Org {
+    /// Checks what serving callers depends on. A wrong numbering plan does not count here: it
+    /// keeps card numbers from being generated and nothing else.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every problem found.
+    pub fn new(definition: Definition, permutation_key: PermutationKey) -> Result<Self, Invalid> {
+        let problems = problems(&definition);
+        let timezone = definition.timezone.parse::<Tz>();
+        match timezone {
+            Ok(timezone) if problems.is_empty() => Ok(Self {
+                timezone,
+                permutation_key,
+                dialling: Dialling {
+                    country_code: definition.country_code.clone(),
+                    national_mobile_length: definition.national_mobile_length,
+                },
+                numbering_plan: NumberingPlan::try_from(&definition.config.card_numbers),
+                definition,
+            }),
+            _ => Err(Invalid(problems)),
+        }
+    }
+
+    #[must_use]
+    pub const fn id(&self) -> OrgId {
+        self.definition.id
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.definition.config
+    }
+
+    /// How long an OTP issued now is valid.
+    #[must_use]
+    pub const fn otp_validity(&self) -> TimeDelta {
+        TimeDelta::seconds(self.definition.config.otp_validity_seconds)
+    }
+
+    #[must_use]
+    pub fn otp_length(&self) -> usize {
+        usize::try_from(self.config().otp_length).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn guess_limit(&self) -> GuessLimit {
+        GuessLimit {
+            count: usize::try_from(self.config().guess_count).unwrap_or_default(),
+            window: TimeDelta::minutes(self.config().guess_minutes),
+        }
+    }
+
+    /// What a fetch with `threshold=seconds` asks for in this org.
+    #[must_use]
+    pub const fn threshold(&self, seconds: u64) -> Threshold {
+        Threshold { mode: self.definition.config.otp_threshold_mode, seconds }
+    }
+
+    /// How card numbers are made.
+    ///
+    /// # Errors
+    /// [`PlanError`] when the settings make no plan.
+    pub const fn numbering_plan(&self) -> Result<&NumberingPlan, &PlanError> {
+        self.numbering_plan.as_ref()
+    }
+
+    /// Whether card numbers are generated for customers of that account.
+    #[must_use]
+    pub fn generates_for(&self, account: &Account) -> bool {
+        self.config().card_numbers_enabled && self.config().card_number_accounts.contains(account)
+    }
+
+    /// The normal form of an identifier in this org.
+    ///
+    /// # Errors
+    /// [`Malformed`] when `raw` cannot be one of that kind.
+    pub fn identifier(&self, name: IdentifierName, raw: &str) -> Result<Identifier, Malformed> {
+        Identifier::new(name, raw, &self.dialling)
+    }
+
+    /// The account that `source` and `account_id` name. An id that is absent or empty means the source's
+    /// only account.
+    ///
+    /// # Errors
+    /// [`AccountError`] when there is no such account, or none was named and the source has several.
+    pub fn account(&self, source: Source, account_id: Option<&str>) -> Result<Resolved, AccountError> {
+        let accounts = self.definition.accounts(source);
+        let named = account_id.unwrap_or_default();
+        if let Some(id) = accounts.iter().find(|id| id.0 == named) {
+            return Ok(Resolved { account: Account { source, id: id.clone() }, concluded: false });
+        }
+        match (named, accounts.as_slice()) {
+            ("", [only]) => Ok(Resolved { account: Account { source, id: only.clone() }, concluded: true }),
+            ("", [_, _, ..]) => Err(AccountError::NotNamed),
+            _ => Err(AccountError::NotConfigured),
+        }
+    }
+}
+
+impl Definition {
+    fn accounts(&self, source: Source) -> Vec<AccountId> {
+        match self.sources.get(&source) {
+            Some(accounts) => accounts.clone(),
+            None if source == Source::Instore => vec![Account::instore().id],
+            None => Vec::new(),
+        }
+    }
+
+    /// Everything wrong with this definition, the numbering plan included: what an operator may not apply.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every problem found.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut problems = problems(self);
+        let config = &self.config;
+        let mentions_card_numbers = config.card_numbers != CardNumberSettings::default();
+        if (config.card_numbers_enabled || mentions_card_numbers)
+            && let Err(error) = NumberingPlan::try_from(&config.card_numbers)
+        {
+            problems.push(error.to_string());
+        }
+        for account in &config.card_number_accounts {
+            if !self.accounts(account.source).contains(&account.id) {
+                problems.push(format!(
+                    "SOURCE_ACCOUNTS_EXTERNALID_ENABLED names `{account}`, which [sources] does not"
+                ));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
+    }
+}
+
+fn problems(definition: &Definition) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut require = |holds: bool, problem: &dyn Fn() -> String| {
+        if !holds {
+            problems.push(problem());
+        }
+    };
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let config = &definition.config;
+    require(!definition.name.trim().is_empty(), &|| "name is empty".to_owned());
+    require(definition.id.0 > 0, &|| "id is 0; it must be a positive number".to_owned());
+    require(definition.timezone.parse::<Tz>().is_ok(), &|| {
+        format!("timezone `{}` is not in the IANA database (an example is Asia/Kolkata)", definition.timezone)
+    });
+    let code = &definition.country_code;
+    require((1..=3).contains(&code.len()) && digits(code) && !code.starts_with('0'), &|| {
+        format!("country_code `{code}` is not 1 to 3 digits without a leading 0")
+    });
+    require((4..=14).contains(&definition.national_mobile_length), &|| {
+        format!("national_mobile_length is {}, not within 4 to 14", definition.national_mobile_length)
+    });
+    for (key, value, range) in [
+        ("CONF_OTP_LENGTH", config.otp_length, 4..=50),
+        ("CONF_OTP_VALIDITY_SECONDS", config.otp_validity_seconds, 1..=MAX_OTP_VALIDITY.num_seconds()),
+        ("CONF_OTP_DAILY_LIMIT", config.otp_daily_limit, 1..=1000),
+        ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.guess_count, 1..=100),
+        ("CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE", config.guess_minutes, 1..=1440),
+    ] {
+        require(range.contains(&value), &|| {
+            format!("{key} is {value}, not within {} to {}", range.start(), range.end())
+        });
+    }
+    for (source, accounts) in &definition.sources {
+        require(*source != Source::Instore || *accounts == [Account::instore().id], &|| {
+            "sources.INSTORE has the one account \"\" and needs not be named".to_owned()
+        });
+        for (i, AccountId(id)) in accounts.iter().enumerate() {
+            let well_formed = id.len() <= 100 && !id.chars().any(|c| c == '#' || c.is_control());
+            let named = *source == Source::Instore || !id.trim().is_empty();
+            require(well_formed && named, &|| {
+                format!("sources.{source}: account `{id}` is empty, longer than 100 bytes, or has a `#` in it")
+            });
+            require(!accounts[..i].contains(&AccountId(id.clone())), &|| {
+                format!("sources.{source}: account `{id}` is named twice")
+            });
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{card_number::Algorithm, secret::Secret};
+
+    fn demo() -> Definition {
+        Definition {
+            id: OrgId(966),
+            name: "Demo Stores".into(),
+            timezone: "Asia/Kolkata".into(),
+            country_code: "91".into(),
+            national_mobile_length: 10,
+            sources: BTreeMap::from([
+                (Source::Wechat, vec![AccountId("WECHAT-API1".into()), AccountId("WECHAT-API2".into())]),
+                (Source::Martjack, vec![AccountId("SHOP".into())]),
+            ]),
+            config: Config::default(),
+        }
+    }
+
+    fn org() -> Org {
+        Org::new(demo(), Secret::new([0; 32])).unwrap()
+    }
+
+    fn account(source: Source, id: Option<&str>) -> Result<(String, bool), AccountError> {
+        org().account(source, id).map(|resolved| (resolved.account.id.0, resolved.concluded))
+    }
+
+    #[test]
+    fn instore_has_its_one_account_without_being_named() {
+        assert_eq!(account(Source::Instore, None), Ok((String::new(), false)));
+        assert_eq!(account(Source::Instore, Some("")), Ok((String::new(), false)));
+        assert_eq!(account(Source::Instore, Some("X")), Err(AccountError::NotConfigured));
+    }
+
+    #[test]
+    fn an_only_account_need_not_be_named_and_one_of_several_must() {
+        assert_eq!(account(Source::Martjack, None), Ok(("SHOP".into(), true)));
+        assert_eq!(account(Source::Martjack, Some("SHOP")), Ok(("SHOP".into(), false)));
+        assert_eq!(account(Source::Wechat, None), Err(AccountError::NotNamed));
+        assert_eq!(account(Source::Wechat, Some("wechat-api1")), Err(AccountError::NotConfigured));
+        assert_eq!(account(Source::Facebook, None), Err(AccountError::NotConfigured));
+    }
+
+    #[test]
+    fn every_problem_of_a_definition_is_named() {
+        let mut definition = demo();
+        definition.timezone = "Asia/Nowhere".into();
+        definition.country_code = "+91".into();
+        definition.national_mobile_length = 3;
+        definition.config.otp_length = 3;
+        definition.config.otp_validity_seconds = 86_401;
+        definition.config.guess_count = 0;
+        definition.config.card_numbers_enabled = true;
+        definition.config.card_number_accounts =
+            vec![Account { source: Source::Wechat, id: AccountId("OTHER".into()) }];
+        definition.sources.insert(Source::Line, vec![AccountId("a#b".into()), AccountId("x".into()), AccountId("x".into())]);
+        let Invalid(problems) = definition.check().unwrap_err();
+        for expected in [
+            "timezone", "country_code", "national_mobile_length", "CONF_OTP_LENGTH", "CONF_OTP_VALIDITY_SECONDS",
+            "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", "CONF_CARD_NUMBER_LENGTH is missing", "`WECHAT:OTHER`", "a#b", "twice",
+        ] {
+            assert!(problems.iter().any(|p| p.contains(expected)), "{expected}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 10, "{problems:?}");
+    }
+
+    #[test]
+    fn a_wrong_numbering_plan_stops_card_numbers_alone() {
+        let mut definition = demo();
+        definition.config.card_numbers.algorithm = Some(Algorithm::Luhn);
+        assert!(definition.check().is_err());
+        let org = Org::new(definition, Secret::new([0; 32])).unwrap();
+        assert!(matches!(org.numbering_plan(), Err(PlanError::Length(_))));
+    }
+
+    #[test]
+    fn a_definition_survives_being_written_and_read() {
+        let mut definition = demo();
+        definition.config.card_numbers.length = Some(10);
+        definition.config.card_number_accounts = vec![Account::instore()];
+        let json = serde_json::to_string(&definition).unwrap();
+        assert!(json.contains(r#""SOURCE_ACCOUNTS_EXTERNALID_ENABLED":["INSTORE:"]"#), "{json}");
+        assert_eq!(serde_json::from_str::<Definition>(&json).unwrap(), definition);
+    }
+}

@@ -1,0 +1,422 @@
+//! One-time passwords: how a code is made, which OTP a fetch answers with, and how often one may guess.
+//! Rules only; nothing here reads, writes or knows HTTP.
+
+use std::fmt;
+
+use chrono::{DateTime, Days, Duration, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+use rand::{Rng, RngExt};
+use subtle::ConstantTimeEq;
+
+use crate::{secret::Secret, wire::wire_enum};
+
+wire_enum! {
+    /// What an OTP is for. Request bodies call it `action`.
+    pub enum Scope {
+        Points = "POINTS",
+        /// Older callers write the plural.
+        Coupon = "COUPON" | "COUPONS",
+        /// Issued to a contact who is no customer yet; every other scope belongs to a customer.
+        Registration = "REGISTRATION",
+        Usergroup = "USERGROUP",
+        Subscription = "SUBSCRIPTION",
+        Generic = "GENERIC",
+        PointsTransfer = "POINTSTRANSFER",
+        CustomerStatusUpdate = "CUSTOMER_STATUS_UPDATE",
+        CustomerIdentifierChange = "CUSTOMER_IDENTIFIER_CHANGE",
+        CustomerIssueLinkCard = "CUSTOMER_ISSUE_LINK_CARD",
+    }
+}
+
+wire_enum! {
+    /// What the characters of a code are drawn from.
+    pub enum CodeType {
+        /// Upper-case letters and digits.
+        Alphanumeric = "ALPHANUMERIC",
+        /// Digits.
+        Numeric = "NUMERIC",
+    }
+}
+
+impl CodeType {
+    const fn alphabet(self) -> &'static [u8] {
+        match self {
+            Self::Alphanumeric => b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+            Self::Numeric => b"0123456789",
+        }
+    }
+}
+
+/// The OTP itself, as the customer reads it: upper-case letters and digits. `{:?}` does not show it.
+#[derive(Clone, Debug)]
+pub struct Code(Secret<String>);
+
+impl Code {
+    /// Draws `length` characters, each uniform over the alphabet of `code_type`.
+    pub fn generate(code_type: CodeType, length: usize, rng: &mut impl Rng) -> Self {
+        let alphabet = code_type.alphabet();
+        let code =
+            (0..length).map(|_| char::from(alphabet[rng.random_range(0..alphabet.len())])).collect();
+        Self(Secret::new(code))
+    }
+
+    /// A code as somebody typed it: surrounding space and the case of letters do not count.
+    #[must_use]
+    pub fn typed(text: &str) -> Self {
+        Self(Secret::new(text.trim().to_ascii_uppercase()))
+    }
+
+    /// The characters, for the answer to a fetch and for the item that stores them.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    /// Compares in a time that depends on the lengths alone.
+    #[must_use]
+    pub fn matches(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+/// An OTP's number: its time of issue in milliseconds since 1970 times 1,000, and three random digits.
+/// Sorts by time of issue and stays below 2^53, so that JavaScript callers read it exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CreatedId(pub u64);
+
+impl CreatedId {
+    /// A number for an OTP issued at `now`. Two of the same millisecond may be equal: whoever stores
+    /// one makes sure that it is new.
+    pub fn draw(now: DateTime<Utc>, rng: &mut impl Rng) -> Self {
+        Self(Self::earliest(now).0 + rng.random_range(0..1000))
+    }
+
+    /// The lowest number that an OTP issued at `time` can have.
+    #[must_use]
+    pub fn earliest(time: DateTime<Utc>) -> Self {
+        Self(u64::try_from(time.timestamp_millis()).unwrap_or(0) * 1000)
+    }
+
+    /// When the OTP was issued.
+    #[must_use]
+    pub fn issued_at(self) -> DateTime<Utc> {
+        i64::try_from(self.0 / 1000)
+            .ok()
+            .and_then(DateTime::from_timestamp_millis)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+/// The number alone, without padding.
+impl fmt::Display for CreatedId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An OTP as it was issued.
+#[derive(Debug, Clone)]
+pub struct Otp {
+    pub created_id: CreatedId,
+    pub code: Code,
+    /// The first moment at which it is no longer valid.
+    pub valid_until: DateTime<Utc>,
+    pub consumed: bool,
+}
+
+impl Otp {
+    /// Neither consumed nor expired.
+    #[must_use]
+    pub fn is_valid(&self, now: DateTime<Utc>) -> bool {
+        !self.consumed && now < self.valid_until
+    }
+}
+
+wire_enum! {
+    /// What the `threshold` of a fetch means in an org.
+    pub enum ThresholdMode {
+        /// At least that much validity must be left.
+        MinRemaining = "MIN_REMAINING",
+        /// Issued within the last so many seconds.
+        MaxAge = "MAX_AGE",
+    }
+}
+
+/// What a fetch asks of an OTP besides being valid.
+#[derive(Debug, Clone, Copy)]
+pub struct Threshold {
+    pub mode: ThresholdMode,
+    pub seconds: u64,
+}
+
+impl Threshold {
+    fn admits(self, otp: &Otp, now: DateTime<Utc>) -> bool {
+        let allowed_ms = i128::from(self.seconds) * 1000;
+        match self.mode {
+            ThresholdMode::MinRemaining => {
+                i128::from((otp.valid_until - now).num_milliseconds()) >= allowed_ms
+            }
+            ThresholdMode::MaxAge => {
+                i128::from((now - otp.created_id.issued_at()).num_milliseconds()) <= allowed_ms
+            }
+        }
+    }
+}
+
+/// The most recently issued OTP that is valid and that `threshold` admits. One that is consumed,
+/// expired or not admitted does not hide an older one.
+#[must_use]
+pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold>) -> Option<&Otp> {
+    otps.iter()
+        .filter(|otp| otp.is_valid(now) && threshold.is_none_or(|t| t.admits(otp, now)))
+        .max_by_key(|otp| otp.created_id)
+}
+
+/// The most recently issued valid OTP with that code. Every code is compared, whichever matches.
+#[must_use]
+pub fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option<&'a Otp> {
+    let matches: Vec<&Otp> =
+        otps.iter().filter(|otp| otp.is_valid(now) & otp.code.matches(typed)).collect();
+    matches.into_iter().max_by_key(|otp| otp.created_id)
+}
+
+/// How many wrong codes are judged within how long: `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
+#[derive(Debug, Clone, Copy)]
+pub struct GuessLimit {
+    pub count: usize,
+    pub window: TimeDelta,
+}
+
+/// The times of a customer's recent wrong guesses in one scope, oldest first.
+///
+/// The window slides: at no moment have more than `count` wrong codes been judged in the `window` before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WrongGuesses(Vec<DateTime<Utc>>);
+
+impl WrongGuesses {
+    /// Takes the times in any order.
+    #[must_use]
+    pub fn new(mut times: Vec<DateTime<Utc>>) -> Self {
+        times.sort_unstable();
+        Self(times)
+    }
+
+    #[must_use]
+    pub fn times(&self) -> &[DateTime<Utc>] {
+        &self.0
+    }
+
+    /// When the next code may be judged, if not now.
+    #[must_use]
+    pub fn locked_until(&self, limit: GuessLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let decisive = *self.0.iter().rev().nth(limit.count.checked_sub(1)?)?;
+        let free_at = decisive + limit.window;
+        (now < free_at).then_some(free_at)
+    }
+
+    /// These and one more at `now`, without those that no longer count.
+    #[must_use]
+    pub fn and_one_at(&self, now: DateTime<Utc>, limit: GuessLimit) -> Self {
+        let recent = self.0.iter().copied().filter(|time| *time + limit.window > now);
+        Self::new(recent.chain([now]).collect())
+    }
+}
+
+/// A day in an org's time zone: what the daily limit of OTPs counts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrgDay {
+    pub date: NaiveDate,
+    /// The org's next midnight.
+    pub ends_at: DateTime<Utc>,
+}
+
+impl OrgDay {
+    /// The day that `now` falls in.
+    #[must_use]
+    pub fn of(now: DateTime<Utc>, timezone: Tz) -> Self {
+        let date = now.with_timezone(&timezone).date_naive();
+        let midnight = (date + Days::new(1)).and_time(NaiveTime::MIN);
+        // Where clocks go forward at midnight, 00:00 does not exist: the day begins after the gap,
+        // which no zone makes longer than a day.
+        let ends_at = (0..=24 * 4)
+            .find_map(|quarters| {
+                timezone.from_local_datetime(&(midnight + Duration::minutes(15 * quarters))).earliest()
+            })
+            .map_or(now + Duration::days(1), |start| start.to_utc());
+        Self { date, ends_at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use super::*;
+    use crate::secret::os_rng;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn otp(issued: i64, valid_until: i64) -> Otp {
+        Otp {
+            created_id: CreatedId::earliest(at(issued)),
+            code: Code::typed(&format!("CODE{issued}")),
+            valid_until: at(valid_until),
+            consumed: false,
+        }
+    }
+
+    fn consumed(issued: i64, valid_until: i64) -> Otp {
+        Otp { consumed: true, ..otp(issued, valid_until) }
+    }
+
+    fn found(otps: &[Otp], now: i64, threshold: Option<(ThresholdMode, u64)>) -> Option<i64> {
+        let threshold = threshold.map(|(mode, seconds)| Threshold { mode, seconds });
+        most_recent(otps, at(now), threshold)
+            .map(|otp| (otp.created_id.issued_at() - at(0)).num_seconds())
+    }
+
+    #[test]
+    fn the_most_recently_issued_of_several_valid_otps_is_found() {
+        assert_eq!(found(&[otp(0, 300), otp(20, 320), otp(10, 310)], 30, None), Some(20));
+    }
+
+    #[test]
+    fn a_consumed_otp_does_not_hide_an_older_valid_one() {
+        assert_eq!(found(&[otp(0, 300), consumed(10, 310)], 30, None), Some(0));
+    }
+
+    #[test]
+    fn an_expired_otp_does_not_hide_an_older_valid_one() {
+        assert_eq!(found(&[otp(0, 300), otp(10, 40)], 40, None), Some(0));
+    }
+
+    #[test]
+    fn an_otp_is_valid_until_the_moment_it_expires() {
+        assert_eq!(found(&[otp(0, 300)], 299, None), Some(0));
+        assert_eq!(found(&[otp(0, 300)], 300, None), None);
+    }
+
+    #[test]
+    fn min_remaining_asks_for_validity_left() {
+        let left = |seconds| Some((ThresholdMode::MinRemaining, seconds));
+        assert_eq!(found(&[otp(0, 300)], 240, left(60)), Some(0));
+        assert_eq!(found(&[otp(0, 300)], 240, left(61)), None);
+        assert_eq!(found(&[otp(0, 300)], 240, left(i64::MAX as u64)), None);
+        assert_eq!(found(&[otp(0, 300), otp(10, 250)], 240, left(60)), Some(0), "a short one hides nothing");
+    }
+
+    #[test]
+    fn max_age_asks_for_recent_issue() {
+        let age = |seconds| Some((ThresholdMode::MaxAge, seconds));
+        assert_eq!(found(&[otp(0, 300)], 60, age(60)), Some(0));
+        assert_eq!(found(&[otp(0, 300)], 61, age(60)), None);
+        assert_eq!(found(&[otp(0, 300)], 0, age(0)), Some(0));
+        assert_eq!(found(&[otp(0, 300)], 61, age(i64::MAX as u64)), Some(0));
+    }
+
+    #[test]
+    fn a_matching_code_is_found_whatever_the_case_of_its_letters() {
+        let otps = [otp(0, 300), otp(10, 310)];
+        let issued = |code: &str, now| matching(&otps, &Code::typed(code), at(now)).map(|o| o.created_id.issued_at());
+        assert_eq!(issued(" code0 ", 20), Some(at(0)));
+        assert_eq!(issued("CODE10", 20), Some(at(10)));
+        assert_eq!(issued("CODE1", 20), None);
+        assert_eq!(issued("", 20), None);
+        assert_eq!(issued("CODE0", 300), None, "expired");
+        assert!(matching(&[consumed(0, 300)], &Code::typed("CODE0"), at(1)).is_none());
+    }
+
+    #[test]
+    fn codes_use_the_whole_alphabet_evenly() {
+        const DRAWS: usize = 3600;
+        for code_type in CodeType::ALL {
+            let mut counts = std::collections::HashMap::new();
+            for _ in 0..DRAWS {
+                let code = Code::generate(*code_type, 10, &mut os_rng());
+                assert_eq!(code.expose().len(), 10);
+                for c in code.expose().bytes() {
+                    *counts.entry(c).or_insert(0_usize) += 1;
+                }
+            }
+            let alphabet: HashSet<u8> = code_type.alphabet().iter().copied().collect();
+            assert_eq!(counts.keys().copied().collect::<HashSet<_>>(), alphabet);
+            // The expected count is 1,000 or 3,600; a deviation of 25 % is 7.9 standard deviations or more.
+            let expected = DRAWS * 10 / alphabet.len();
+            for count in counts.values() {
+                assert!(count.abs_diff(expected) < expected / 4, "{count} of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_code() {
+        assert!(!format!("{:?}", otp(0, 300)).contains("CODE0"));
+    }
+
+    #[test]
+    fn created_ids_are_ordered_by_time_and_exact_in_javascript() {
+        let mut rng = os_rng();
+        let early = CreatedId::draw(at(0), &mut rng);
+        let late = CreatedId::draw(at(0) + TimeDelta::milliseconds(1), &mut rng);
+        assert!(early < late && late.0 < 1 << 53);
+        assert_eq!(early.issued_at(), at(0));
+    }
+
+    const LIMIT: GuessLimit = GuessLimit { count: 5, window: TimeDelta::minutes(15) };
+
+    #[test]
+    fn five_wrong_guesses_lock_until_the_first_is_fifteen_minutes_old() {
+        let mut guesses = WrongGuesses::default();
+        for second in 0..5 {
+            assert_eq!(guesses.locked_until(LIMIT, at(second)), None);
+            guesses = guesses.and_one_at(at(second), LIMIT);
+        }
+        assert_eq!(guesses.locked_until(LIMIT, at(5)), Some(at(900)));
+        assert_eq!(guesses.locked_until(LIMIT, at(899)), Some(at(900)));
+        assert_eq!(guesses.locked_until(LIMIT, at(900)), None);
+        let guesses = guesses.and_one_at(at(900), LIMIT);
+        assert_eq!(guesses.locked_until(LIMIT, at(900)), Some(at(901)), "the window slides");
+        assert_eq!(guesses.times().len(), 5, "those that no longer count are forgotten");
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_ever_holds_more_wrong_guesses_than_the_limit(
+            gaps in prop::collection::vec(0_i64..600, 1..60), count in 1_usize..8
+        ) {
+            let limit = GuessLimit { count, window: TimeDelta::minutes(15) };
+            let (mut now, mut guesses, mut judged) = (0, WrongGuesses::default(), Vec::new());
+            for gap in gaps {
+                now += gap;
+                if guesses.locked_until(limit, at(now)).is_none() {
+                    guesses = guesses.and_one_at(at(now), limit);
+                    judged.push(now);
+                }
+            }
+            for start in &judged {
+                let within = judged.iter().filter(|t| (*start..start + 900).contains(t)).count();
+                prop_assert!(within <= count);
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_ends_at_the_orgs_midnight() {
+        let now = "2026-11-21T18:29:59Z".parse().unwrap();
+        let day = OrgDay::of(now, chrono_tz::Asia::Kolkata);
+        assert_eq!(day.date.to_string(), "2026-11-21");
+        assert_eq!(day.ends_at.to_rfc3339(), "2026-11-21T18:30:00+00:00");
+        let next = OrgDay::of(day.ends_at, chrono_tz::Asia::Kolkata);
+        assert_eq!(next.date.to_string(), "2026-11-22");
+    }
+
+    #[test]
+    fn a_day_whose_midnight_does_not_exist_ends_after_the_gap() {
+        // Cairo went from 2024-04-26 00:00 straight to 01:00.
+        let day = OrgDay::of("2024-04-25T12:00:00Z".parse().unwrap(), chrono_tz::Africa::Cairo);
+        assert_eq!(day.ends_at.to_rfc3339(), "2024-04-25T22:00:00+00:00");
+    }
+}

@@ -1,0 +1,42 @@
+//! Values that must not be printed by accident, and where they come from.
+
+use std::fmt;
+
+use rand::{rand_core::UnwrapErr, rngs::SysRng};
+
+/// Holds a `T` that `{:?}` never shows; whoever wants it says so with [`Secret::expose`].
+///
+/// ```
+/// use loyalty_codes::secret::Secret;
+/// let password = Secret::new("server123");
+/// assert_eq!(format!("{password:?}"), "[secret]");
+/// assert_eq!(*password.expose(), "server123");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Hides `value` from every formatter.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for the one place that needs it.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// The operating system's generator: where every code, password and key comes from.
+///
+/// It panics when the system has no randomness to give. Nothing made without it may leave the process.
+#[must_use]
+pub fn os_rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}

@@ -1,0 +1,179 @@
+//! Tills: who may call, for which org, with which secret and which permissions.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use md5::Md5;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use crate::{org::OrgId, secret::Secret, wire::wire_enum};
+
+wire_enum! {
+    /// What a till may do; each route needs one.
+    pub enum Permission {
+        OtpFetch = "otp:fetch",
+        OtpIssue = "otp:issue",
+        OtpValidate = "otp:validate",
+        CardNumberGenerate = "card_number:generate",
+        CustomerRegister = "customer:register",
+    }
+}
+
+/// A till's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Basic credentials cannot carry a colon
+/// in it, and it becomes part of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TillName(String);
+
+impl TillName {
+    /// `None` when `name` cannot be a till's.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let well_formed = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        well_formed.then(|| Self(name.to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TillName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A till's password: 26 characters of base 32, 130 bits from the operating system's generator.
+#[derive(Debug, Clone)]
+pub struct Password(Secret<String>);
+
+impl Password {
+    /// Letters and digits that are not mistaken for each other when read aloud or typed.
+    const ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    const LENGTH: usize = 26;
+
+    pub fn generate(rng: &mut impl rand::Rng) -> Self {
+        let mut bytes = [0; Self::LENGTH];
+        rng.fill_bytes(&mut bytes);
+        let text = bytes.iter().map(|b| char::from(Self::ALPHABET[usize::from(b % 32)])).collect();
+        Self(Secret::new(text))
+    }
+
+    /// The password in clear, for the one time that it is shown.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// What is stored of a password: SHA-256 of it, and of the other secret that clients in the field send
+/// instead, `md5hex(password)`. A digest without salt or stretching is enough for 130 random bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub created_at: DateTime<Utc>,
+    pub password_digest: [u8; 32],
+    pub md5hex_digest: [u8; 32],
+}
+
+impl Credential {
+    #[must_use]
+    pub fn new(password: &str, created_at: DateTime<Utc>) -> Self {
+        let md5hex = Md5::digest(password).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        Self {
+            created_at,
+            password_digest: Sha256::digest(password).into(),
+            md5hex_digest: Sha256::digest(md5hex).into(),
+        }
+    }
+}
+
+/// A till as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Till {
+    pub name: TillName,
+    pub org: OrgId,
+    pub permissions: Vec<Permission>,
+    /// Oldest first; two while a rotation overlaps, none once the till is revoked.
+    pub credentials: Vec<Credential>,
+}
+
+impl Till {
+    /// Whether `secret` is the password of a credential or its `md5hex`. Every digest is compared, and in
+    /// constant time.
+    #[must_use]
+    pub fn accepts(&self, secret: &str) -> bool {
+        let digest = Sha256::digest(secret);
+        self.credentials
+            .iter()
+            .flat_map(|credential| [&credential.password_digest, &credential.md5hex_digest])
+            .fold(Choice::from(0), |found, stored| found | digest.ct_eq(stored.as_slice()))
+            .into()
+    }
+
+    #[must_use]
+    pub fn may(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::os_rng;
+
+    fn till(passwords: &[&str]) -> Till {
+        Till {
+            name: TillName::parse("store.server").unwrap(),
+            org: OrgId(966),
+            permissions: vec![Permission::OtpFetch],
+            credentials: passwords.iter().map(|p| Credential::new(p, DateTime::UNIX_EPOCH)).collect(),
+        }
+    }
+
+    #[test]
+    fn the_password_and_its_md5hex_are_accepted() {
+        let till = till(&["server123"]);
+        assert!(till.accepts("server123"));
+        assert!(till.accepts("8a16a6b70505eb1f1ff7cdc0cd5559a7"));
+    }
+
+    #[test]
+    fn other_secrets_are_refused() {
+        let till = till(&["server123"]);
+        for secret in ["", "server12", "server1234", "SERVER123", "8a16a6b70505eb1f1ff7cdc0cd5559a8"] {
+            assert!(!till.accepts(secret), "{secret}");
+        }
+        let stored = format!("{:x?}", till.credentials[0].password_digest);
+        assert!(!till.accepts(&stored), "the digest itself opens nothing");
+    }
+
+    #[test]
+    fn old_and_new_secrets_are_accepted_while_a_rotation_overlaps_and_none_once_revoked() {
+        let rotated = till(&["old", "new"]);
+        assert!(rotated.accepts("old") && rotated.accepts("new"));
+        assert!(!till(&[]).accepts(""));
+    }
+
+    #[test]
+    fn passwords_are_long_and_differ_and_hide_from_debug() {
+        let mut rng = os_rng();
+        let (a, b) = (Password::generate(&mut rng), Password::generate(&mut rng));
+        // 32 symbols are 5 bits each.
+        assert!(a.expose().len() * 5 >= 128);
+        assert_ne!(a.expose(), b.expose());
+        assert!(!format!("{a:?}").contains(a.expose()));
+        assert_eq!(Password::ALPHABET.iter().collect::<std::collections::HashSet<_>>().len(), 32);
+    }
+
+    #[test]
+    fn names_that_could_not_be_sent_or_stored_are_refused() {
+        assert!(TillName::parse("store.server-1_A").is_some());
+        let long = "x".repeat(65);
+        for name in ["", "a:b", "a b", "a#b", "käse", &long] {
+            assert!(TillName::parse(name).is_none(), "{name}");
+        }
+    }
+}
