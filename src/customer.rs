@@ -143,12 +143,31 @@ impl fmt::Debug for Identifier {
     }
 }
 
-/// An identifier within the account in which it is unique. External IDs are unique in the whole org:
-/// for them the account does not count.
+/// An identifier within the account in which it is unique. External IDs are unique in the whole org and
+/// have no account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    pub account: Account,
-    pub identifier: Identifier,
+    account: Option<Account>,
+    identifier: Identifier,
+}
+
+impl Identity {
+    /// `identifier`, as it is used in `account`.
+    #[must_use]
+    pub fn new(account: Account, identifier: Identifier) -> Self {
+        let account = (identifier.name != IdentifierName::ExternalId).then_some(account);
+        Self { account, identifier }
+    }
+
+    #[must_use]
+    pub const fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
+    #[must_use]
+    pub const fn identifier(&self) -> &Identifier {
+        &self.identifier
+    }
 }
 
 /// The value is not one that this kind of identifier can have.
@@ -211,7 +230,8 @@ fn opaque(raw: &str) -> Option<String> {
     let value = raw.trim();
     let well_formed = !value.is_empty()
         && value.len() <= OPAQUE_MAX_BYTES
-        && !value.chars().any(char::is_control);
+        // The replacement character stands for bytes that were no text.
+        && !value.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER);
     well_formed.then(|| value.to_owned())
 }
 

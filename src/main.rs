@@ -1,1 +1,33 @@
-fn main(){}
+//! The Lambda function: settings, store, service, events.
+
+use std::sync::Arc;
+
+use lambda_http::{Error, service_fn};
+use loyalty_codes::{
+    api::App,
+    clock::Clock,
+    lambda,
+    logging::{self, Format},
+    settings::Settings,
+    store::{self, Store, chain},
+};
+
+// One event at a time is all that a function's environment gets: one thread serves it.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    logging::init(Format::Json)?;
+    let settings = Settings::from_env()?;
+    let store = Store::new(store::connect(&settings, None).await?, settings.table);
+
+    // During init, so that the first caller does not wait for TLS. The first request tries again anyway.
+    if let Err(error) = store.warm().await {
+        tracing::warn!(cause = chain(&error), "DynamoDB cannot be reached yet");
+    }
+
+    let app = Arc::new(App::new(store, Clock::system()));
+    lambda_http::run(service_fn(move |event| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Error>(app.handle(lambda::request(event)).await) }
+    }))
+    .await
+}

@@ -70,6 +70,39 @@ pub fn admit(plan: &NumberingPlan, issued: &[Issued]) -> Result<(), Repeat> {
     Ok(())
 }
 
+/// What an org's counter does when its plan changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// It goes on where it stands.
+    Keep,
+    /// It counts what is named here from now on.
+    Start(Issued),
+}
+
+/// How the counter goes from `current` to `plan`, when `retired` are the plans before.
+///
+/// An offset that stays as it is means going on; another one means going to it.
+///
+/// # Errors
+/// [`Repeat`] when a number could appear twice.
+pub fn transition(
+    current: Option<&Issued>,
+    retired: &[Issued],
+    plan: &NumberingPlan,
+) -> Result<Transition, Repeat> {
+    if current.is_some_and(|current| current.plan == *plan) {
+        return Ok(Transition::Keep);
+    }
+    let all: Vec<Issued> = retired.iter().chain(current).cloned().collect();
+    admit(plan, &all)?;
+    // A jump within one shape: what was issued before still counts from where it began.
+    let first = match current {
+        Some(current) if current.plan.shape() == plan.shape() && current.first < current.next => current.first,
+        _ => plan.offset(),
+    };
+    Ok(Transition::Start(Issued { plan: plan.clone(), first, next: plan.offset() }))
+}
+
 /// What is known of one character of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
@@ -165,6 +198,32 @@ mod tests {
     #[test]
     fn a_plan_that_never_gave_a_number_forbids_nothing() {
         assert_eq!(admit(&auto(10, "1", 0), &used(auto(10, "", 0), 0)), Ok(()));
+    }
+
+    #[test]
+    fn a_plan_that_stays_goes_on_counting() {
+        let plan = auto(10, "", 1_000_000_010);
+        let [issued] = used(plan.clone(), 5);
+        assert_eq!(transition(Some(&issued), &[], &plan), Ok(Transition::Keep));
+    }
+
+    #[test]
+    fn a_jump_remembers_what_was_issued_before_it() {
+        let [issued] = used(auto(10, "", 10), 5);
+        let Ok(Transition::Start(started)) = transition(Some(&issued), &[], &auto(10, "", 50)) else {
+            panic!("a higher offset is admitted");
+        };
+        assert_eq!((started.first, started.next), (10, 50));
+        let used_up = Issued { next: 52, ..started };
+        assert!(admit(&auto(10, "", 12), &[used_up]).is_err());
+    }
+
+    #[test]
+    fn a_plan_that_comes_back_must_go_on_after_its_own_numbers() {
+        let retired = used(auto(10, "", 10), 5);
+        let [current] = used(auto(12, "", 0), 3);
+        assert!(transition(Some(&current), &retired, &auto(10, "", 14)).is_err());
+        assert!(transition(Some(&current), &retired, &auto(10, "", 15)).is_ok());
     }
 
     proptest! {

@@ -158,7 +158,11 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
             prefix: settings.prefix.clone(),
             suffix: settings.suffix.clone(),
             algorithm,
-            checksum_includes: settings.checksum_includes.unwrap_or(ChecksumIncludes::None),
+            // Without a check digit it makes no difference, and so no other shape.
+            checksum_includes: settings
+                .checksum_includes
+                .filter(|_| algorithm.check_digits() > 0)
+                .unwrap_or(ChecksumIncludes::None),
             width,
             offset,
         };

@@ -1,0 +1,151 @@
+//! Registering customers.
+
+use serde::Serialize;
+
+use super::{
+    Call,
+    error::{Answer, ApiError, Notice, Problem, Problems},
+    params::Members,
+};
+use crate::{
+    customer::{Account, IdentifierName, Identity, UserId},
+    org::Org,
+    store::{NewCustomer, Profile, Registration},
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Registered {
+    created_id: UserId,
+}
+
+/// How many generated numbers in a row may have been given by hand before we say so.
+const MOST_TAKEN: usize = 100;
+
+/// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
+pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
+    let (org, store) = (&call.caller.org, &call.app.store);
+    let wanted = Wanted::read(&Members::new(&call.json_object()?), org)?;
+    // Asked first, so that a number is not spent on a customer who is there already.
+    if store.any_taken(org.id(), &wanted.identities).await? {
+        return Err(Problem::IdentifierTaken.into());
+    }
+    let mut customer = NewCustomer {
+        user: store.next_user_id(org.id()).await?,
+        profiles: wanted.profiles,
+        identities: wanted.identities,
+        generated: None,
+        registered_at: call.now,
+    };
+    for _ in 0..MOST_TAKEN {
+        if let Some(account) = &wanted.generate_for {
+            let number = call.app.next_card_number(org, account).await?;
+            let identifier = org
+                .identifier(IdentifierName::ExternalId, &number)
+                .map_err(|_| Problem::CardNumberSettingsInvalid)?;
+            customer.generated = Some(Identity::new(account.clone(), identifier));
+        }
+        match store.register(org.id(), &customer).await? {
+            Registration::Registered => {
+                return Ok(Answer::new(Registered { created_id: customer.user }, &wanted.warnings));
+            }
+            Registration::IdentifierTaken => return Err(Problem::IdentifierTaken.into()),
+            Registration::GeneratedTaken => {}
+        }
+    }
+    Err(Problem::CardNumbersExhausted.into())
+}
+
+/// What a request asks to register.
+struct Wanted {
+    profiles: Vec<Profile>,
+    identities: Vec<Identity>,
+    /// The account to generate an external ID for, when none was given and the org generates them.
+    generate_for: Option<Account>,
+    warnings: Vec<Notice>,
+}
+
+/// A transaction writes at most 100 items; these leave room for the profile and the generated number.
+const MOST_PROFILES: usize = 20;
+const MOST_IDENTIFIERS: usize = 50;
+const LONGEST_NAME: usize = 255;
+
+impl Wanted {
+    fn read(body: &Members<'_>, org: &Org) -> Result<Self, Problems> {
+        let entries = body.objects("profiles", Problem::ProfilesMissing)?;
+        if !(1..=MOST_PROFILES).contains(&entries.len()) {
+            return Err(Problem::ProfilesMissing.into());
+        }
+        let mut wanted =
+            Self { profiles: Vec::new(), identities: Vec::new(), generate_for: None, warnings: Vec::new() };
+        let mut problems = Vec::new();
+        for entry in &entries {
+            if let Err(Problems(found)) = wanted.add_profile(entry, org) {
+                problems.extend(found);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        wanted.check_identities()?;
+        if wanted.external_ids() == 0 {
+            let mut accounts = wanted.profiles.iter().map(|profile| &profile.account);
+            wanted.generate_for = accounts.find(|account| org.generates_for(account)).cloned();
+        }
+        Ok(wanted)
+    }
+
+    fn add_profile(&mut self, entry: &Members<'_>, org: &Org) -> Result<(), Problems> {
+        let addressed = entry.account(org, None)?;
+        let mut problems = Vec::new();
+        for identifier in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
+            match identifier.identifier(org) {
+                Ok(identifier) => {
+                    let identity = Identity::new(addressed.account.clone(), identifier);
+                    // Said twice, it is one: the same mobile in two spellings, for instance.
+                    if !self.identities.contains(&identity) {
+                        self.identities.push(identity);
+                    }
+                }
+                Err(Problems(found)) => problems.extend(found),
+            }
+        }
+        let first_name = name(entry, "firstName");
+        let last_name = name(entry, "lastName");
+        problems.extend(first_name.as_ref().err().or(last_name.as_ref().err()).copied());
+        match (first_name, last_name) {
+            (Ok(first_name), Ok(last_name)) if problems.is_empty() => {
+                self.warnings.extend(addressed.warning);
+                self.profiles.push(Profile { account: addressed.account, first_name, last_name });
+                Ok(())
+            }
+            _ => Err(Problems(problems)),
+        }
+    }
+
+    fn check_identities(&self) -> Result<(), Problem> {
+        if self.identities.is_empty() {
+            return Err(Problem::IdentifierNameMissing);
+        }
+        if self.identities.len() > MOST_IDENTIFIERS {
+            return Err(Problem::IdentifiersInvalid);
+        }
+        if self.external_ids() > 1 {
+            return Err(Problem::ExternalIdsDiffer);
+        }
+        Ok(())
+    }
+
+    fn external_ids(&self) -> usize {
+        let names = self.identities.iter().map(|identity| identity.identifier().name());
+        names.filter(|name| *name == IdentifierName::ExternalId).count()
+    }
+}
+
+fn name(entry: &Members<'_>, member: &str) -> Result<Option<String>, Problem> {
+    let name = entry.text(member, Problem::NameInvalid)?;
+    if name.is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+        return Err(Problem::NameInvalid);
+    }
+    Ok(name.map(str::to_owned))
+}

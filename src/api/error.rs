@@ -1,0 +1,321 @@
+//! Errors, as callers see them and as the log does.
+//!
+//! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that says
+//! which HTTP status, code and message it has. An [`ApiError`] is what a handler fails with: one problem or
+//! several of one status, what the headers need, and the cause, which only the log gets to see.
+//!
+//! Every body is one of two envelopes: [`Answer`] for success and [`ErrorBody`] for failure.
+
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::store::StoreError;
+
+macro_rules! problems {
+    ($( $(#[$meta:meta])* $problem:ident => $status:ident, $code:literal, $message:literal; )+) => {
+        /// One thing that is wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Problem { $( $(#[$meta])* $problem ),+ }
+
+        impl Problem {
+            /// Every problem that an answer can name.
+            pub const ALL: &'static [Self] = &[$( Self::$problem ),+];
+
+            const fn row(self) -> (StatusCode, u16, &'static str) {
+                match self { $( Self::$problem => (StatusCode::$status, $code, $message) ),+ }
+            }
+        }
+    };
+}
+
+// Codes of the documented API stand as documented. Where it names none, the code is the HTTP status.
+problems! {
+    // The request as such.
+    RouteUnknown => NOT_FOUND, 404, "No such resource";
+    MethodNotAllowed => METHOD_NOT_ALLOWED, 405, "Method not allowed";
+    BodyTooLarge => PAYLOAD_TOO_LARGE, 413, "Request body exceeds 64 KiB";
+    ContentTypeUnsupported => UNSUPPORTED_MEDIA_TYPE, 415, "Content-Type must be application/json";
+    BodyMalformed => BAD_REQUEST, 400, "Request body is not a valid JSON object";
+    ParameterRepeated => BAD_REQUEST, 400, "A parameter is passed more than once with different values";
+
+    // The caller.
+    Unauthorized => UNAUTHORIZED, 401, "Till name or password is wrong";
+    NotPermitted => FORBIDDEN, 4000, "The till has no permission for this resource";
+    V2NotEnabled => FORBIDDEN, 403, "V2 API is not enabled for the org";
+
+    // Who the customer is.
+    SourceMissing => BAD_REQUEST, 8016, "Source not passed";
+    SourceUnknown => BAD_REQUEST, 8012, "Unknown source";
+    AccountMissing => BAD_REQUEST, 8091, "Account id not passed for a source with multiple accounts";
+    AccountNotConfigured => BAD_REQUEST, 8127, "Account id is not configured for the source";
+    IdentifierNameMissing => BAD_REQUEST, 8092, "Identifier name not passed";
+    IdentifierNameUnknown => BAD_REQUEST, 8013, "Unknown identifier name";
+    IdentifierValueMissing => BAD_REQUEST, 8093, "Identifier value not passed";
+    IdentifierValueMalformed => BAD_REQUEST, 8093, "Identifier value is not valid";
+    IdentifiersDiffer => BAD_REQUEST, 400, "The identifier is passed more than once with different values";
+    MobileMalformed => BAD_REQUEST, 8056, "Invalid mobile number";
+    EmailMalformed => BAD_REQUEST, 8057, "Invalid email address";
+    CustomerNotFound => NOT_FOUND, 8015, "Customer not found for the given identifiers";
+
+    // OTPs.
+    ScopeInvalid => BAD_REQUEST, 600, "Scope (action) is missing or unknown";
+    ThresholdInvalid => BAD_REQUEST, 400, "Threshold must be a whole number of seconds, 0 or more";
+    EntityTypeInvalid => BAD_REQUEST, 601, "Entity type is missing or unknown";
+    EntityValueMissing => BAD_REQUEST, 602, "Entity value is missing or not valid";
+    ChannelInvalid => BAD_REQUEST, 603, "A communication channel is unknown or has no valid value";
+    TemplateInvalid => BAD_REQUEST, 400, "Template must be text, and email template an object with subject and body";
+    CodeMissing => BAD_REQUEST, 604, "No OTP passed";
+    OtpNotGenerated => SERVICE_UNAVAILABLE, 606, "Unable to generate OTP at the moment";
+    OtpNotFound => NOT_FOUND, 9001, "No valid OTP found";
+    OtpLimitReached => TOO_MANY_REQUESTS, 429, "The customer's OTPs of the day are used up";
+    GuessLimitReached => TOO_MANY_REQUESTS, 429, "Too many wrong OTPs; try again later";
+
+    // Card numbers.
+    CardNumbersDisabled => FORBIDDEN, 703, "Card number generation disabled";
+    CardNumbersNotForAccount => FORBIDDEN, 8127, "Card number generation is not enabled for the source and account";
+    CardNumberSettingsInvalid => INTERNAL_SERVER_ERROR, 701, "Invalid card number configuration";
+    CardNumberLengthInvalid => INTERNAL_SERVER_ERROR, 704, "Invalid card number length";
+    CardNumbersExhausted => CONFLICT, 702, "Card number range exhausted";
+
+    // Registration.
+    ProfilesMissing => BAD_REQUEST, 400, "Profiles must be an array of 1 to 20 objects";
+    IdentifiersInvalid => BAD_REQUEST, 400, "Identifiers must be an array of objects, 50 in all profiles at most";
+    NameInvalid => BAD_REQUEST, 400, "First and last name must be text of at most 255 characters";
+    ExternalIdsDiffer => BAD_REQUEST, 400, "A customer has one external ID, and several are passed";
+    IdentifierTaken => CONFLICT, 8008, "The new identifier already exists in the same source";
+
+    // Us.
+    Unavailable => SERVICE_UNAVAILABLE, 503, "The service is unavailable at the moment";
+    Internal => INTERNAL_SERVER_ERROR, 500, "Internal error";
+}
+
+impl Problem {
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.row().0
+    }
+
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self.row().1
+    }
+
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        self.row().2
+    }
+}
+
+/// Several things that are wrong with one request; never none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+/// Results of reading the parts of a request: all of them, or every problem that any of them has.
+pub trait Gather {
+    type All;
+    /// # Errors
+    /// [`Problems`] of all parts together.
+    fn gather(self) -> Result<Self::All, Problems>;
+}
+
+macro_rules! gather_tuples {
+    ($( ($($part:ident),+) )+) => { $(
+        #[expect(non_snake_case, reason = "a type and its value share the name")]
+        impl<$($part),+> Gather for ($(Result<$part, Problems>,)+) {
+            type All = ($($part,)+);
+            fn gather(self) -> Result<Self::All, Problems> {
+                match self {
+                    ($(Ok($part),)+) => Ok(($($part,)+)),
+                    ($($part,)+) => {
+                        let mut problems = Vec::new();
+                        $( problems.extend($part.err().into_iter().flat_map(|p| p.0)); )+
+                        Err(Problems(problems))
+                    }
+                }
+            }
+        }
+    )+ };
+}
+gather_tuples! { (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) }
+
+/// What a handler fails with.
+#[derive(Debug)]
+pub struct ApiError {
+    problems: Problems,
+    /// Seconds after which trying again may help.
+    retry_after: Option<i64>,
+    /// The methods that the resource has.
+    allow: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// When DynamoDB throttles, a second is what its burst capacity needs to recover.
+const RETRY_AFTER_UNAVAILABLE: i64 = 1;
+
+impl ApiError {
+    /// 429, to be tried again after so many seconds.
+    pub fn too_many(problem: Problem, retry_after: chrono::TimeDelta) -> Self {
+        let seconds = (retry_after.num_milliseconds() + 999) / 1000;
+        Self { retry_after: Some(seconds.max(1)), ..problem.into() }
+    }
+
+    /// 405, with the methods that would do.
+    pub fn method_not_allowed(allow: String) -> Self {
+        Self { allow: Some(allow), ..Problem::MethodNotAllowed.into() }
+    }
+
+    /// Something that only the log gets to see, answered as `problem`.
+    pub fn caused_by(problem: Problem, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self { cause: Some(Box::new(cause)), ..problem.into() }
+    }
+
+    /// For the log: what was behind it.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.problems.0.first().map_or(StatusCode::INTERNAL_SERVER_ERROR, |problem| problem.status())
+    }
+
+    /// For the log: the codes, in the order of the answer.
+    pub fn codes(&self) -> String {
+        let codes: Vec<String> = self.problems.0.iter().map(|problem| problem.code().to_string()).collect();
+        codes.join(",")
+    }
+
+    pub fn body(&self) -> ErrorBody {
+        let errors = self.problems.0.iter().copied().map(Notice::from).collect();
+        ErrorBody { errors, warnings: Vec::new() }
+    }
+
+    /// The headers that go with it.
+    pub fn headers(&self) -> Vec<(header::HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        if let Some(seconds) = self.retry_after {
+            headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        if let Some(Ok(allow)) = self.allow.as_deref().map(HeaderValue::from_str) {
+            headers.push((header::ALLOW, allow));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"loyalty\"")));
+        }
+        headers
+    }
+}
+
+impl From<Problems> for ApiError {
+    fn from(problems: Problems) -> Self {
+        let mut error = Self { problems, retry_after: None, allow: None, cause: None };
+        if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+            error.retry_after = Some(RETRY_AFTER_UNAVAILABLE);
+        }
+        error
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Problems::from(problem).into()
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let problem = if error.is_unavailable() { Problem::Unavailable } else { Problem::Internal };
+        Self::caused_by(problem, error)
+    }
+}
+
+/// An error or a warning, as the API words it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    status: bool,
+    code: u16,
+    message: &'static str,
+}
+
+impl Notice {
+    /// The source's only account was meant, though it was not named.
+    pub const ACCOUNT_CONCLUDED: Self = Self { status: false, code: 8054, message: "Account id not passed" };
+}
+
+impl From<Problem> for Notice {
+    fn from(problem: Problem) -> Self {
+        Self { status: false, code: problem.code(), message: problem.message() }
+    }
+}
+
+/// The body of every failure.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody {
+    errors: Vec<Notice>,
+    warnings: Vec<Notice>,
+}
+
+/// The body of every success: what the handler answers, and the warnings.
+#[derive(Debug)]
+pub struct Answer {
+    json: serde_json::Result<String>,
+}
+
+#[derive(Serialize)]
+struct WithWarnings<'a, T> {
+    #[serde(flatten)]
+    body: T,
+    warnings: &'a [Notice],
+}
+
+impl Answer {
+    pub fn new(body: impl Serialize, warnings: &[Notice]) -> Self {
+        Self { json: serde_json::to_string(&WithWarnings { body, warnings }) }
+    }
+
+    /// The JSON text.
+    ///
+    /// # Errors
+    /// [`Problem::Internal`] when a body cannot be written as JSON.
+    pub fn into_json(self) -> Result<String, ApiError> {
+        self.json.map_err(|error| ApiError::caused_by(Problem::Internal, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_an_error_status_with_a_message() {
+        for problem in Problem::ALL {
+            assert!(problem.status().is_client_error() || problem.status().is_server_error(), "{problem:?}");
+            assert!(!problem.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn problems_of_all_parts_are_gathered_in_order() {
+        let parts: (Result<u8, Problems>, Result<u8, Problems>, Result<u8, Problems>) = (
+            Err(Problem::SourceMissing.into()),
+            Ok(1),
+            Err(Problems(vec![Problem::ScopeInvalid, Problem::ThresholdInvalid])),
+        );
+        assert_eq!(
+            parts.gather(),
+            Err(Problems(vec![Problem::SourceMissing, Problem::ScopeInvalid, Problem::ThresholdInvalid]))
+        );
+        assert_eq!((Ok::<_, Problems>(1), Ok::<_, Problems>(2)).gather(), Ok((1, 2)));
+    }
+
+    #[test]
+    fn a_retry_is_never_suggested_too_early() {
+        let error = ApiError::too_many(Problem::OtpLimitReached, chrono::TimeDelta::milliseconds(1001));
+        assert!(error.headers().contains(&(header::RETRY_AFTER, HeaderValue::from(2))));
+    }
+}

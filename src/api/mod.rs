@@ -1,0 +1,269 @@
+//! HTTP in, HTTP out: the table of routes, and what every request goes through before its handler.
+//!
+//! A handler reads as its use case: read the parameters, find the customer, decide, answer. What it answers
+//! and how it fails is in [`error`]; how parameters become the model's values is in [`params`].
+
+mod auth;
+mod cache;
+mod card_number;
+mod customer;
+pub mod error;
+mod otp;
+mod params;
+
+use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Value};
+
+use crate::{
+    clock::Clock,
+    org::{Org, OrgId},
+    store::{Store, chain, count_round_trips},
+    till::{Permission, Till, TillName},
+};
+pub use auth::Caller;
+use cache::Cache;
+use error::{Answer, ApiError, Problem};
+use params::Params;
+
+/// Something that callers can do.
+pub struct Route {
+    pub method: Method,
+    pub path: &'static str,
+    /// What a till needs to do it.
+    pub permission: Permission,
+    handler: Handler,
+}
+
+type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
+
+macro_rules! route {
+    ($method:ident $path:literal, $permission:ident, $handler:path) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            permission: Permission::$permission,
+            handler: |call| Box::pin($handler(call)),
+        }
+    };
+}
+
+/// Everything that callers can do.
+pub const ROUTES: &[Route] = &[
+    route!(GET "/v2/otp", OtpFetch, otp::fetch),
+    route!(POST "/v2/otp/generate", OtpIssue, otp::generate),
+    route!(POST "/v2/otp/validate", OtpValidate, otp::validate),
+    route!(GET "/v2/cardNumber", CardNumberGenerate, card_number::next),
+    route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next),
+    route!(POST "/v2/customers", CustomerRegister, customer::register),
+];
+
+/// The route whose parameters may also stand in the path, `/v2/otp/source=…&scope=…`: so do the documents
+/// spell it.
+const PARAMETERS_IN_PATH: &str = "/v2/otp";
+
+/// The largest body that is read, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A request, wherever it comes from.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    /// May be percent-encoded.
+    pub path: String,
+    /// The query string, without the question mark.
+    pub query: String,
+    pub headers: HeaderMap,
+    /// Whoever makes the request need not read more than one byte above [`MAX_BODY`].
+    pub body: Bytes,
+    /// Given back as `X-Request-Id`, and part of the log line.
+    pub request_id: String,
+}
+
+/// An answer: a JSON text with its status and headers.
+pub type Response = http::Response<String>;
+
+/// The service: what the handlers share.
+#[derive(Debug)]
+pub struct App {
+    store: Store,
+    clock: Clock,
+    tills: Cache<TillName, Arc<Till>>,
+    orgs: Cache<OrgId, Arc<Org>>,
+}
+
+/// A request on its way to a handler.
+pub struct Call<'a> {
+    app: &'a App,
+    request: &'a Request,
+    caller: &'a Caller,
+    /// What follows the route's path.
+    tail: Option<&'a str>,
+    /// The moment at which everything in this request happens.
+    now: DateTime<Utc>,
+}
+
+impl Call<'_> {
+    fn params(&self) -> Params {
+        Params::parse(&self.request.query, self.tail)
+    }
+
+    fn json_object(&self) -> Result<Map<String, Value>, Problem> {
+        params::json_object(&self.request.headers, &self.request.body)
+    }
+}
+
+/// What became known of a request, for the log.
+#[derive(Default)]
+struct Seen {
+    route: Option<&'static Route>,
+    caller: Option<Caller>,
+}
+
+impl App {
+    #[must_use]
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock, tills: Cache::default(), orgs: Cache::default() }
+    }
+
+    /// Answers a request and writes its log line.
+    pub async fn handle(&self, request: Request) -> Response {
+        let started = Instant::now();
+        let mut seen = Seen::default();
+        let (result, round_trips) = count_round_trips(self.answer(&request, &mut seen)).await;
+        let response = respond(&result, &request.request_id);
+        log(&request, &seen, &result, response.status(), round_trips, started);
+        response
+    }
+
+    async fn answer(&self, request: &Request, seen: &mut Seen) -> Result<String, ApiError> {
+        let now = self.clock.now();
+        let (route, tail) = find_route(&request.method, &request.path)?;
+        seen.route = Some(route);
+        if request.body.len() > MAX_BODY {
+            return Err(Problem::BodyTooLarge.into());
+        }
+        let caller = seen.caller.insert(self.authenticate(&request.headers).await?);
+        if !caller.till.may(route.permission) {
+            return Err(Problem::NotPermitted.into());
+        }
+        if !caller.org.config().v2_enabled {
+            return Err(Problem::V2NotEnabled.into());
+        }
+        let call = Call { app: self, request, caller, tail: tail.as_deref(), now };
+        (route.handler)(call).await?.into_json()
+    }
+}
+
+/// The route for a method and a path, and what follows its own path.
+fn find_route<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Option<Cow<'a, str>>), ApiError> {
+    let (own, tail) = match parameters_in_path(path) {
+        Some(tail) => (Cow::Borrowed(PARAMETERS_IN_PATH), Some(tail)),
+        None => (percent_decode_str(path).decode_utf8_lossy(), None),
+    };
+    let own = own.strip_suffix('/').unwrap_or(&own);
+    let candidates = || ROUTES.iter().filter(|route| route.path == own);
+    if let Some(route) = candidates().find(|route| route.method == *method) {
+        return Ok((route, tail));
+    }
+    let allow: Vec<&str> = candidates().map(|route| route.method.as_str()).collect();
+    if allow.is_empty() { Err(Problem::RouteUnknown.into()) } else { Err(ApiError::method_not_allowed(allow.join(", "))) }
+}
+
+/// The parameters that a path holds. Some clients encode them whole, `=` and `&` included.
+fn parameters_in_path(path: &str) -> Option<Cow<'_, str>> {
+    let tail = path.strip_prefix(PARAMETERS_IN_PATH)?.strip_prefix('/')?;
+    let tail = tail.strip_suffix('/').unwrap_or(tail);
+    if tail.contains('=') {
+        return Some(tail.into());
+    }
+    let decoded = percent_decode_str(tail).decode_utf8_lossy();
+    decoded.contains('=').then_some(decoded)
+}
+
+fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
+    let (status, body, headers) = match result {
+        Ok(json) => (StatusCode::OK, json.clone(), Vec::new()),
+        Err(error) => {
+            let body = serde_json::to_string(&error.body()).unwrap_or_default();
+            (error.status(), body, error.headers())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response.headers_mut().extend(headers);
+    response
+}
+
+/// One line a request. It holds nothing of the path, the query or the bodies: customers are in them.
+fn log(
+    request: &Request,
+    seen: &Seen,
+    result: &Result<String, ApiError>,
+    status: StatusCode,
+    round_trips: u32,
+    started: Instant,
+) {
+    let outcome = result.as_ref().map_or_else(ApiError::codes, |_| "ok".to_owned());
+    if let Some(cause) = result.as_ref().err().and_then(ApiError::cause) {
+        tracing::error!(request_id = request.request_id, cause = chain(cause), "request failed");
+    }
+    tracing::info!(
+        request_id = request.request_id,
+        route = seen.route.map(|route| format!("{} {}", route.method, route.path)),
+        status = status.as_u16(),
+        org = seen.caller.as_ref().map(|caller| caller.org.id().0),
+        till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
+        outcome,
+        ms = started.elapsed().as_secs_f64() * 1000.0,
+        round_trips,
+        "request"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &Method, path: &str) -> Result<(&'static str, Option<String>), StatusCode> {
+        find_route(method, path)
+            .map(|(route, tail)| (route.path, tail.map(Cow::into_owned)))
+            .map_err(|error| error.status())
+    }
+
+    #[test]
+    fn paths_find_their_route_with_and_without_a_trailing_slash() {
+        assert_eq!(found(&Method::GET, "/v2/otp"), Ok(("/v2/otp", None)));
+        assert_eq!(found(&Method::GET, "/v2/otp/"), Ok(("/v2/otp", None)));
+        assert_eq!(found(&Method::POST, "/v2/otp/generate/"), Ok(("/v2/otp/generate", None)));
+        assert_eq!(found(&Method::GET, "/v2/card%4eumber"), Ok(("/v2/cardNumber", None)));
+    }
+
+    #[test]
+    fn parameters_may_stand_in_the_path_encoded_or_not() {
+        let tail = Ok(("/v2/otp", Some("source=WECHAT&scope=POINTS".to_owned())));
+        assert_eq!(found(&Method::GET, "/v2/otp/source=WECHAT&scope=POINTS"), tail);
+        assert_eq!(found(&Method::GET, "/v2/otp/source=WECHAT&scope=POINTS/"), tail);
+        assert_eq!(found(&Method::GET, "/v2/otp/source%3DWECHAT%26scope%3DPOINTS"), tail);
+    }
+
+    #[test]
+    fn unknown_paths_are_not_found_and_wrong_methods_not_allowed() {
+        for path in ["/", "", "/v2", "/v2/otp/unknown", "/v1/otp", "/v2/otpx", "/v2/otp//", "/v2/cardnumber"] {
+            assert_eq!(found(&Method::GET, path), Err(StatusCode::NOT_FOUND), "{path}");
+        }
+        assert_eq!(found(&Method::POST, "/v2/otp"), Err(StatusCode::METHOD_NOT_ALLOWED));
+        assert_eq!(found(&Method::GET, "/v2/otp/generate"), Err(StatusCode::METHOD_NOT_ALLOWED));
+        let error = find_route(&Method::DELETE, "/v2/cardNumber").err().unwrap();
+        assert!(error.headers().contains(&(header::ALLOW, HeaderValue::from_static("GET, POST"))));
+    }
+}

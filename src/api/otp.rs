@@ -1,0 +1,194 @@
+//! Fetching, issuing and validating OTPs.
+
+use chrono::SecondsFormat;
+use serde::Serialize;
+
+use super::{
+    Call,
+    error::{Answer, ApiError, Gather, Problem, Problems},
+    params::Members,
+};
+use crate::{
+    customer::{Identity, Source, UserId},
+    message::{Channel, ChannelType, Message, Templates},
+    org::{Org, OrgId},
+    otp::{Code, CreatedId, OrgDay, Otp, Scope, matching, most_recent},
+    secret::os_rng,
+    store::{Issue, Quota, Verdict, keys::Holder},
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fetched<'a> {
+    org_id: OrgId,
+    user_id: Option<UserId>,
+    code: &'a str,
+    valid_upto: String,
+}
+
+/// `GET /v2/otp`: the most recent valid OTP of a customer.
+pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
+    let (org, params) = (&*call.caller.org, call.params());
+    let (addressed, identifier, scope, threshold) =
+        (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org)).gather()?;
+
+    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
+    let found = call.app.store.otps_and_guesses(org.id(), &holder, scope, call.now).await?;
+    let otp = most_recent(&found.otps, call.now, threshold).ok_or(Problem::OtpNotFound)?;
+
+    let user_id = match holder {
+        Holder::Customer(user) => Some(user),
+        Holder::Contact(_) => None,
+    };
+    // `false`: UTC is written +00:00, never Z.
+    let valid_upto =
+        otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
+    let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
+    Ok(Answer::new(body, addressed.warning.as_slice()))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Issued {
+    created_id: u64,
+}
+
+/// How many numbers are drawn before giving up. A thousand OTPs fit into a millisecond, and a customer
+/// gets ten a day.
+const DRAWS: usize = 16;
+
+/// `POST /v2/otp/generate`: a new OTP.
+pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
+    let (org, object) = (&*call.caller.org, call.json_object()?);
+    let body = Members::new(&object);
+    let (scope, identifier, addressed, channels, templates) = (
+        body.action(),
+        body.entity(org),
+        body.account(org, Some(Source::Instore)),
+        channels(&body, org),
+        templates(&body),
+    )
+        .gather()?;
+
+    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
+    let config = org.config();
+    let day = OrgDay::of(call.now, org.timezone);
+    let quota = Quota { date: day.date, limit: config.otp_daily_limit };
+    let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
+    let message = (!channels.is_empty()).then(|| Message::new(channels, &templates, &code));
+    for _ in 0..DRAWS {
+        let otp = Otp {
+            created_id: CreatedId::draw(call.now, &mut os_rng()),
+            code: code.clone(),
+            valid_until: call.now + org.otp_validity(),
+            consumed: false,
+        };
+        match call.app.store.issue_otp(org.id(), &holder, scope, &otp, quota, message.as_ref()).await? {
+            Issue::Issued => {
+                let body = Issued { created_id: otp.created_id.0 };
+                return Ok(Answer::new(body, addressed.warning.as_slice()));
+            }
+            Issue::LimitReached => {
+                return Err(ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now));
+            }
+            Issue::IdTaken => {}
+        }
+    }
+    Err(Problem::OtpNotGenerated.into())
+}
+
+#[derive(Serialize)]
+struct Validated {
+    entity: bool,
+}
+
+/// `POST /v2/otp/validate`: consumes an OTP if the code is right.
+pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
+    let (org, object) = (&*call.caller.org, call.json_object()?);
+    let body = Members::new(&object);
+    let (scope, identifier, addressed, typed) =
+        (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body)).gather()?;
+
+    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
+    let (store, limit) = (&call.app.store, org.guess_limit());
+    // Whoever comes too late for a verdict judges again. Each time somebody else's was recorded: that
+    // of one of the wrong guesses that the limit allows, or of one of the day's OTPs.
+    let most_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
+    for _ in 0..=most_rivals {
+        let judged = store.otps_and_guesses(org.id(), &holder, scope, call.now).await?;
+        if let Some(free_at) = judged.wrong_guesses.locked_until(limit, call.now) {
+            return Err(ApiError::too_many(Problem::GuessLimitReached, free_at - call.now));
+        }
+        let verdict = matching(&judged.otps, &typed, call.now).map_or_else(
+            || Verdict::Wrong(judged.wrong_guesses.and_one_at(call.now, limit)),
+            |otp| Verdict::Right(otp.created_id),
+        );
+        if store
+            .record_verdict(org.id(), &holder, scope, &judged, &verdict, call.now, limit.window)
+            .await?
+        {
+            let body = Validated { entity: matches!(verdict, Verdict::Right(_)) };
+            return Ok(Answer::new(body, addressed.warning.as_slice()));
+        }
+    }
+    Err(Problem::Unavailable.into())
+}
+
+impl Call<'_> {
+    /// Whom an OTP belongs to: for REGISTRATION a contact, for every other scope a customer.
+    async fn holder(&self, identity: Identity, scope: Scope) -> Result<Holder, ApiError> {
+        if scope == Scope::Registration {
+            return Ok(Holder::Contact(identity));
+        }
+        let user = self.app.store.find_customer(self.caller.org.id(), &identity).await?;
+        Ok(Holder::Customer(user.ok_or(Problem::CustomerNotFound)?))
+    }
+}
+
+fn code(body: &Members<'_>) -> Result<Code, Problems> {
+    let text = body.text("code", Problem::CodeMissing)?.map(str::trim).filter(|text| !text.is_empty());
+    Ok(Code::typed(text.ok_or(Problem::CodeMissing)?))
+}
+
+/// More would be somebody's mistake; each costs money.
+const MOST_CHANNELS: usize = 10;
+
+/// `channels`, each with a value that can be one of its kind, in normal form.
+fn channels(body: &Members<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
+    use crate::customer::IdentifierName::{Email, Mobile, Wechat};
+    let entries = body.objects("channels", Problem::ChannelInvalid)?;
+    if entries.len() > MOST_CHANNELS {
+        return Err(Problem::ChannelInvalid.into());
+    }
+    let read = |entry: &Members<'_>| {
+        let channel_type = ChannelType::parse(entry.text("type", Problem::ChannelInvalid).ok()??)?;
+        let kind = match channel_type {
+            ChannelType::Sms | ChannelType::Phone | ChannelType::Whatsapp => Mobile,
+            ChannelType::Email => Email,
+            // Both address a customer by an opaque id.
+            ChannelType::Wechat | ChannelType::Zalo => Wechat,
+        };
+        let value = entry.text("value", Problem::ChannelInvalid).ok()??;
+        let value = org.identifier(kind, value).ok()?.value().to_owned();
+        Some(Channel { channel_type, value })
+    };
+    Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
+}
+
+/// `template` and `emailTemplate`, with the documented texts for what is absent.
+fn templates(body: &Members<'_>) -> Result<Templates, Problems> {
+    const OTHERWISE: Problem = Problem::TemplateInvalid;
+    let mut templates = Templates::default();
+    if let Some(text) = body.text("template", OTHERWISE)? {
+        text.clone_into(&mut templates.text);
+    }
+    if let Some(email) = body.object("emailTemplate", OTHERWISE)? {
+        if let Some(subject) = email.text("subject", OTHERWISE)? {
+            subject.clone_into(&mut templates.email_subject);
+        }
+        if let Some(text) = email.text("body", OTHERWISE)? {
+            text.clone_into(&mut templates.email_body);
+        }
+    }
+    Ok(templates)
+}

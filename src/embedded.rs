@@ -1,0 +1,89 @@
+//! An embedded DynamoDB: the engine that `loyaltyctl serve` and the tests run on, reached over loopback by
+//! the same client as the real one.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use dynoxide::Database;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+/// Where the embedded DynamoDB keeps its tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// Gone with the process.
+    Memory,
+    /// In this `SQLite` file, which survives a restart and a kill.
+    File(PathBuf),
+}
+
+/// A DynamoDB that listens on loopback until it is dropped or [stopped](Embedded::stop).
+#[derive(Debug)]
+pub struct Embedded {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<Result<(), String>>,
+}
+
+/// Why the embedded DynamoDB did not start.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl Embedded {
+    /// Opens the tables and listens on `address`; with port 0, on one that is free.
+    ///
+    /// # Errors
+    /// [`StartError`] when the file cannot be opened or the address is taken.
+    pub async fn start(storage: &Storage, address: SocketAddr) -> Result<Self, StartError> {
+        let database = match storage {
+            Storage::Memory => Database::memory().map_err(|error| StartError(error.to_string()))?,
+            Storage::File(path) => open(path)?,
+        };
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| StartError(format!("cannot listen on {address}: {error}")))?;
+        let address = listener.local_addr().map_err(|error| StartError(error.to_string()))?;
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, async {
+            let _ = stopped.await;
+        }));
+        Ok(Self { address, stop: Some(stop), serving })
+    }
+
+    /// The endpoint for clients.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Lets running requests finish and closes the file.
+    ///
+    /// # Errors
+    /// [`StartError`] when the server had failed.
+    pub async fn stop(mut self) -> Result<(), StartError> {
+        drop(self.stop.take());
+        match self.serving.await {
+            Ok(served) => served.map_err(StartError),
+            Err(error) => Err(StartError(error.to_string())),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Database, StartError> {
+    let failed = |reason: String| StartError(format!("cannot open {}: {reason}", path.display()));
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+    }
+    let text = path.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned()))?;
+    Database::new(text).map_err(|error| failed(error.to_string()))
+}

@@ -1,0 +1,104 @@
+//! Log lines: JSON on Lambda, for people elsewhere.
+//!
+//! `RUST_LOG` sets the level of this crate (`debug`, or `loyalty_codes=debug`). Dependencies log warnings
+//! and errors at most, whatever it says: at lower levels the SDK and the HTTP stack write out requests, with
+//! the customers and secrets in them.
+
+use std::io;
+
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    filter::Targets,
+    fmt::{self, MakeWriter},
+    layer::{Layer, SubscriberExt},
+    registry::LookupSpan,
+};
+
+use crate::settings::InvalidSetting;
+
+/// How lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For a person: with colours if `ansi`.
+    Text { ansi: bool },
+}
+
+const OWN_TARGETS: [&str; 2] = ["loyalty_codes", "loyaltyctl"];
+
+/// A subscriber that writes to `writer` what `rust_log` asks for.
+///
+/// # Errors
+/// [`InvalidSetting`] when `rust_log` cannot be read.
+pub fn subscriber<W>(
+    format: Format,
+    rust_log: Option<&str>,
+    writer: W,
+) -> Result<impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync, InvalidSetting>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = fmt::layer().with_writer(writer).with_target(false);
+    let layer = match format {
+        Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        Format::Text { ansi } => layer.with_ansi(ansi).boxed(),
+    };
+    Ok(tracing_subscriber::registry().with(layer.with_filter(filter(rust_log)?)))
+}
+
+/// Writes to standard output from now on.
+///
+/// # Errors
+/// [`InvalidSetting`] when `RUST_LOG` cannot be read.
+pub fn init(format: Format) -> Result<(), InvalidSetting> {
+    let rust_log = std::env::var("RUST_LOG").ok();
+    let subscriber = subscriber(format, rust_log.as_deref(), io::stdout)?;
+    // A second call would find a subscriber there: it keeps the first.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
+    let asked: Targets = rust_log.unwrap_or_default().parse().map_err(|error| InvalidSetting {
+        variable: "RUST_LOG",
+        reason: format!("{error}"),
+    })?;
+    let own = |target: &str| {
+        let named = asked.iter().find(|(name, _)| *name == target).map(|(_, level)| level);
+        (target.to_owned(), named.or(asked.default_level()).unwrap_or(LevelFilter::INFO))
+    };
+    Ok(Targets::new().with_default(LevelFilter::WARN).with_targets(OWN_TARGETS.map(own)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn dependencies_never_log_below_warnings() {
+        for rust_log in [None, Some("trace"), Some("aws_smithy_runtime=trace,hyper=debug")] {
+            let filter = filter(rust_log).unwrap();
+            for target in ["aws_smithy_runtime", "hyper", "lambda_runtime"] {
+                assert!(!filter.would_enable(target, &Level::INFO), "{rust_log:?} {target}");
+                assert!(filter.would_enable(target, &Level::WARN));
+            }
+        }
+    }
+
+    #[test]
+    fn rust_log_sets_our_own_level() {
+        assert!(filter(None).unwrap().would_enable("loyalty_codes::api", &Level::INFO));
+        assert!(!filter(None).unwrap().would_enable("loyalty_codes::api", &Level::DEBUG));
+        assert!(filter(Some("debug")).unwrap().would_enable("loyalty_codes::api", &Level::DEBUG));
+        assert!(filter(Some("loyalty_codes=trace")).unwrap().would_enable("loyalty_codes", &Level::TRACE));
+        assert!(!filter(Some("error")).unwrap().would_enable("loyalty_codes", &Level::INFO));
+    }
+
+    #[test]
+    fn an_unreadable_rust_log_is_refused_by_name() {
+        assert_eq!(filter(Some("loyalty_codes=loud")).unwrap_err().variable, "RUST_LOG");
+    }
+}

@@ -1,0 +1,129 @@
+//! The message that carries an OTP to its customer: its channels, and the text with the code filled in.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{otp::Code, secret::Secret, wire::wire_enum};
+
+wire_enum! {
+    /// How a message travels.
+    pub enum ChannelType {
+        Sms = "SMS",
+        Email = "EMAIL",
+        /// A call that reads the code out. Some callers write MOBILE.
+        Phone = "PHONE" | "MOBILE",
+        Whatsapp = "WHATSAPP",
+        Wechat = "WECHAT",
+        Zalo = "ZALO",
+    }
+}
+
+/// Where a message goes: a channel and the customer's address on it.
+#[derive(Clone, Serialize)]
+pub struct Channel {
+    #[serde(rename = "type")]
+    pub channel_type: ChannelType,
+    pub value: String,
+}
+
+/// Shows the kind and hides the address.
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({}, [hidden])", self.channel_type)
+    }
+}
+
+/// Texts with `{{ validation_code }}` where the code goes, with or without the spaces.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    /// For every channel but e-mail.
+    pub text: String,
+    pub email_subject: String,
+    pub email_body: String,
+}
+
+/// The texts that the public API documentation of generate-otp names for requests that bring none.
+impl Default for Templates {
+    fn default() -> Self {
+        Self {
+            text: "Hi user.Your otp for validation is {{ validation_code }}.".to_owned(),
+            email_subject: "Validation Code".to_owned(),
+            email_body: "Dear Customer, The validation code for your request is: {{ validation_code }}. \
+                         You will also receive the validation code by SMS on your registered mobile number \
+                         shortly."
+                .to_owned(),
+        }
+    }
+}
+
+/// A message with the code filled in, ready to be delivered.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub channels: Vec<Channel>,
+    pub text: Secret<String>,
+    pub email_subject: Secret<String>,
+    pub email_body: Secret<String>,
+}
+
+impl Message {
+    /// Fills `code` into `templates`, for delivery by `channels`.
+    #[must_use]
+    pub fn new(channels: Vec<Channel>, templates: &Templates, code: &Code) -> Self {
+        let fill = |template: &str| Secret::new(fill(template, code.expose()));
+        Self {
+            channels,
+            text: fill(&templates.text),
+            email_subject: fill(&templates.email_subject),
+            email_body: fill(&templates.email_body),
+        }
+    }
+}
+
+fn fill(template: &str, code: &str) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        filled.push_str(before);
+        match after.split_once("}}") {
+            Some((name, after)) if name.trim() == "validation_code" => {
+                filled.push_str(code);
+                rest = after;
+            }
+            _ => {
+                filled.push_str("{{");
+                rest = after;
+            }
+        }
+    }
+    filled + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_filled_in_wherever_the_placeholder_stands() {
+        assert_eq!(fill("OTP {{ validation_code }}!", "538AD87"), "OTP 538AD87!");
+        assert_eq!(fill("{{validation_code}}/{{  validation_code}}", "A"), "A/A");
+        assert_eq!(fill("{{ name }} {{ {{ validation_code }}", "A"), "{{ name }} {{ A");
+        assert_eq!(fill("plain }} {{", "A"), "plain }} {{");
+        assert_eq!(fill("", "A"), "");
+    }
+
+    #[test]
+    fn a_request_without_templates_gets_the_documented_texts() {
+        let message = Message::new(Vec::new(), &Templates::default(), &Code::typed("538AD87"));
+        assert_eq!(message.text.expose(), "Hi user.Your otp for validation is 538AD87.");
+        assert_eq!(message.email_subject.expose(), "Validation Code");
+        assert!(message.email_body.expose().contains("request is: 538AD87. You"));
+    }
+
+    #[test]
+    fn debug_shows_neither_code_nor_address() {
+        let channel = Channel { channel_type: ChannelType::Sms, value: "918799361139".into() };
+        let shown = format!("{:?}", Message::new(vec![channel], &Templates::default(), &Code::typed("538AD87")));
+        assert!(!shown.contains("538AD87") && !shown.contains("918799361139"), "{shown}");
+    }
+}

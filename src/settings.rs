@@ -1,0 +1,79 @@
+//! The environment variables of a process, read once.
+
+use std::{fmt, path::PathBuf};
+
+/// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`], and the AWS
+/// SDK reads its own variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `TABLE_NAME`: the DynamoDB table.
+    pub table: String,
+    /// `AWS_CA_BUNDLE`: a PEM file of the roots to trust instead of Amazon's.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// A variable that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidSetting {
+    pub variable: &'static str,
+    pub reason: String,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.reason)
+    }
+}
+
+impl std::error::Error for InvalidSetting {}
+
+/// The table's name where `TABLE_NAME` is not set.
+pub const DEFAULT_TABLE: &str = "loyalty-codes";
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Self::read(|variable| std::env::var(variable).ok())
+    }
+
+    fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
+        let table = get("TABLE_NAME").unwrap_or_else(|| DEFAULT_TABLE.to_owned());
+        let ca_bundle = get("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(Self { table: check_table_name(table)?, ca_bundle })
+    }
+}
+
+/// AWS's rule for table names (`CreateTable`, parameter `TableName`).
+fn check_table_name(name: String) -> Result<String, InvalidSetting> {
+    let well_formed = (3..=255).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if well_formed {
+        Ok(name)
+    } else {
+        let reason = format!("`{name}` is no table name: 3 to 255 characters of A-Z a-z 0-9 _ - .");
+        Err(InvalidSetting { variable: "TABLE_NAME", reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let settings = Settings::read(|_| None).unwrap();
+        assert_eq!(settings, Settings { table: "loyalty-codes".into(), ca_bundle: None });
+    }
+
+    #[test]
+    fn a_wrong_table_name_is_refused_by_the_name_of_its_variable() {
+        for name in ["", "ab", "a b c", "tablé"] {
+            let error = Settings::read(|v| (v == "TABLE_NAME").then(|| name.to_owned())).unwrap_err();
+            assert_eq!(error.variable, "TABLE_NAME");
+            assert!(error.to_string().contains("no table name"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Customers and the identifiers that point at them.
+
+use aws_sdk_dynamodb::types::KeysAndAttributes;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::{
+    Item, Store, StoreError,
+    item::{NewItem, json, millis, n},
+    keys,
+    transaction::Outcome,
+};
+use crate::{
+    customer::{Account, Identity, UserId},
+    org::OrgId,
+};
+
+const USER_ID: &str = "user_id";
+
+/// What a customer is known by in one account of a source.
+#[derive(Clone, Serialize)]
+pub struct Profile {
+    pub account: Account,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+}
+
+/// A customer to be registered.
+#[derive(Clone)]
+pub struct NewCustomer {
+    pub user: UserId,
+    pub profiles: Vec<Profile>,
+    /// What the caller gave.
+    pub identities: Vec<Identity>,
+    /// The card number that was generated, if one was.
+    pub generated: Option<Identity>,
+    pub registered_at: DateTime<Utc>,
+}
+
+/// How a registration ended. Unless it is `Registered`, nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    Registered,
+    /// Somebody has one of the identifiers that the caller gave.
+    IdentifierTaken,
+    /// Somebody was given the generated number by hand.
+    GeneratedTaken,
+}
+
+impl Store {
+    /// The customer whom an identifier points at.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn find_customer(&self, org: OrgId, identity: &Identity) -> Result<Option<UserId>, StoreError> {
+        let found = self.get(&keys::identity(org, identity)).await?;
+        found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
+    }
+
+    /// Whether any of up to 100 identifiers points at a customer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
+        let mut keys: Vec<_> = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
+        while !keys.is_empty() {
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .consistent_read(true)
+                .build()
+                .map_err(StoreError::from_build)?;
+            let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+            let batch = batch.map_err(StoreError::from_sdk)?;
+            if batch.responses.is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
+                return Ok(true);
+            }
+            keys = batch
+                .unprocessed_keys
+                .and_then(|mut tables| tables.remove(&self.table))
+                .map(|left| left.keys)
+                .unwrap_or_default();
+        }
+        Ok(false)
+    }
+
+    /// Writes a customer with all identifiers, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn register(&self, org: OrgId, customer: &NewCustomer) -> Result<Registration, StoreError> {
+        let identities: Vec<&Identity> = customer.identities.iter().chain(&customer.generated).collect();
+        let known_as: Vec<_> = identities
+            .iter()
+            .map(|identity| (identity.account(), identity.identifier().name(), identity.identifier().value()))
+            .collect();
+        let mut writes = identities
+            .iter()
+            .map(|identity| {
+                self.put_new(
+                    NewItem::new(&keys::identity(org, identity)).with(USER_ID, n(customer.user)),
+                )
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        writes.push(
+            self.put_new(
+                NewItem::new(&keys::profile(org, customer.user))
+                    .with(USER_ID, n(customer.user))
+                    .with("profiles", json(&customer.profiles)?)
+                    .with("identifiers", json(&known_as)?)
+                    .with("registered_at", millis(customer.registered_at)),
+            )?,
+        );
+        let given = customer.identities.len();
+        Ok(match self.transact(writes).await? {
+            Outcome::Done => Registration::Registered,
+            Outcome::Refused(at) if at.iter().any(|position| *position < given) => Registration::IdentifierTaken,
+            Outcome::Refused(at) if at.iter().any(|position| *position < identities.len()) => {
+                Registration::GeneratedTaken
+            }
+            Outcome::Refused(_) => {
+                return Err(StoreError::corrupt("the user id counter gave a number that a customer has"));
+            }
+        })
+    }
+}

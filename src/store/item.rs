@@ -1,0 +1,110 @@
+//! Reading and writing the attributes of an item.
+
+use std::{collections::HashMap, str::FromStr};
+
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
+use chrono::{DateTime, Utc};
+
+use super::{error::StoreError, keys::Key};
+
+pub type Attributes = HashMap<String, AttributeValue>;
+
+/// An item on its way into the table.
+pub struct NewItem(Attributes);
+
+impl NewItem {
+    pub fn new(key: &Key) -> Self {
+        Self(key.attributes())
+    }
+
+    pub fn with(mut self, name: &str, value: AttributeValue) -> Self {
+        self.0.insert(name.to_owned(), value);
+        self
+    }
+
+    pub fn into_attributes(self) -> Attributes {
+        self.0
+    }
+}
+
+/// Text.
+pub fn s(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+/// A number.
+pub fn n(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// Bytes.
+pub fn b(value: &[u8]) -> AttributeValue {
+    AttributeValue::B(Blob::new(value))
+}
+
+/// A point in time, as milliseconds since 1970.
+pub fn millis(time: DateTime<Utc>) -> AttributeValue {
+    n(time.timestamp_millis())
+}
+
+/// A point in time rounded up to seconds since 1970, as TTL wants it: never early.
+pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
+    n(time.timestamp() + 1)
+}
+
+/// An item that was read. Its methods fail with the attribute's name when the item is not as this
+/// code writes it; they never name a value.
+pub struct Item<'a>(pub &'a Attributes);
+
+impl<'a> Item<'a> {
+    fn get<T>(&self, name: &str, read: impl FnOnce(&'a AttributeValue) -> Option<T>) -> Result<T, StoreError> {
+        self.0
+            .get(name)
+            .and_then(read)
+            .ok_or_else(|| StoreError::corrupt(format_args!("attribute `{name}` is missing or malformed")))
+    }
+
+    pub fn s(&self, name: &str) -> Result<&'a str, StoreError> {
+        self.get(name, |value| value.as_s().ok().map(String::as_str))
+    }
+
+    pub fn n<T: FromStr>(&self, name: &str) -> Result<T, StoreError> {
+        self.get(name, |value| value.as_n().ok()?.parse().ok())
+    }
+
+    pub fn bytes<const N: usize>(&self, name: &str) -> Result<[u8; N], StoreError> {
+        self.get(name, |value| value.as_b().ok()?.as_ref().try_into().ok())
+    }
+
+    pub fn millis(&self, name: &str) -> Result<DateTime<Utc>, StoreError> {
+        self.get(name, read_millis)
+    }
+
+    pub fn all_millis(&self, name: &str) -> Result<Vec<DateTime<Utc>>, StoreError> {
+        self.get(name, |value| value.as_l().ok()?.iter().map(read_millis).collect())
+    }
+
+    pub fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
+        serde_json::from_str(self.s(name)?)
+            .map_err(|error| StoreError::corrupt(format_args!("attribute `{name}`: {error}")))
+    }
+
+    pub fn items(&self, name: &str) -> Result<Vec<Item<'a>>, StoreError> {
+        self.get(name, |value| {
+            value.as_l().ok()?.iter().map(|entry| entry.as_m().ok().map(Item)).collect()
+        })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+fn read_millis(value: &AttributeValue) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(value.as_n().ok()?.parse().ok()?)
+}
+
+/// What the service writes as JSON into one attribute.
+pub fn json<T: serde::Serialize>(value: &T) -> Result<AttributeValue, StoreError> {
+    serde_json::to_string(value).map(s).map_err(StoreError::corrupt)
+}

@@ -1,0 +1,183 @@
+//! Every key and attribute name of the table, in one place.
+//!
+//! One table, string keys `PK` and `SK`. What belongs to an org begins with its number, so no key
+//! built for one org can name an item of another.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::{
+    customer::{Identity, UserId},
+    org::OrgId,
+    otp::{CreatedId, Scope},
+    till::TillName,
+};
+
+pub const PK: &str = "PK";
+pub const SK: &str = "SK";
+/// The TTL attribute: seconds since 1970, after which DynamoDB may delete the item.
+pub const EXPIRES_AT: &str = "expires_at";
+
+/// The primary key of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub pk: String,
+    pub sk: String,
+}
+
+impl Key {
+    fn new(pk: impl Into<String>, sk: impl Into<String>) -> Self {
+        Self { pk: pk.into(), sk: sk.into() }
+    }
+
+    /// The key as the SDK takes it.
+    pub fn attributes(&self) -> HashMap<String, AttributeValue> {
+        HashMap::from([
+            (PK.to_owned(), AttributeValue::S(self.pk.clone())),
+            (SK.to_owned(), AttributeValue::S(self.sk.clone())),
+        ])
+    }
+}
+
+/// No item has this key: a read of it warms the connection.
+pub fn nothing() -> Key {
+    Key::new("NOTHING", "NOTHING")
+}
+
+pub fn till(name: &TillName) -> Key {
+    Key::new(format!("TILL#{name}"), "TILL")
+}
+
+pub fn org(id: OrgId) -> Key {
+    Key::new(format!("ORG#{id}"), "ORG")
+}
+
+/// The partition that lists all orgs, one item each.
+pub const ORGS: &str = "ORGS";
+
+pub fn org_listing(id: OrgId) -> Key {
+    Key::new(ORGS, format!("ORG#{id:0>10}", id = id.0))
+}
+
+/// What the sort keys of an org's tills begin with, in the org's own partition.
+pub const TILL_LISTING: &str = "TILL#";
+
+pub fn till_listing(org: OrgId, name: &TillName) -> Key {
+    Key::new(self::org(org).pk, format!("{TILL_LISTING}{name}"))
+}
+
+/// Points from an identifier at the customer who has it.
+pub fn identity(org: OrgId, identity: &Identity) -> Key {
+    Key::new(format!("ORG#{org}#ID#{}", identity_suffix(identity)), "ID")
+}
+
+/// An identity without account leaves source and account empty.
+fn identity_suffix(identity: &Identity) -> String {
+    let (source, account) =
+        identity.account().map_or(("", ""), |account| (account.source.as_str(), account.id.0.as_str()));
+    let identifier = identity.identifier();
+    format!("{source}#{account}#{}#{}", identifier.name(), identifier.value())
+}
+
+/// Whom OTPs belong to: a partition of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    Customer(UserId),
+    /// Somebody who is no customer yet.
+    Contact(Identity),
+}
+
+fn holder(org: OrgId, holder: &Holder) -> String {
+    match holder {
+        Holder::Customer(user) => format!("ORG#{org}#USER#{user}"),
+        Holder::Contact(identity) => format!("ORG#{org}#CONTACT#{}", identity_suffix(identity)),
+    }
+}
+
+pub fn profile(org: OrgId, user: UserId) -> Key {
+    Key::new(holder(org, &Holder::Customer(user)), "PROFILE")
+}
+
+/// Sixteen digits, which every number below 2^53 fits into: as text they sort as the numbers do.
+pub fn otp(org: OrgId, owner: &Holder, scope: Scope, id: CreatedId) -> Key {
+    Key::new(holder(org, owner), format!("OTP#{scope}#{:0>16}", id.0))
+}
+
+/// Sorts after every OTP of its scope, so that one query reads both.
+pub fn wrong_guesses(org: OrgId, owner: &Holder, scope: Scope) -> Key {
+    Key::new(holder(org, owner), format!("OTP#{scope}#GUESSES"))
+}
+
+/// The message that carries an OTP.
+pub fn message(org: OrgId, owner: &Holder, scope: Scope, id: CreatedId) -> Key {
+    Key::new(holder(org, owner), format!("MESSAGE#{scope}#{:0>16}", id.0))
+}
+
+pub fn daily_quota(org: OrgId, owner: &Holder, date: chrono::NaiveDate) -> Key {
+    Key::new(holder(org, owner), format!("QUOTA#{date}"))
+}
+
+/// In a partition of its own: it is the hottest key of an org.
+pub fn card_number_counter(org: OrgId) -> Key {
+    Key::new(format!("ORG#{org}#COUNTER#CARD_NUMBER"), "COUNTER")
+}
+
+pub fn user_id_counter(org: OrgId) -> Key {
+    Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::customer::{Account, AccountId, Dialling, Identifier, IdentifierName, Source};
+
+    fn wechat(name: IdentifierName, value: &str) -> Identity {
+        let dialling = Dialling { country_code: "91".into(), national_mobile_length: 10 };
+        Identity::new(
+            Account { source: Source::Wechat, id: AccountId("WECHAT-API1".into()) },
+            Identifier::new(name, value, &dialling).unwrap(),
+        )
+    }
+
+    #[test]
+    fn keys_are_spelled_as_the_design_says() {
+        let org_id = OrgId(966);
+        let user = Holder::Customer(UserId(313_302_314));
+        let mobile = wechat(IdentifierName::Mobile, "8799361139");
+        for (key, pk, sk) in [
+            (till(&TillName::parse("store.server").unwrap()), "TILL#store.server", "TILL"),
+            (org(org_id), "ORG#966", "ORG"),
+            (identity(org_id, &mobile), "ORG#966#ID#WECHAT#WECHAT-API1#mobile#918799361139", "ID"),
+            (identity(org_id, &wechat(IdentifierName::ExternalId, "X1")), "ORG#966#ID###external_id#X1", "ID"),
+            (profile(org_id, UserId(313_302_314)), "ORG#966#USER#313302314", "PROFILE"),
+            (
+                otp(org_id, &user, Scope::Points, CreatedId(1_502_122_760_000_123)),
+                "ORG#966#USER#313302314",
+                "OTP#POINTS#1502122760000123",
+            ),
+            (wrong_guesses(org_id, &user, Scope::Points), "ORG#966#USER#313302314", "OTP#POINTS#GUESSES"),
+            (
+                wrong_guesses(org_id, &Holder::Contact(mobile), Scope::Registration),
+                "ORG#966#CONTACT#WECHAT#WECHAT-API1#mobile#918799361139",
+                "OTP#REGISTRATION#GUESSES",
+            ),
+            (
+                daily_quota(org_id, &user, "2026-11-21".parse().unwrap()),
+                "ORG#966#USER#313302314",
+                "QUOTA#2026-11-21",
+            ),
+            (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
+        ] {
+            assert_eq!(key, Key::new(pk, sk));
+        }
+    }
+
+    #[test]
+    fn otps_sort_by_time_and_the_wrong_guesses_follow_them() {
+        let user = Holder::Customer(UserId(1));
+        let sk = |id| otp(OrgId(1), &user, Scope::Points, CreatedId(id)).sk;
+        assert!(sk(999) < sk(1_000) && sk(1_000) < sk((1 << 53) - 1));
+        assert!(sk((1 << 53) - 1) < wrong_guesses(OrgId(1), &user, Scope::Points).sk);
+    }
+}

@@ -1,0 +1,103 @@
+//! Everything that is kept, in one DynamoDB table. One file an item collection; every key in [`keys`].
+//!
+//! Reads that must see the last write are consistent. Every write that must not happen twice is
+//! conditional, or in a transaction with a client token. Expiry is judged by the reader: TTL deletes late.
+
+mod card_numbers;
+mod client;
+mod customers;
+mod error;
+mod item;
+pub mod keys;
+mod meter;
+mod orgs;
+mod otps;
+mod table;
+mod tills;
+mod transaction;
+
+use aws_sdk_dynamodb::Client;
+
+pub use card_numbers::NextValue;
+pub use client::{connect, connect_local};
+pub use customers::{NewCustomer, Profile, Registration};
+pub use error::{StoreError, chain};
+pub use meter::count_round_trips;
+pub use orgs::{Applied, ApplyError};
+pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};
+pub use table::TableCreation;
+
+use item::{Attributes, Item};
+use keys::Key;
+
+/// A table of a DynamoDB; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    table: String,
+}
+
+impl Store {
+    /// The table of that name, as `client` reaches it.
+    #[must_use]
+    pub const fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Opens the connection by reading an item that does not exist: the role may do it, and the
+    /// first request need not wait for TLS.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB cannot be reached or refuses.
+    pub async fn warm(&self) -> Result<(), StoreError> {
+        self.get(&keys::nothing()).await.map(|_| ())
+    }
+
+    /// One item as it was last written.
+    async fn get(&self, key: &Key) -> Result<Option<Attributes>, StoreError> {
+        let read = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key.attributes()))
+            .consistent_read(true)
+            .send()
+            .await;
+        Ok(read.map_err(StoreError::from_sdk)?.item)
+    }
+
+    /// All items of a partition whose sort keys are within `from..=to`, newest first.
+    async fn query(&self, partition: &str, from: &str, to: &str) -> Result<Vec<Attributes>, StoreError> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .key_condition_expression("#pk = :pk AND #sk BETWEEN :from AND :to")
+                .expression_attribute_names("#pk", keys::PK)
+                .expression_attribute_names("#sk", keys::SK)
+                .expression_attribute_values(":pk", item::s(partition))
+                .expression_attribute_values(":from", item::s(from))
+                .expression_attribute_values(":to", item::s(to))
+                .consistent_read(true)
+                .scan_index_forward(false)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(StoreError::from_sdk)?;
+            items.extend(page.items.unwrap_or_default());
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Orgs: their definition, their permutation key, and the history of their numbering plans.
+
+use std::fmt;
+
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+
+use super::{
+    Item, Store, StoreError,
+    card_numbers::{NEXT, SHAPE},
+    item::{NewItem, b, json, n, s},
+    keys,
+    transaction::Outcome,
+};
+use crate::{
+    card_number::{
+        NumberingPlan,
+        history::{Issued, Repeat, Transition, transition},
+        permutation::PermutationKey,
+    },
+    customer::UserId,
+    org::{Definition, Invalid, Org, OrgId},
+    secret::Secret,
+};
+
+const DEFINITION: &str = "definition";
+const PERMUTATION_KEY: &str = "permutation_key";
+/// Raised by each change: two operators cannot overwrite each other.
+const VERSION: &str = "version";
+/// Plans that numbers were issued under before the current one.
+const RETIRED: &str = "retired_plans";
+const NAME: &str = "name";
+const ID: &str = "id";
+/// On the counter: its plan, and the value that the plan began at.
+const PLAN: &str = "plan";
+const FIRST: &str = "first";
+
+/// What [`Store::apply_org`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    Created,
+    /// The definition that was replaced.
+    Updated(Box<Definition>),
+    Unchanged,
+}
+
+/// Why a definition was not applied. Nothing was written.
+#[derive(Debug)]
+pub enum ApplyError {
+    Invalid(Invalid),
+    /// It could let a card number appear twice.
+    Repeat(Repeat),
+    /// Somebody else changed the org, or numbers were taken, at the same moment: try again.
+    Concurrent,
+    Store(StoreError),
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::Repeat(repeat) => repeat.fmt(f),
+            Self::Concurrent => f.write_str("the org was changed at the same moment; try again"),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// An org's item, whole.
+struct Record {
+    definition: Definition,
+    permutation_key: PermutationKey,
+    version: u64,
+    retired: Vec<Issued>,
+}
+
+impl Store {
+    /// An org as it was last written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
+        let Some(record) = self.org_record(id).await? else { return Ok(None) };
+        Org::new(record.definition, record.permutation_key).map(Some).map_err(StoreError::corrupt)
+    }
+
+    /// The id and name of every org, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn orgs(&self) -> Result<Vec<(OrgId, String)>, StoreError> {
+        let listed = self.query(keys::ORGS, "ORG#", "ORG#~").await?;
+        listed
+            .iter()
+            .rev()
+            .map(|attributes| {
+                let item = Item(attributes);
+                Ok((OrgId(item.n(ID)?), item.s(NAME)?.to_owned()))
+            })
+            .collect()
+    }
+
+    /// How many card numbers the current plan has given, if the org has one: its sequence from the first
+    /// value to the next one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn issued_card_numbers(&self, org: OrgId) -> Result<Option<Issued>, StoreError> {
+        let Some(attributes) = self.get(&keys::card_number_counter(org)).await? else { return Ok(None) };
+        let item = Item(&attributes);
+        Ok(Some(Issued { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
+    }
+
+    /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its first
+    /// customer gets `first_user`; for an org that exists, both are ignored.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; then nothing was written.
+    pub async fn apply_org(
+        &self,
+        definition: &Definition,
+        permutation_key: PermutationKey,
+        first_user: UserId,
+    ) -> Result<Applied, ApplyError> {
+        definition.check().map_err(ApplyError::Invalid)?;
+        let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
+        let existing = self.org_record(definition.id).await?;
+        if existing.as_ref().is_some_and(|record| record.definition == *definition) {
+            return Ok(Applied::Unchanged);
+        }
+        let version = existing.as_ref().map(|record| record.version);
+        let mut record = Record {
+            definition: definition.clone(),
+            permutation_key: existing.as_ref().map_or(permutation_key, |record| record.permutation_key.clone()),
+            version: version.unwrap_or(0) + 1,
+            retired: existing.as_ref().map_or_else(Vec::new, |record| record.retired.clone()),
+        };
+        let mut writes = Vec::new();
+        if let Some(plan) = &plan {
+            let current = self.issued_card_numbers(definition.id).await?;
+            let next = transition(current.as_ref(), &record.retired, plan).map_err(ApplyError::Repeat)?;
+            if let Transition::Start(started) = next {
+                let retired = current.as_ref().filter(|current| {
+                    current.first < current.next && current.plan.shape() != started.plan.shape()
+                });
+                record.retired.extend(retired.cloned());
+                writes.push(self.put_counter(definition.id, &started, current.as_ref())?);
+            }
+        }
+        writes.push(self.put_record(&record, version)?);
+        writes.push(self.put_listing(definition)?);
+        if existing.is_none() {
+            let counter = NewItem::new(&keys::user_id_counter(definition.id)).with(NEXT, n(first_user));
+            writes.push(self.put_new(counter)?);
+        }
+        match self.transact(writes).await? {
+            Outcome::Refused(_) => Err(ApplyError::Concurrent),
+            Outcome::Done => Ok(existing.map_or(Applied::Created, |record| {
+                Applied::Updated(Box::new(record.definition))
+            })),
+        }
+    }
+
+    async fn org_record(&self, id: OrgId) -> Result<Option<Record>, StoreError> {
+        let Some(attributes) = self.get(&keys::org(id)).await? else { return Ok(None) };
+        let item = Item(&attributes);
+        Ok(Some(Record {
+            definition: item.json(DEFINITION)?,
+            permutation_key: Secret::new(item.bytes(PERMUTATION_KEY)?),
+            version: item.n(VERSION)?,
+            retired: item.json(RETIRED)?,
+        }))
+    }
+
+    /// The org's item, where `replaced` is the version that it takes the place of.
+    fn put_record(&self, record: &Record, replaced: Option<u64>) -> Result<TransactWriteItem, StoreError> {
+        let item = NewItem::new(&keys::org(record.definition.id))
+            .with(DEFINITION, json(&record.definition)?)
+            .with(PERMUTATION_KEY, b(record.permutation_key.expose()))
+            .with(VERSION, n(record.version))
+            .with(RETIRED, json(&record.retired)?);
+        let Some(replaced) = replaced else { return self.put_new(item) };
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item.into_attributes()))
+            .condition_expression("#version = :replaced")
+            .expression_attribute_names("#version", VERSION)
+            .expression_attribute_values(":replaced", n(replaced));
+        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+    }
+
+    fn put_listing(&self, definition: &Definition) -> Result<TransactWriteItem, StoreError> {
+        let item = NewItem::new(&keys::org_listing(definition.id))
+            .with(ID, n(definition.id))
+            .with(NAME, s(&definition.name));
+        let put = Put::builder().table_name(&self.table).set_item(Some(item.into_attributes()));
+        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+    }
+
+    /// The counter of `started`, in the place of `current`, which must not have been used meanwhile.
+    fn put_counter(
+        &self,
+        org: OrgId,
+        started: &Issued,
+        current: Option<&Issued>,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let item = NewItem::new(&keys::card_number_counter(org))
+            .with(SHAPE, s(started.plan.shape()))
+            .with(PLAN, json(&started.plan)?)
+            .with(FIRST, n(started.first))
+            .with(NEXT, n(started.next));
+        let Some(current) = current else { return self.put_new(item) };
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item.into_attributes()))
+            .condition_expression("#shape = :shape AND #next = :next")
+            .expression_attribute_names("#shape", SHAPE)
+            .expression_attribute_names("#next", NEXT)
+            .expression_attribute_values(":shape", s(current.plan.shape()))
+            .expression_attribute_values(":next", n(current.next));
+        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+    }
+}

@@ -1,0 +1,165 @@
+use serde_json::{Value, json};
+
+use crate::common::{Answer, MOBILE, TestService, USER, demo, demo_with};
+
+fn profile(identifiers: &Value) -> Value {
+    json!({"profiles": [{"firstName": "Tom", "source": "INSTORE", "accountId": "", "identifiers": identifiers}]})
+}
+
+async fn register(service: &TestService, identifiers: Value) -> Answer {
+    service.post("/v2/customers", &profile(&identifiers)).await
+}
+
+/// The user id that an OTP for this identifier goes to.
+async fn user_of(service: &TestService, parameter: &str) -> Option<u64> {
+    let (name, value) = parameter.split_once('=').unwrap();
+    let body = json!({"entityType": name, "entityValue": value, "action": "GENERIC"});
+    if service.post("/v2/otp/generate", &body).await.status != 200 {
+        return None;
+    }
+    let answer = service.get(&format!("/v2/otp?source=INSTORE&{parameter}&scope=GENERIC")).await;
+    answer.json["userId"].as_u64()
+}
+
+#[tokio::test]
+async fn a_customer_without_external_id_gets_the_next_one() {
+    let (_table, service) = demo().await;
+    let answer = register(&service, json!([{"type": "mobile", "value": "919010000022"}])).await;
+    assert_eq!((answer.status, answer.text), (200, format!(r#"{{"createdId":{},"warnings":[]}}"#, USER + 1)));
+    assert_eq!(user_of(&service, "mobile=9010000022").await, Some(USER + 1));
+    assert_eq!(user_of(&service, "external_id=1000000010").await, Some(USER + 1));
+    assert_eq!(service.card_number().await, "1000000011");
+}
+
+#[tokio::test]
+async fn a_given_external_id_is_kept_and_no_number_is_spent() {
+    let (_table, service) = demo().await;
+    let identifiers = json!([{"type": "mobile", "value": "9010000022"}, {"type": "externalId", "value": "MINE-7"}]);
+    assert_eq!(register(&service, identifiers).await.status, 200);
+    assert_eq!(user_of(&service, "external_id=MINE-7").await, Some(USER + 1));
+    assert_eq!(service.card_number().await, "1000000010");
+}
+
+#[tokio::test]
+async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
+    let (_table, service) = demo().await;
+    for number in ["1000000010", "1000000011"] {
+        let identifiers = json!([{"type": "externalId", "value": number}]);
+        assert_eq!(register(&service, identifiers).await.status, 200);
+    }
+    assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
+    assert_eq!(user_of(&service, "external_id=1000000012").await, user_of(&service, "mobile=9010000022").await);
+}
+
+#[tokio::test]
+async fn no_number_is_generated_where_the_org_does_not_generate() {
+    let (_table, service) = demo().await;
+    let body = json!({"profiles": [{
+        "source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": [{"type": "wechat", "value": "o-1"}],
+    }]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    assert_eq!(service.card_number().await, "1000000010");
+
+    let (_table, service) = demo_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false").await;
+    assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_taken_identifier_is_refused_and_nothing_is_written() {
+    let (_table, service) = demo().await;
+    for taken in [
+        json!({"type": "mobile", "value": "+91 87993 61139"}),
+        json!({"type": "email", "value": "TOM@example.com"}),
+        json!({"type": "externalId", "value": "CARD-1"}),
+    ] {
+        let answer = register(&service, json!([{"type": "mobile", "value": "9010000022"}, taken])).await;
+        assert_eq!(answer.refusal(), (409, vec![8008]), "{taken}");
+        let message = &answer.json["errors"][0]["message"];
+        assert_eq!(message, "The new identifier already exists in the same source");
+    }
+    assert_eq!(user_of(&service, "mobile=9010000022").await, None);
+    assert_eq!(service.card_number().await, "1000000010", "no number was spent");
+    let next = register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await;
+    assert_eq!(next.json["createdId"], USER + 1, "no user id was spent");
+}
+
+#[tokio::test]
+async fn one_mobile_may_be_two_customers_in_two_accounts() {
+    let (_table, service) = demo().await;
+    let body = json!({"profiles": [{
+        "source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": [{"type": "mobile", "value": MOBILE}],
+    }]});
+    let answer = service.post("/v2/customers", &body).await;
+    assert_eq!(answer.json["createdId"], USER + 1);
+}
+
+#[tokio::test]
+async fn an_external_id_is_unique_in_the_whole_org() {
+    let (_table, service) = demo().await;
+    let body = json!({"profiles": [{
+        "source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": [{"type": "externalId", "value": "CARD-1"}],
+    }]});
+    assert_eq!(service.post("/v2/customers", &body).await.refusal(), (409, vec![8008]));
+}
+
+#[tokio::test]
+async fn an_identifier_given_twice_is_one() {
+    let (_table, service) = demo().await;
+    let identifiers = json!([
+        {"type": "mobile", "value": "9010000022"}, {"type": "mobile", "value": "+919010000022"},
+        {"type": "externalId", "value": "A"}, {"type": "external_id", "value": " A "},
+    ]);
+    assert_eq!(register(&service, identifiers).await.status, 200);
+}
+
+#[tokio::test]
+async fn an_only_account_that_is_not_named_is_warned_about() {
+    let (_table, service) = demo().await;
+    let body = json!({"profiles": [{"source": "MARTJACK", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
+    assert_eq!(service.post("/v2/customers", &body).await.json["warnings"][0]["code"], 8054);
+}
+
+#[tokio::test]
+async fn each_wrong_member_has_its_code() {
+    let (_table, service) = demo().await;
+    let one = |identifier: Value| profile(&json!([identifier]));
+    let many: Vec<Value> = (0..51).map(|i| json!({"type": "wechat", "value": format!("w{i}")})).collect();
+    let mobile = json!([{"type": "mobile", "value": "9010000022"}]);
+    let long = "x".repeat(256);
+    for (body, status, codes) in [
+        (json!({}), 400, vec![400]),
+        (json!({"profiles": []}), 400, vec![400]),
+        (json!({"profiles": "Tom"}), 400, vec![400]),
+        (json!({"profiles": ["Tom"]}), 400, vec![400]),
+        (json!({"profiles": vec![json!({}); 21]}), 400, vec![400]),
+        (json!({"profiles": [{"identifiers": mobile}]}), 400, vec![8016]),
+        (json!({"profiles": [{"source": "TELEX", "identifiers": mobile}]}), 400, vec![8012]),
+        (json!({"profiles": [{"source": "WECHAT", "identifiers": mobile}]}), 400, vec![8091]),
+        (json!({"profiles": [{"source": "WECHAT", "accountId": "X", "identifiers": mobile}]}), 400, vec![8127]),
+        (json!({"profiles": [{"source": "INSTORE"}]}), 400, vec![8092]),
+        (profile(&json!([])), 400, vec![8092]),
+        (profile(&json!("mobile")), 400, vec![400]),
+        (one(json!({"value": "9010000022"})), 400, vec![8092]),
+        (one(json!({"type": "passport", "value": "1"})), 400, vec![8013]),
+        (one(json!({"type": "mobile"})), 400, vec![8093]),
+        (one(json!({"type": "mobile", "value": "12"})), 400, vec![8056]),
+        (one(json!({"type": "email", "value": "tom"})), 400, vec![8057]),
+        (one(json!({"type": "externalId", "value": 12})), 400, vec![8093]),
+        (profile(&json!([{"type": "mobile", "value": "1"}, {"type": "email", "value": "t"}])), 400, vec![8056, 8057]),
+        (profile(&json!(many)), 400, vec![400]),
+        (profile(&json!([{"type": "externalId", "value": "A"}, {"type": "externalId", "value": "B"}])), 400, vec![400]),
+        (json!({"profiles": [{"source": "INSTORE", "firstName": 1, "identifiers": mobile}]}), 400, vec![400]),
+        (json!({"profiles": [{"source": "INSTORE", "lastName": long, "identifiers": mobile}]}), 400, vec![400]),
+    ] {
+        assert_eq!(service.post("/v2/customers", &body).await.refusal(), (status, codes), "{body}");
+    }
+    assert_eq!(service.card_number().await, "1000000010", "no number was spent");
+}
+
+#[tokio::test]
+async fn many_identifiers_in_many_profiles_are_written_together() {
+    let (_table, service) = demo().await;
+    let identifiers: Vec<Value> = (0..50).map(|i| json!({"type": "wechat", "value": format!("w{i}")})).collect();
+    assert_eq!(register(&service, json!(identifiers)).await.status, 200);
+    assert_eq!(user_of(&service, "wechat=w49").await, Some(USER + 1));
+}

@@ -1,0 +1,132 @@
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::common::{MOBILE, demo, demo_with};
+
+#[tokio::test]
+async fn a_right_code_is_true_once_and_then_false() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    let code = service.code().await;
+    let answer = service.validate(&code).await;
+    assert_eq!(answer.text, r#"{"entity":true,"warnings":[]}"#);
+    assert_eq!(service.validate(&code).await.text, r#"{"entity":false,"warnings":[]}"#);
+    assert_eq!(service.fetch().await.status, 404, "consumed, so no longer fetched");
+}
+
+#[tokio::test]
+async fn letters_are_compared_in_any_case() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    let code = service.code().await;
+    assert!(service.is_right(&format!(" {} ", code.to_lowercase())).await);
+}
+
+#[tokio::test]
+async fn an_older_valid_code_is_right_too() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    let older = service.code().await;
+    service.clock.advance(TimeDelta::seconds(1));
+    service.issue().await;
+    let newer = service.code().await;
+    assert!(service.is_right(&older).await);
+    assert!(service.is_right(&newer).await);
+}
+
+#[tokio::test]
+async fn an_expired_code_and_that_of_another_scope_are_wrong() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    let code = service.code().await;
+    let elsewhere = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "COUPON", "code": code});
+    assert_eq!(service.post("/v2/otp/validate", &elsewhere).await.json["entity"], false);
+    service.clock.advance(TimeDelta::seconds(300));
+    assert!(!service.is_right(&code).await);
+}
+
+#[tokio::test]
+async fn after_five_wrong_codes_even_a_right_one_must_wait() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    for _ in 0..5 {
+        assert!(!service.is_right("WRONG").await);
+        service.clock.advance(TimeDelta::seconds(1));
+    }
+    service.issue().await;
+    let code = service.code().await;
+    let refused = service.validate(&code).await;
+    assert_eq!(refused.refusal(), (429, vec![429]), "a new OTP does not reset it");
+    assert_eq!(refused.retry_after(), 895);
+
+    let other_scope = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "COUPON", "code": "X"});
+    assert_eq!(service.post("/v2/otp/validate", &other_scope).await.status, 200, "the limit is the scope's");
+
+    service.clock.advance(TimeDelta::seconds(894));
+    assert_eq!(service.validate("WRONG").await.retry_after(), 1);
+    service.clock.advance(TimeDelta::seconds(1));
+    assert!(!service.is_right("WRONG").await, "the first of the five is fifteen minutes old");
+    assert_eq!(service.validate("WRONG").await.status, 429, "and the second is not");
+}
+
+#[tokio::test]
+async fn right_codes_do_not_count_as_guesses() {
+    let (_table, service) = demo().await;
+    for _ in 0..8 {
+        service.issue().await;
+        assert!(service.is_right(&service.code().await).await);
+    }
+    for _ in 0..5 {
+        assert!(!service.is_right("WRONG").await);
+    }
+    assert_eq!(service.validate("WRONG").await.status, 429);
+}
+
+#[tokio::test]
+async fn the_org_sets_how_many_guesses_in_how_many_minutes() {
+    let config = "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 2\nCONF_OTP_VALIDATE_RATE_LIMIT_MINUTE = 1";
+    let (_table, service) = demo_with(config).await;
+    assert!(!service.is_right("A").await);
+    assert!(!service.is_right("B").await);
+    assert_eq!(service.validate("C").await.retry_after(), 60);
+    service.clock.advance(TimeDelta::seconds(60));
+    assert!(!service.is_right("C").await);
+}
+
+#[tokio::test]
+async fn a_contacts_registration_otp_is_validated() {
+    let (_table, service) = demo().await;
+    let contact = json!({"entityType": "MOBILE", "entityValue": "9000000001", "action": "REGISTRATION"});
+    assert_eq!(service.post("/v2/otp/generate", &contact).await.status, 200);
+    let fetched = service.get("/v2/otp?source=INSTORE&mobile=9000000001&scope=REGISTRATION").await;
+    let mut body = contact.clone();
+    body["code"] = fetched.json["code"].clone();
+    assert_eq!(service.post("/v2/otp/validate", &body).await.json["entity"], true);
+}
+
+#[tokio::test]
+async fn each_wrong_member_has_its_code_and_costs_no_guess() {
+    let (_table, service) = demo().await;
+    let base = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": "X"});
+    let with = |member: &str, value: Value| {
+        let mut body = base.clone();
+        body[member] = value;
+        body
+    };
+    for (body, status, codes) in [
+        (with("code", Value::Null), 400, vec![604]),
+        (with("code", json!(" ")), 400, vec![604]),
+        (with("code", json!(1234)), 400, vec![604]),
+        (with("action", json!("LUNCH")), 400, vec![600]),
+        (with("entityType", Value::Null), 400, vec![601]),
+        (with("entityValue", json!("")), 400, vec![602]),
+        (with("entityValue", json!("x")), 400, vec![8056]),
+        (json!({}), 400, vec![600, 601, 602, 604]),
+        (with("entityValue", json!("9999999999")), 404, vec![8015]),
+    ] {
+        assert_eq!(service.post("/v2/otp/validate", &body).await.refusal(), (status, codes), "{body}");
+    }
+    for _ in 0..5 {
+        assert!(!service.is_right("WRONG").await);
+    }
+}

@@ -1,0 +1,287 @@
+//! A service on a fresh embedded DynamoDB, with a clock that stands still until it is moved.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use loyalty_codes::{
+    api::{App, Request},
+    clock::Clock,
+    customer::UserId,
+    embedded::{Embedded, Storage},
+    org::{Definition, OrgId},
+    secret::Secret,
+    settings::Settings,
+    store::{Applied, ApplyError, Store, connect_local},
+    till::{Credential, Permission, Till, TillName},
+};
+use serde_json::Value;
+
+pub const MOBILE: &str = "8799361139";
+pub const PASSWORD: &str = "server123";
+pub const USER: u64 = 313_302_314;
+
+/// The org of the documents.
+pub const DEMO_ORG: &str = r#"
+    id = 966
+    name = "Demo Stores"
+    timezone = "Asia/Kolkata"
+    country_code = "91"
+    national_mobile_length = 10
+    [sources]
+    WECHAT = ["WECHAT-API1", "WECHAT-API2"]
+    MARTJACK = ["SHOP"]
+    [config]
+    CONF_CARD_NUMBER_GENERATION_ENABLED = true
+    SOURCE_ACCOUNTS_EXTERNALID_ENABLED = ["INSTORE:", "WECHAT:WECHAT-API1", "MARTJACK:SHOP"]
+    CONF_CARD_NUMBER_LENGTH = 10
+    CONF_CARD_NUMBER_OFFSET = 1000000010
+"#;
+
+/// The org of the documents with other lines in its `[config]`; a key given again replaces the earlier one.
+pub fn demo_org_with(config: &str) -> Definition {
+    let mut document: toml::Table = DEMO_ORG.parse().unwrap();
+    let section = document["config"].as_table_mut().unwrap();
+    section.extend(config.parse::<toml::Table>().unwrap());
+    document.try_into().unwrap()
+}
+
+pub fn demo_org() -> Definition {
+    demo_org_with("")
+}
+
+/// A clock that shows 2026-11-21 10:00 in India until it is moved.
+#[derive(Debug, Clone)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    fn new() -> Self {
+        let start: DateTime<Utc> = "2026-11-21T04:30:00Z".parse().unwrap();
+        Self(Arc::new(AtomicI64::new(start.timestamp_millis())))
+    }
+
+    pub fn advance(&self, by: TimeDelta) {
+        self.0.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
+    }
+
+    pub fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+
+    fn clock(&self) -> Clock {
+        let clock = self.clone();
+        Clock::from_fn(move || clock.now())
+    }
+}
+
+/// The table of one test; gone when it is dropped.
+#[derive(Debug)]
+pub struct TestTable {
+    embedded: Embedded,
+    pub clock: TestClock,
+}
+
+impl TestTable {
+    pub async fn new() -> Self {
+        let embedded = Embedded::start(&Storage::Memory, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let table = Self { embedded, clock: TestClock::new() };
+        table.store().create_table().await.unwrap();
+        table
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.embedded.endpoint()
+    }
+
+    /// A store with a client and connections of its own, as another process has.
+    pub fn store(&self) -> Store {
+        let settings = Settings { table: "test-codes".to_owned(), ca_bundle: None };
+        Store::new(connect_local(&settings, &self.endpoint()).unwrap(), settings.table)
+    }
+
+    /// Another process on the same table.
+    pub fn service(&self, till: &str) -> TestService {
+        let store = self.store();
+        TestService {
+            app: Arc::new(App::new(store.clone(), self.clock.clock())),
+            store,
+            clock: self.clock.clone(),
+            credentials: Some((till.to_owned(), PASSWORD.to_owned())),
+        }
+    }
+}
+
+/// One process of the service, called by one till.
+#[derive(Debug, Clone)]
+pub struct TestService {
+    pub app: Arc<App>,
+    pub store: Store,
+    pub clock: TestClock,
+    credentials: Option<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    /// The status and the codes of all errors.
+    pub fn refusal(&self) -> (u16, Vec<u64>) {
+        let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
+        for error in &errors {
+            assert_eq!(error["status"], false);
+            assert!(error["message"].is_string());
+        }
+        assert!(self.json["warnings"].is_array(), "{self:?}");
+        (self.status, errors.iter().map(|error| error["code"].as_u64().unwrap()).collect())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    pub fn retry_after(&self) -> i64 {
+        self.header("retry-after").expect("Retry-After").parse().unwrap()
+    }
+}
+
+/// The table with the demo org, its till `store.server` that may do everything, and the customer of the
+/// documents.
+pub async fn demo() -> (TestTable, TestService) {
+    demo_with("").await
+}
+
+/// The same with other lines in the org's `[config]`.
+pub async fn demo_with(config: &str) -> (TestTable, TestService) {
+    let table = TestTable::new().await;
+    let service = table.service("store.server");
+    service.apply(&demo_org_with(config)).await.unwrap();
+    service.create_till("store.server", 966, Permission::ALL).await;
+    service.register_demo_customer().await;
+    (table, service)
+}
+
+impl TestService {
+    pub async fn apply(&self, definition: &Definition) -> Result<Applied, ApplyError> {
+        self.store.apply_org(definition, Secret::new([7; 32]), UserId(USER)).await
+    }
+
+    pub async fn create_till(&self, name: &str, org: u32, permissions: &[Permission]) {
+        let till = Till {
+            name: TillName::parse(name).unwrap(),
+            org: OrgId(org),
+            permissions: permissions.to_vec(),
+            credentials: vec![Credential::new(PASSWORD, self.clock.now())],
+        };
+        assert!(self.store.create_till(&till).await.unwrap());
+    }
+
+    /// The customer has the mobile in INSTORE and WECHAT-API1, and external ID `CARD-1`.
+    pub async fn register_demo_customer(&self) {
+        let identifiers = serde_json::json!([
+            {"type": "mobile", "value": MOBILE},
+            {"type": "email", "value": "tom@example.com"},
+            {"type": "wechat", "value": "openid-1"},
+            {"type": "externalId", "value": "CARD-1"},
+        ]);
+        let body = serde_json::json!({"profiles": [
+            {"firstName": "Tom", "source": "INSTORE", "accountId": "", "identifiers": identifiers},
+            {"source": "WECHAT", "accountId": "WECHAT-API1", "identifiers": identifiers},
+            {"source": "MARTJACK", "accountId": "SHOP", "identifiers": identifiers},
+        ]});
+        let answer = self.post("/v2/customers", &body).await;
+        assert_eq!(answer.text, format!(r#"{{"createdId":{USER},"warnings":[]}}"#));
+    }
+
+    /// The same process, called with other credentials.
+    pub fn as_till(&self, name: &str, password: &str) -> Self {
+        Self { credentials: Some((name.to_owned(), password.to_owned())), ..self.clone() }
+    }
+
+    pub fn without_credentials(&self) -> Self {
+        Self { credentials: None, ..self.clone() }
+    }
+
+    pub async fn get(&self, url: &str) -> Answer {
+        self.send(Method::GET, url, &[], Bytes::new()).await
+    }
+
+    pub async fn post(&self, url: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.send(Method::POST, url, &headers, body.to_string().into()).await
+    }
+
+    pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut all = HeaderMap::new();
+        if let Some((name, password)) = &self.credentials {
+            let value = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
+            all.insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        for (name, value) in headers {
+            all.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let request = Request {
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: all,
+            body,
+            request_id: "test-request".to_owned(),
+        };
+        let response = self.app.handle(request).await;
+        let (parts, text) = response.into_parts();
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    }
+
+    /// Issues an OTP to the demo customer and returns its `createdId`.
+    pub async fn issue(&self) -> u64 {
+        let body = serde_json::json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
+        let answer = self.post("/v2/otp/generate", &body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["createdId"].as_u64().unwrap()
+    }
+
+    pub async fn fetch(&self) -> Answer {
+        self.get(&format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS")).await
+    }
+
+    /// The code that a fetch finds.
+    pub async fn code(&self) -> String {
+        let answer = self.fetch().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["code"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn validate(&self, code: &str) -> Answer {
+        let body = serde_json::json!({
+            "entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code,
+        });
+        self.post("/v2/otp/validate", &body).await
+    }
+
+    /// Whether a code is right; fails when it is not judged.
+    pub async fn is_right(&self, code: &str) -> bool {
+        let answer = self.validate(code).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["entity"].as_bool().unwrap()
+    }
+
+    /// The next card number.
+    pub async fn card_number(&self) -> String {
+        let answer = self.get("/v2/cardNumber").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["entity"].as_str().unwrap().to_owned()
+    }
+}
