@@ -80,9 +80,9 @@ impl Serialize for Account {
 impl<'de> Deserialize<'de> for Account {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let (source, id) = text.split_once(':').ok_or_else(|| {
-            serde::de::Error::custom(format!("`{text}` is not of the form SOURCE:account"))
-        })?;
+        let (source, id) = text
+            .split_once(':')
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not of the form SOURCE:account")))?;
         let source = Source::parse(source)
             .ok_or_else(|| serde::de::Error::custom(format!("unknown source `{source}`")))?;
         Ok(Self { source, id: AccountId(id.to_owned()) })
@@ -199,8 +199,7 @@ impl Dialling {
             Some(rest) => (true, rest),
             None => trimmed.strip_prefix("00").map_or((false, trimmed), |rest| (true, rest)),
         };
-        let digits: String =
-            rest.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
+        let digits: String = rest.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
         if !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
@@ -271,7 +270,8 @@ mod tests {
 
     #[test]
     fn malformed_mobiles_are_refused() {
-        for raw in ["", "+", "12345", "87993x1139", "1234567890123456", "08799361139", "٨٧٩٩٣٦١١٣٩", "+ +91"] {
+        for raw in ["", "+", "12345", "87993x1139", "1234567890123456", "08799361139", "٨٧٩٩٣٦١١٣٩", "+ +91"]
+        {
             assert_eq!(normal(IdentifierName::Mobile, raw), None, "{raw}");
         }
     }
@@ -287,7 +287,17 @@ mod tests {
     #[test]
     fn malformed_emails_are_refused() {
         let long = format!("{}@example.com", "a".repeat(250));
-        for raw in ["", "tom", "@example.com", "tom@", "tom@example", "a@b@c.de", "to m@example.com", "t@.com", &long] {
+        for raw in [
+            "",
+            "tom",
+            "@example.com",
+            "tom@",
+            "tom@example",
+            "a@b@c.de",
+            "to m@example.com",
+            "t@.com",
+            &long,
+        ] {
             assert_eq!(normal(IdentifierName::Email, raw), None, "{raw}");
         }
     }

@@ -41,7 +41,9 @@ where
 {
     let layer = fmt::layer().with_writer(writer).with_target(false);
     let layer = match format {
-        Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        Format::Json => {
+            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
         Format::Text { ansi } => layer.with_ansi(ansi).boxed(),
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter(rust_log)?)))
@@ -60,10 +62,10 @@ pub fn init(format: Format) -> Result<(), InvalidSetting> {
 }
 
 fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
-    let asked: Targets = rust_log.unwrap_or_default().parse().map_err(|error| InvalidSetting {
-        variable: "RUST_LOG",
-        reason: format!("{error}"),
-    })?;
+    let asked: Targets = rust_log
+        .unwrap_or_default()
+        .parse()
+        .map_err(|error| InvalidSetting { variable: "RUST_LOG", reason: format!("{error}") })?;
     let own = |target: &str| {
         let named = asked.iter().find(|(name, _)| *name == target).map(|(_, level)| level);
         (target.to_owned(), named.or(asked.default_level()).unwrap_or(LevelFilter::INFO))

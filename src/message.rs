@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn debug_shows_neither_code_nor_address() {
         let channel = Channel { channel_type: ChannelType::Sms, value: "918799361139".into() };
-        let shown = format!("{:?}", Message::new(vec![channel], &Templates::default(), &Code::typed("538AD87")));
+        let shown =
+            format!("{:?}", Message::new(vec![channel], &Templates::default(), &Code::typed("538AD87")));
         assert!(!shown.contains("538AD87") && !shown.contains("918799361139"), "{shown}");
     }
 }

@@ -302,7 +302,9 @@ fn problems(definition: &Definition) -> Vec<String> {
             let well_formed = id.len() <= 100 && !id.chars().any(|c| c == '#' || c.is_control());
             let named = *source == Source::Instore || !id.trim().is_empty();
             require(well_formed && named, &|| {
-                format!("sources.{source}: account `{id}` is empty, longer than 100 bytes, or has a `#` in it")
+                format!(
+                    "sources.{source}: account `{id}` is empty, longer than 100 bytes, or has a `#` in it"
+                )
             });
             require(!accounts[..i].contains(&AccountId(id.clone())), &|| {
                 format!("sources.{source}: account `{id}` is named twice")
@@ -368,11 +370,22 @@ mod tests {
         definition.config.card_numbers_enabled = true;
         definition.config.card_number_accounts =
             vec![Account { source: Source::Wechat, id: AccountId("OTHER".into()) }];
-        definition.sources.insert(Source::Line, vec![AccountId("a#b".into()), AccountId("x".into()), AccountId("x".into())]);
+        definition.sources.insert(
+            Source::Line,
+            vec![AccountId("a#b".into()), AccountId("x".into()), AccountId("x".into())],
+        );
         let Invalid(problems) = definition.check().unwrap_err();
         for expected in [
-            "timezone", "country_code", "national_mobile_length", "CONF_OTP_LENGTH", "CONF_OTP_VALIDITY_SECONDS",
-            "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", "CONF_CARD_NUMBER_LENGTH is missing", "`WECHAT:OTHER`", "a#b", "twice",
+            "timezone",
+            "country_code",
+            "national_mobile_length",
+            "CONF_OTP_LENGTH",
+            "CONF_OTP_VALIDITY_SECONDS",
+            "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
+            "CONF_CARD_NUMBER_LENGTH is missing",
+            "`WECHAT:OTHER`",
+            "a#b",
+            "twice",
         ] {
             assert!(problems.iter().any(|p| p.contains(expected)), "{expected}: {problems:?}");
         }

@@ -55,8 +55,7 @@ impl Code {
     /// Draws `length` characters, each uniform over the alphabet of `code_type`.
     pub fn generate(code_type: CodeType, length: usize, rng: &mut impl Rng) -> Self {
         let alphabet = code_type.alphabet();
-        let code =
-            (0..length).map(|_| char::from(alphabet[rng.random_range(0..alphabet.len())])).collect();
+        let code = (0..length).map(|_| char::from(alphabet[rng.random_range(0..alphabet.len())])).collect();
         Self(Secret::new(code))
     }
 
@@ -175,8 +174,7 @@ pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold
 /// The most recently issued valid OTP with that code. Every code is compared, whichever matches.
 #[must_use]
 pub fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option<&'a Otp> {
-    let matches: Vec<&Otp> =
-        otps.iter().filter(|otp| otp.is_valid(now) & otp.code.matches(typed)).collect();
+    let matches: Vec<&Otp> = otps.iter().filter(|otp| otp.is_valid(now) & otp.code.matches(typed)).collect();
     matches.into_iter().max_by_key(|otp| otp.created_id)
 }
 
@@ -251,9 +249,9 @@ impl OrgDay {
 mod tests {
     use std::collections::HashSet;
 
-    use proptest::prelude::*;
     use super::*;
     use crate::secret::os_rng;
+    use proptest::prelude::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
@@ -274,8 +272,7 @@ mod tests {
 
     fn found(otps: &[Otp], now: i64, threshold: Option<(ThresholdMode, u64)>) -> Option<i64> {
         let threshold = threshold.map(|(mode, seconds)| Threshold { mode, seconds });
-        most_recent(otps, at(now), threshold)
-            .map(|otp| (otp.created_id.issued_at() - at(0)).num_seconds())
+        most_recent(otps, at(now), threshold).map(|otp| (otp.created_id.issued_at() - at(0)).num_seconds())
     }
 
     #[test]
@@ -320,7 +317,8 @@ mod tests {
     #[test]
     fn a_matching_code_is_found_whatever_the_case_of_its_letters() {
         let otps = [otp(0, 300), otp(10, 310)];
-        let issued = |code: &str, now| matching(&otps, &Code::typed(code), at(now)).map(|o| o.created_id.issued_at());
+        let issued =
+            |code: &str, now| matching(&otps, &Code::typed(code), at(now)).map(|o| o.created_id.issued_at());
         assert_eq!(issued(" code0 ", 20), Some(at(0)));
         assert_eq!(issued("CODE10", 20), Some(at(10)));
         assert_eq!(issued("CODE1", 20), None);

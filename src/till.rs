@@ -81,7 +81,8 @@ pub struct Credential {
 impl Credential {
     #[must_use]
     pub fn new(password: &str, created_at: DateTime<Utc>) -> Self {
-        let md5hex = Md5::digest(password).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let md5hex =
+            Md5::digest(password).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         Self {
             created_at,
             password_digest: Sha256::digest(password).into(),

@@ -37,12 +37,18 @@ impl App {
 
     /// The till, if `secret` is one of its. A secret is refused on a fresh read only: a rotated one works
     /// at once, and a wrong one costs as much as an unknown till.
-    async fn till_with(&self, name: &TillName, secret: &Secret<String>) -> Result<Option<Arc<Till>>, ApiError> {
+    async fn till_with(
+        &self,
+        name: &TillName,
+        secret: &Secret<String>,
+    ) -> Result<Option<Arc<Till>>, ApiError> {
         let now = self.clock.now();
         if let Some(till) = self.tills.get(name, now).filter(|till| till.accepts(secret.expose())) {
             return Ok(Some(till));
         }
-        let Some(till) = self.store.till(name).await?.map(Arc::new) else { return Ok(None) };
+        let Some(till) = self.store.till(name).await?.map(Arc::new) else {
+            return Ok(None);
+        };
         self.tills.put(name.clone(), Arc::clone(&till), now);
         Ok(till.accepts(secret.expose()).then_some(till))
     }
@@ -97,9 +103,15 @@ mod tests {
         let no_colon = general_purpose::STANDARD.encode("store.server");
         let bad_name = general_purpose::STANDARD.encode("a b:c");
         let not_utf8 = general_purpose::STANDARD.encode([b'a', b':', 0xff]);
-        for header in
-            ["", "Basic", "Basic !!!", "Bearer abc", &format!("Basic {no_colon}"), &format!("Basic {bad_name}"), &format!("Basic {not_utf8}")]
-        {
+        for header in [
+            "",
+            "Basic",
+            "Basic !!!",
+            "Bearer abc",
+            &format!("Basic {no_colon}"),
+            &format!("Basic {bad_name}"),
+            &format!("Basic {not_utf8}"),
+        ] {
             assert_eq!(read(header), None, "{header}");
         }
         assert!(credentials(&HeaderMap::new()).is_none());

@@ -29,7 +29,11 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
 
 impl App {
     /// A number that nobody else gets, for a customer of `account`.
-    pub(super) async fn next_card_number(&self, org: &Arc<Org>, account: &Account) -> Result<String, ApiError> {
+    pub(super) async fn next_card_number(
+        &self,
+        org: &Arc<Org>,
+        account: &Account,
+    ) -> Result<String, ApiError> {
         match self.try_next_card_number(org, account).await? {
             Some(number) => Ok(number),
             None => {

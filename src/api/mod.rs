@@ -160,7 +160,10 @@ impl App {
 }
 
 /// The route for a method and a path, and what follows its own path.
-fn find_route<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Option<Cow<'a, str>>), ApiError> {
+fn find_route<'a>(
+    method: &Method,
+    path: &'a str,
+) -> Result<(&'static Route, Option<Cow<'a, str>>), ApiError> {
     let (own, tail) = match parameters_in_path(path) {
         Some(tail) => (Cow::Borrowed(PARAMETERS_IN_PATH), Some(tail)),
         None => (percent_decode_str(path).decode_utf8_lossy(), None),
@@ -171,7 +174,11 @@ fn find_route<'a>(method: &Method, path: &'a str) -> Result<(&'static Route, Opt
         return Ok((route, tail));
     }
     let allow: Vec<&str> = candidates().map(|route| route.method.as_str()).collect();
-    if allow.is_empty() { Err(Problem::RouteUnknown.into()) } else { Err(ApiError::method_not_allowed(allow.join(", "))) }
+    if allow.is_empty() {
+        Err(Problem::RouteUnknown.into())
+    } else {
+        Err(ApiError::method_not_allowed(allow.join(", ")))
+    }
 }
 
 /// The parameters that a path holds. Some clients encode them whole, `=` and `&` included.
@@ -258,7 +265,8 @@ mod tests {
 
     #[test]
     fn unknown_paths_are_not_found_and_wrong_methods_not_allowed() {
-        for path in ["/", "", "/v2", "/v2/otp/unknown", "/v1/otp", "/v2/otpx", "/v2/otp//", "/v2/cardnumber"] {
+        for path in ["/", "", "/v2", "/v2/otp/unknown", "/v1/otp", "/v2/otpx", "/v2/otp//", "/v2/cardnumber"]
+        {
             assert_eq!(found(&Method::GET, path), Err(StatusCode::NOT_FOUND), "{path}");
         }
         assert_eq!(found(&Method::POST, "/v2/otp"), Err(StatusCode::METHOD_NOT_ALLOWED));

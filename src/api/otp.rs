@@ -30,7 +30,8 @@ struct Fetched<'a> {
 pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
     let (org, params) = (&*call.caller.org, call.params());
     let (addressed, identifier, scope, threshold) =
-        (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org)).gather()?;
+        (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
+            .gather()?;
 
     let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
     let found = call.app.store.otps_and_guesses(org.id(), &holder, scope, call.now).await?;
@@ -41,8 +42,7 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
         Holder::Contact(_) => None,
     };
     // `false`: UTC is written +00:00, never Z.
-    let valid_upto =
-        otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
+    let valid_upto = otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
     Ok(Answer::new(body, addressed.warning.as_slice()))
 }
@@ -123,10 +123,7 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
             || Verdict::Wrong(judged.wrong_guesses.and_one_at(call.now, limit)),
             |otp| Verdict::Right(otp.created_id),
         );
-        if store
-            .record_verdict(org.id(), &holder, scope, &judged, &verdict, call.now, limit.window)
-            .await?
-        {
+        if store.record_verdict(org.id(), &holder, scope, &judged, &verdict, call.now, limit.window).await? {
             let body = Validated { entity: matches!(verdict, Verdict::Right(_)) };
             return Ok(Answer::new(body, addressed.warning.as_slice()));
         }

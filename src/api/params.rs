@@ -74,7 +74,9 @@ impl Params {
 
     /// `threshold`, in the meaning that the org gives it.
     pub fn threshold(&self, org: &Org) -> Result<Option<Threshold>, Problems> {
-        let Some(text) = self.get("threshold")? else { return Ok(None) };
+        let Some(text) = self.get("threshold")? else {
+            return Ok(None);
+        };
         // `parse` alone would take a sign.
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         let seconds = text.parse().ok().filter(|seconds| digits && i64::try_from(*seconds).is_ok());
@@ -167,7 +169,9 @@ impl<'a> Members<'a> {
 
     /// A member that must be an array of objects if it is there.
     pub fn objects(&self, name: &str, otherwise: Problem) -> Result<Vec<Self>, Problem> {
-        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let Some(value) = self.get(name) else {
+            return Ok(Vec::new());
+        };
         let entries = value.as_array().ok_or(otherwise)?;
         entries.iter().map(|entry| entry.as_object().map(Members).ok_or(otherwise)).collect()
     }
@@ -181,9 +185,8 @@ impl<'a> Members<'a> {
     /// `entityType` and `entityValue`.
     pub fn entity(&self, org: &Org) -> Result<Identifier, Problems> {
         let name = self.text("entityType", Problem::EntityTypeInvalid).map_err(Problems::from);
-        let name = name.and_then(|text| {
-            Ok(text.and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?)
-        });
+        let name = name
+            .and_then(|text| Ok(text.and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?));
         let value = self.text("entityValue", Problem::EntityValueMissing).map_err(Problems::from);
         let value = value.and_then(|text| Ok(text.ok_or(Problem::EntityValueMissing)?));
         let (name, value) = super::error::Gather::gather((name, value))?;
@@ -192,9 +195,11 @@ impl<'a> Members<'a> {
 
     /// `type` and `value` of an identifier in a profile.
     pub fn identifier(&self, org: &Org) -> Result<Identifier, Problems> {
-        let name = self.text("type", Problem::IdentifierNameUnknown)?.ok_or(Problem::IdentifierNameMissing)?;
+        let name =
+            self.text("type", Problem::IdentifierNameUnknown)?.ok_or(Problem::IdentifierNameMissing)?;
         let name = IdentifierName::parse(name).ok_or(Problem::IdentifierNameUnknown)?;
-        let value = self.text("value", Problem::IdentifierValueMalformed)?.ok_or(Problem::IdentifierValueMissing)?;
+        let value =
+            self.text("value", Problem::IdentifierValueMalformed)?.ok_or(Problem::IdentifierValueMissing)?;
         Ok(identifier(org, name, value)?)
     }
 

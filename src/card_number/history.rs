@@ -97,7 +97,9 @@ pub fn transition(
     admit(plan, &all)?;
     // A jump within one shape: what was issued before still counts from where it began.
     let first = match current {
-        Some(current) if current.plan.shape() == plan.shape() && current.first < current.next => current.first,
+        Some(current) if current.plan.shape() == plan.shape() && current.first < current.next => {
+            current.first
+        }
         _ => plan.offset(),
     };
     Ok(Transition::Start(Issued { plan: plan.clone(), first, next: plan.offset() }))

@@ -120,10 +120,9 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
 
     fn try_from(settings: &CardNumberSettings) -> Result<Self, PlanError> {
         let algorithm = settings.algorithm.unwrap_or(Algorithm::AutoInc);
-        for (key, value) in [
-            ("CONF_CARD_NUMBER_PREFIX", &settings.prefix),
-            ("CONF_CARD_NUMBER_SUFFIX", &settings.suffix),
-        ] {
+        for (key, value) in
+            [("CONF_CARD_NUMBER_PREFIX", &settings.prefix), ("CONF_CARD_NUMBER_SUFFIX", &settings.suffix)]
+        {
             if !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
                 return Err(PlanError::Settings(format!("{key} may hold letters A-Z, a-z and digits only")));
             }
@@ -136,9 +135,12 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
         let length = settings
             .length
             .ok_or_else(|| PlanError::Length("CONF_CARD_NUMBER_LENGTH is missing".to_owned()))?;
-        let length = usize::try_from(length).ok().filter(|n| (1..=MAX_LENGTH).contains(n)).ok_or_else(
-            || PlanError::Length(format!("CONF_CARD_NUMBER_LENGTH is {length}, not within 1 to {MAX_LENGTH}")),
-        )?;
+        let length =
+            usize::try_from(length).ok().filter(|n| (1..=MAX_LENGTH).contains(n)).ok_or_else(|| {
+                PlanError::Length(format!(
+                    "CONF_CARD_NUMBER_LENGTH is {length}, not within 1 to {MAX_LENGTH}"
+                ))
+            })?;
         let fixed = settings.prefix.len() + settings.suffix.len() + algorithm.check_digits();
         let width = length
             .checked_sub(fixed)
@@ -151,9 +153,8 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
                 ))
             })?;
         let offset = settings.offset.unwrap_or(0);
-        let offset = u64::try_from(offset).map_err(|_| {
-            PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, below zero"))
-        })?;
+        let offset = u64::try_from(offset)
+            .map_err(|_| PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, below zero")))?;
         let plan = Self {
             prefix: settings.prefix.clone(),
             suffix: settings.suffix.clone(),
@@ -260,10 +261,8 @@ mod tests {
     #[test]
     fn documented_numbers() {
         assert_eq!(first(&settings(Algorithm::AutoInc, 10, "", 1_000_000_010)), "1000000010");
-        let with_suffix = CardNumberSettings {
-            suffix: "3401".into(),
-            ..settings(Algorithm::AutoInc, 12, "1234", 3000)
-        };
+        let with_suffix =
+            CardNumberSettings { suffix: "3401".into(), ..settings(Algorithm::AutoInc, 12, "1234", 3000) };
         assert_eq!(first(&with_suffix), "123430003401");
         assert_eq!(first(&settings(Algorithm::Mod7, 15, "1112", 3000)), "111200000030004");
     }

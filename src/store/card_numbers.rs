@@ -56,7 +56,8 @@ impl Store {
             Ok(output) => taken(output.attributes).map(NextValue::Value),
             Err(error) => match refused(&error) {
                 Some(counter) => {
-                    let current = counter.map(Item).is_some_and(|c| c.s(SHAPE).is_ok_and(|s| s == plan.shape()));
+                    let current =
+                        counter.map(Item).is_some_and(|c| c.s(SHAPE).is_ok_and(|s| s == plan.shape()));
                     Ok(if current { NextValue::Exhausted } else { NextValue::PlanChanged })
                 }
                 None => Err(StoreError::from_sdk(error)),

@@ -72,9 +72,7 @@ fn from_sdk_config(config: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
-fn http_client(
-    settings: &Settings,
-) -> Result<aws_sdk_dynamodb::config::SharedHttpClient, InvalidSetting> {
+fn http_client(settings: &Settings) -> Result<aws_sdk_dynamodb::config::SharedHttpClient, InvalidSetting> {
     let invalid = |reason: String| InvalidSetting { variable: "AWS_CA_BUNDLE", reason };
     let roots = match &settings.ca_bundle {
         Some(path) => std::fs::read(path).map_err(|error| invalid(format!("{}: {error}", path.display())))?,

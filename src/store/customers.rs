@@ -96,9 +96,7 @@ impl Store {
         let mut writes = identities
             .iter()
             .map(|identity| {
-                self.put_new(
-                    NewItem::new(&keys::identity(org, identity)).with(USER_ID, n(customer.user)),
-                )
+                self.put_new(NewItem::new(&keys::identity(org, identity)).with(USER_ID, n(customer.user)))
             })
             .collect::<Result<Vec<_>, _>>()?;
         writes.push(
@@ -113,7 +111,9 @@ impl Store {
         let given = customer.identities.len();
         Ok(match self.transact(writes).await? {
             Outcome::Done => Registration::Registered,
-            Outcome::Refused(at) if at.iter().any(|position| *position < given) => Registration::IdentifierTaken,
+            Outcome::Refused(at) if at.iter().any(|position| *position < given) => {
+                Registration::IdentifierTaken
+            }
             Outcome::Refused(at) if at.iter().any(|position| *position < identities.len()) => {
                 Registration::GeneratedTaken
             }

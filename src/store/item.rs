@@ -57,7 +57,11 @@ pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
 pub struct Item<'a>(pub &'a Attributes);
 
 impl<'a> Item<'a> {
-    fn get<T>(&self, name: &str, read: impl FnOnce(&'a AttributeValue) -> Option<T>) -> Result<T, StoreError> {
+    fn get<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&'a AttributeValue) -> Option<T>,
+    ) -> Result<T, StoreError> {
         self.0
             .get(name)
             .and_then(read)
@@ -90,9 +94,7 @@ impl<'a> Item<'a> {
     }
 
     pub fn items(&self, name: &str) -> Result<Vec<Item<'a>>, StoreError> {
-        self.get(name, |value| {
-            value.as_l().ok()?.iter().map(|entry| entry.as_m().ok().map(Item)).collect()
-        })
+        self.get(name, |value| value.as_l().ok()?.iter().map(|entry| entry.as_m().ok().map(Item)).collect())
     }
 
     pub fn has(&self, name: &str) -> bool {

@@ -149,7 +149,11 @@ mod tests {
             (till(&TillName::parse("store.server").unwrap()), "TILL#store.server", "TILL"),
             (org(org_id), "ORG#966", "ORG"),
             (identity(org_id, &mobile), "ORG#966#ID#WECHAT#WECHAT-API1#mobile#918799361139", "ID"),
-            (identity(org_id, &wechat(IdentifierName::ExternalId, "X1")), "ORG#966#ID###external_id#X1", "ID"),
+            (
+                identity(org_id, &wechat(IdentifierName::ExternalId, "X1")),
+                "ORG#966#ID###external_id#X1",
+                "ID",
+            ),
             (profile(org_id, UserId(313_302_314)), "ORG#966#USER#313302314", "PROFILE"),
             (
                 otp(org_id, &user, Scope::Points, CreatedId(1_502_122_760_000_123)),

@@ -94,7 +94,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
-        let Some(record) = self.org_record(id).await? else { return Ok(None) };
+        let Some(record) = self.org_record(id).await? else {
+            return Ok(None);
+        };
         Org::new(record.definition, record.permutation_key).map(Some).map_err(StoreError::corrupt)
     }
 
@@ -120,7 +122,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn issued_card_numbers(&self, org: OrgId) -> Result<Option<Issued>, StoreError> {
-        let Some(attributes) = self.get(&keys::card_number_counter(org)).await? else { return Ok(None) };
+        let Some(attributes) = self.get(&keys::card_number_counter(org)).await? else {
+            return Ok(None);
+        };
         let item = Item(&attributes);
         Ok(Some(Issued { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
     }
@@ -145,7 +149,9 @@ impl Store {
         let version = existing.as_ref().map(|record| record.version);
         let mut record = Record {
             definition: definition.clone(),
-            permutation_key: existing.as_ref().map_or(permutation_key, |record| record.permutation_key.clone()),
+            permutation_key: existing
+                .as_ref()
+                .map_or(permutation_key, |record| record.permutation_key.clone()),
             version: version.unwrap_or(0) + 1,
             retired: existing.as_ref().map_or_else(Vec::new, |record| record.retired.clone()),
         };
@@ -169,14 +175,16 @@ impl Store {
         }
         match self.transact(writes).await? {
             Outcome::Refused(_) => Err(ApplyError::Concurrent),
-            Outcome::Done => Ok(existing.map_or(Applied::Created, |record| {
-                Applied::Updated(Box::new(record.definition))
-            })),
+            Outcome::Done => {
+                Ok(existing.map_or(Applied::Created, |record| Applied::Updated(Box::new(record.definition))))
+            }
         }
     }
 
     async fn org_record(&self, id: OrgId) -> Result<Option<Record>, StoreError> {
-        let Some(attributes) = self.get(&keys::org(id)).await? else { return Ok(None) };
+        let Some(attributes) = self.get(&keys::org(id)).await? else {
+            return Ok(None);
+        };
         let item = Item(&attributes);
         Ok(Some(Record {
             definition: item.json(DEFINITION)?,
@@ -193,7 +201,9 @@ impl Store {
             .with(PERMUTATION_KEY, b(record.permutation_key.expose()))
             .with(VERSION, n(record.version))
             .with(RETIRED, json(&record.retired)?);
-        let Some(replaced) = replaced else { return self.put_new(item) };
+        let Some(replaced) = replaced else {
+            return self.put_new(item);
+        };
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item.into_attributes()))
@@ -223,7 +233,9 @@ impl Store {
             .with(PLAN, json(&started.plan)?)
             .with(FIRST, n(started.first))
             .with(NEXT, n(started.next));
-        let Some(current) = current else { return self.put_new(item) };
+        let Some(current) = current else {
+            return self.put_new(item);
+        };
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item.into_attributes()))

@@ -117,7 +117,8 @@ impl Store {
         // An OTP issued earlier than the longest validity ago has expired.
         let from = keys::otp(org, owner, scope, CreatedId::earliest(now - MAX_OTP_VALIDITY));
         let guesses_key = keys::wrong_guesses(org, owner, scope);
-        let mut found = OtpsAndGuesses { otps: Vec::new(), wrong_guesses: WrongGuesses::default(), version: 0 };
+        let mut found =
+            OtpsAndGuesses { otps: Vec::new(), wrong_guesses: WrongGuesses::default(), version: 0 };
         for attributes in self.query(&from.pk, &from.sk, &guesses_key.sk).await? {
             let item = Item(&attributes);
             if item.s(keys::SK)? == guesses_key.sk {

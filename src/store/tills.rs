@@ -40,7 +40,8 @@ impl Store {
             .with(ORG, n(till.org))
             .with(PERMISSIONS, json(&till.permissions)?)
             .with(CREDENTIALS, write_credentials(&till.credentials));
-        let listing = NewItem::new(&keys::till_listing(till.org, &till.name)).with(NAME, s(till.name.as_str()));
+        let listing =
+            NewItem::new(&keys::till_listing(till.org, &till.name)).with(NAME, s(till.name.as_str()));
         let outcome = self.transact(vec![self.put_new(item)?, self.put_new(listing)?]).await?;
         Ok(outcome == Outcome::Done)
     }

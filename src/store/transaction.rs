@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::{
-    error::SdkError, operation::transact_write_items::TransactWriteItemsError, types::{Put, TransactWriteItem},
+    error::SdkError,
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{Put, TransactWriteItem},
 };
 use rand::RngExt;
 
@@ -32,11 +34,14 @@ impl Store {
                 let most = LONGEST_PAUSE.min(Duration::from_millis(4 << attempt));
                 tokio::time::sleep(os_rng().random_range(Duration::ZERO..=most)).await;
             }
-            let sent = self.client.transact_write_items().set_transact_items(Some(writes.clone())).send().await;
+            let sent =
+                self.client.transact_write_items().set_transact_items(Some(writes.clone())).send().await;
             match sent {
                 Ok(_) => return Ok(Outcome::Done),
                 Err(error) => match cancellation(&error) {
-                    Some(Cancellation::Conditions(positions)) => return Ok(Outcome::Refused(positions)),
+                    Some(Cancellation::Conditions(positions)) => {
+                        return Ok(Outcome::Refused(positions));
+                    }
                     Some(Cancellation::Conflict) => {}
                     Some(Cancellation::Throttled) => return Err(StoreError::throttled(error)),
                     None => return Err(StoreError::from_sdk(error)),

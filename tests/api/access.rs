@@ -1,1 +1,176 @@
+//! Who may call, and what for.
 
+use chrono::TimeDelta;
+use http::Method;
+use loyalty_codes::{
+    api::ROUTES,
+    org::OrgId,
+    till::{Credential, Permission, TillName},
+};
+use serde_json::json;
+
+use crate::common::{MOBILE, PASSWORD, USER, demo, demo_org, demo_with};
+
+#[tokio::test]
+async fn the_password_and_its_md5hex_open_and_others_do_not() {
+    let (_table, service) = demo().await;
+    for secret in [PASSWORD, "8a16a6b70505eb1f1ff7cdc0cd5559a7"] {
+        assert_eq!(service.as_till("store.server", secret).get("/v2/cardNumber").await.status, 200);
+    }
+    for (name, secret) in
+        [("store.server", "wrong"), ("store.server", ""), ("nobody", PASSWORD), ("a b", PASSWORD)]
+    {
+        let refused = service.as_till(name, secret).get("/v2/cardNumber").await;
+        assert_eq!(refused.refusal(), (401, vec![401]), "{name}");
+        assert_eq!(refused.header("www-authenticate"), Some("Basic realm=\"loyalty\""));
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_callers_without_credentials() {
+    let (_table, service) = demo().await;
+    for route in ROUTES {
+        let stranger = service.without_credentials();
+        let answer = stranger.send(route.method.clone(), route.path, &[], "{}".into()).await;
+        assert_eq!(answer.refusal(), (401, vec![401]), "{} {}", route.method, route.path);
+    }
+}
+
+#[tokio::test]
+async fn unknown_tills_and_wrong_secrets_are_answered_alike() {
+    let (_table, service) = demo().await;
+    let unknown = service.as_till("nobody", PASSWORD).get("/v2/cardNumber").await;
+    let wrong = service.as_till("store.server", "wrong").get("/v2/cardNumber").await;
+    assert_eq!((unknown.status, unknown.headers, unknown.text), (wrong.status, wrong.headers, wrong.text));
+}
+
+#[tokio::test]
+async fn each_route_needs_its_permission() {
+    let (_table, service) = demo().await;
+    let expected = [
+        (Method::GET, "/v2/otp", Permission::OtpFetch),
+        (Method::POST, "/v2/otp/generate", Permission::OtpIssue),
+        (Method::POST, "/v2/otp/validate", Permission::OtpValidate),
+        (Method::GET, "/v2/cardNumber", Permission::CardNumberGenerate),
+        (Method::POST, "/v2/cardNumber", Permission::CardNumberGenerate),
+        (Method::POST, "/v2/customers", Permission::CustomerRegister),
+    ];
+    assert_eq!(ROUTES.len(), expected.len(), "a new route needs a line here");
+    for permission in Permission::ALL {
+        let only = permission.as_str().replace(':', ".");
+        service.create_till(&only, 966, &[*permission]).await;
+        let all_others: Vec<Permission> =
+            Permission::ALL.iter().copied().filter(|p| p != permission).collect();
+        let others = format!("not.{only}");
+        service.create_till(&others, 966, &all_others).await;
+    }
+    for (method, path, permission) in expected {
+        let name = permission.as_str().replace(':', ".");
+        let allowed = service.as_till(&name, PASSWORD).send(method.clone(), path, &[], "{}".into()).await;
+        assert_ne!(allowed.status, 403, "{method} {path}");
+        let refused = service.as_till(&format!("not.{name}"), PASSWORD);
+        let refused = refused.send(method.clone(), path, &[], "{}".into()).await;
+        assert_eq!(refused.refusal(), (403, vec![4000]), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn an_org_without_v2_is_refused_with_the_reason() {
+    let (_table, service) = demo().await;
+    let mut off = demo_org();
+    off.config.v2_enabled = false;
+    service.apply(&off).await.unwrap();
+    service.clock.advance(TimeDelta::seconds(60));
+    let answer = service.get("/v2/cardNumber").await;
+    assert_eq!(answer.refusal(), (403, vec![403]));
+    assert_eq!(answer.json["errors"][0]["message"], "V2 API is not enabled for the org");
+}
+
+#[tokio::test]
+async fn a_till_of_one_org_reaches_nothing_of_another() {
+    let (_table, service) = demo().await;
+    let mut other = demo_org();
+    other.id = OrgId(967);
+    service.apply(&other).await.unwrap();
+    service.create_till("other.server", 967, Permission::ALL).await;
+    let stranger = service.as_till("other.server", PASSWORD);
+
+    service.issue().await;
+    let code = service.code().await;
+    let org_parameters = "&orgId=966&org=966&org_id=966";
+    for parameter in [
+        format!("mobile={MOBILE}"),
+        "email=tom@example.com".into(),
+        "wechat=openid-1".into(),
+        "external_id=CARD-1".into(),
+        "wechat=openid-1%23..%23ORG%23966".into(),
+        format!("mobile={MOBILE}{org_parameters}"),
+    ] {
+        let url = format!("/v2/otp?source=INSTORE&{parameter}&scope=POINTS");
+        assert_eq!(stranger.get(&url).await.refusal(), (404, vec![8015]), "{url}");
+    }
+    let validate = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code, "orgId": 966});
+    assert_eq!(stranger.post("/v2/otp/validate", &validate).await.refusal(), (404, vec![8015]));
+    let headers = [("x-cap-api-org-id", "966"), ("content-type", "application/json")];
+    let issue = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "orgId": 966});
+    let answer = stranger.send(Method::POST, "/v2/otp/generate", &headers, issue.to_string().into()).await;
+    assert_eq!(answer.refusal(), (404, vec![8015]));
+
+    // Its own sequence and its own customers, of the same numbers.
+    assert_eq!(stranger.card_number().await, "1000000010");
+    assert_eq!(service.card_number().await, "1000000010");
+    stranger.register_demo_customer().await;
+    assert_eq!(stranger.fetch().await.refusal(), (404, vec![9001]));
+    for _ in 0..5 {
+        assert!(!stranger.is_right(&code).await);
+    }
+    assert_eq!(stranger.validate(&code).await.status, 429);
+    assert!(service.is_right(&code).await, "guesses elsewhere lock nothing here");
+    assert_eq!(service.issue().await / 1000, service.issue().await / 1000);
+    assert_eq!(service.fetch().await.json["userId"], USER);
+}
+
+#[tokio::test]
+async fn a_missing_customer_is_answered_as_one_of_another_org() {
+    let (_table, service) = demo().await;
+    let mut other = demo_org();
+    other.id = OrgId(967);
+    service.apply(&other).await.unwrap();
+    service.create_till("other.server", 967, Permission::ALL).await;
+    let stranger = service.as_till("other.server", PASSWORD);
+    let elsewhere = stranger.fetch().await;
+    let nowhere = stranger.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
+    assert_eq!(elsewhere, nowhere);
+}
+
+#[tokio::test]
+async fn rotated_secrets_overlap_and_revoked_ones_stop_within_a_minute() {
+    let (_table, service) = demo_with("").await;
+    let name = TillName::parse("store.server").unwrap();
+    let status =
+        async |secret: &str| service.as_till("store.server", secret).get("/v2/cardNumber").await.status;
+    assert_eq!(status(PASSWORD).await, 200);
+
+    let till = service.store.till(&name).await.unwrap().unwrap();
+    let mut both = till.credentials.clone();
+    both.push(Credential::new("new-secret", service.clock.now()));
+    assert!(service.store.replace_credentials(&till, &both).await.unwrap());
+    assert!(
+        !service.store.replace_credentials(&till, &[]).await.unwrap(),
+        "an outdated till replaces nothing"
+    );
+    assert_eq!(status("new-secret").await, 200, "at once");
+    assert_eq!(status(PASSWORD).await, 200);
+
+    let till = service.store.till(&name).await.unwrap().unwrap();
+    assert!(service.store.replace_credentials(&till, &both[1..]).await.unwrap());
+    assert_eq!(status("new-secret").await, 200);
+    service.clock.advance(TimeDelta::seconds(60));
+    assert_eq!(status(PASSWORD).await, 401);
+    assert_eq!(status("new-secret").await, 200);
+
+    let till = service.store.till(&name).await.unwrap().unwrap();
+    assert!(service.store.replace_credentials(&till, &[]).await.unwrap());
+    service.clock.advance(TimeDelta::seconds(60));
+    assert_eq!(status("new-secret").await, 401);
+}

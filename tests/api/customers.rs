@@ -34,7 +34,8 @@ async fn a_customer_without_external_id_gets_the_next_one() {
 #[tokio::test]
 async fn a_given_external_id_is_kept_and_no_number_is_spent() {
     let (_table, service) = demo().await;
-    let identifiers = json!([{"type": "mobile", "value": "9010000022"}, {"type": "externalId", "value": "MINE-7"}]);
+    let identifiers =
+        json!([{"type": "mobile", "value": "9010000022"}, {"type": "externalId", "value": "MINE-7"}]);
     assert_eq!(register(&service, identifiers).await.status, 200);
     assert_eq!(user_of(&service, "external_id=MINE-7").await, Some(USER + 1));
     assert_eq!(service.card_number().await, "1000000010");
@@ -48,7 +49,10 @@ async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
         assert_eq!(register(&service, identifiers).await.status, 200);
     }
     assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
-    assert_eq!(user_of(&service, "external_id=1000000012").await, user_of(&service, "mobile=9010000022").await);
+    assert_eq!(
+        user_of(&service, "external_id=1000000012").await,
+        user_of(&service, "mobile=9010000022").await
+    );
 }
 
 #[tokio::test]
@@ -135,7 +139,11 @@ async fn each_wrong_member_has_its_code() {
         (json!({"profiles": [{"identifiers": mobile}]}), 400, vec![8016]),
         (json!({"profiles": [{"source": "TELEX", "identifiers": mobile}]}), 400, vec![8012]),
         (json!({"profiles": [{"source": "WECHAT", "identifiers": mobile}]}), 400, vec![8091]),
-        (json!({"profiles": [{"source": "WECHAT", "accountId": "X", "identifiers": mobile}]}), 400, vec![8127]),
+        (
+            json!({"profiles": [{"source": "WECHAT", "accountId": "X", "identifiers": mobile}]}),
+            400,
+            vec![8127],
+        ),
         (json!({"profiles": [{"source": "INSTORE"}]}), 400, vec![8092]),
         (profile(&json!([])), 400, vec![8092]),
         (profile(&json!("mobile")), 400, vec![400]),
@@ -145,11 +153,23 @@ async fn each_wrong_member_has_its_code() {
         (one(json!({"type": "mobile", "value": "12"})), 400, vec![8056]),
         (one(json!({"type": "email", "value": "tom"})), 400, vec![8057]),
         (one(json!({"type": "externalId", "value": 12})), 400, vec![8093]),
-        (profile(&json!([{"type": "mobile", "value": "1"}, {"type": "email", "value": "t"}])), 400, vec![8056, 8057]),
+        (
+            profile(&json!([{"type": "mobile", "value": "1"}, {"type": "email", "value": "t"}])),
+            400,
+            vec![8056, 8057],
+        ),
         (profile(&json!(many)), 400, vec![400]),
-        (profile(&json!([{"type": "externalId", "value": "A"}, {"type": "externalId", "value": "B"}])), 400, vec![400]),
+        (
+            profile(&json!([{"type": "externalId", "value": "A"}, {"type": "externalId", "value": "B"}])),
+            400,
+            vec![400],
+        ),
         (json!({"profiles": [{"source": "INSTORE", "firstName": 1, "identifiers": mobile}]}), 400, vec![400]),
-        (json!({"profiles": [{"source": "INSTORE", "lastName": long, "identifiers": mobile}]}), 400, vec![400]),
+        (
+            json!({"profiles": [{"source": "INSTORE", "lastName": long, "identifiers": mobile}]}),
+            400,
+            vec![400],
+        ),
     ] {
         assert_eq!(service.post("/v2/customers", &body).await.refusal(), (status, codes), "{body}");
     }
@@ -159,7 +179,8 @@ async fn each_wrong_member_has_its_code() {
 #[tokio::test]
 async fn many_identifiers_in_many_profiles_are_written_together() {
     let (_table, service) = demo().await;
-    let identifiers: Vec<Value> = (0..50).map(|i| json!({"type": "wechat", "value": format!("w{i}")})).collect();
+    let identifiers: Vec<Value> =
+        (0..50).map(|i| json!({"type": "wechat", "value": format!("w{i}")})).collect();
     assert_eq!(register(&service, json!(identifiers)).await.status, 200);
     assert_eq!(user_of(&service, "wechat=w49").await, Some(USER + 1));
 }

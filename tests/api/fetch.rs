@@ -73,7 +73,14 @@ async fn all_spellings_of_the_request_have_the_same_answer() {
 async fn a_mobile_is_found_in_every_spelling_plus_sign_encoded_or_not() {
     let (_table, service) = demo().await;
     service.issue().await;
-    for mobile in ["8799361139", "918799361139", "+918799361139", "%2B918799361139", "+91+87993+61139", "%2B91%2087993-61139"] {
+    for mobile in [
+        "8799361139",
+        "918799361139",
+        "+918799361139",
+        "%2B918799361139",
+        "+91+87993+61139",
+        "%2B91%2087993-61139",
+    ] {
         let answer = service.get(&format!("/v2/otp?source=INSTORE&scope=POINTS&mobile={mobile}")).await;
         assert_eq!(answer.status, 200, "{mobile}");
     }
@@ -99,7 +106,9 @@ async fn threshold_asks_for_validity_left() {
     let (_table, service) = demo().await;
     service.issue().await;
     service.clock.advance(TimeDelta::seconds(200));
-    let url = |threshold: &str| format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS&threshold={threshold}");
+    let url = |threshold: &str| {
+        format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS&threshold={threshold}")
+    };
     assert_eq!(service.get(&url("100")).await.status, 200);
     assert_eq!(service.get(&url("0")).await.status, 200);
     assert_eq!(service.get(&url("101")).await.refusal(), (404, vec![9001]));
@@ -114,7 +123,8 @@ async fn threshold_asks_for_recent_issue_where_the_org_says_so() {
     let (_table, service) = demo_with(r#"CONF_OTP_THRESHOLD_MODE = "MAX_AGE""#).await;
     service.issue().await;
     service.clock.advance(TimeDelta::seconds(61));
-    let url = |threshold| format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS&threshold={threshold}");
+    let url =
+        |threshold| format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS&threshold={threshold}");
     assert_eq!(service.get(&url(61)).await.status, 200);
     assert_eq!(service.get(&url(60)).await.refusal(), (404, vec![9001]));
 }
@@ -148,7 +158,11 @@ async fn scopes_do_not_see_each_other() {
 #[tokio::test]
 async fn a_registration_otp_belongs_to_a_contact_who_is_no_customer() {
     let (_table, service) = demo().await;
-    issue(&service, json!({"entityType": "EMAIL", "entityValue": "new@example.com", "action": "REGISTRATION"})).await;
+    issue(
+        &service,
+        json!({"entityType": "EMAIL", "entityValue": "new@example.com", "action": "REGISTRATION"}),
+    )
+    .await;
     let answer = service.get("/v2/otp?source=INSTORE&email=NEW@example.com&scope=REGISTRATION").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json["userId"], Value::Null);
@@ -168,7 +182,8 @@ async fn an_only_account_need_not_be_named_but_is_warned_about() {
         answer.json["warnings"],
         json!([{"status": false, "code": 8054, "message": "Account id not passed"}])
     );
-    let named = service.get(&format!("/v2/otp?source=MARTJACK&accountId=SHOP&mobile={MOBILE}&scope=POINTS")).await;
+    let named =
+        service.get(&format!("/v2/otp?source=MARTJACK&accountId=SHOP&mobile={MOBILE}&scope=POINTS")).await;
     assert_eq!(named.json["warnings"], json!([]));
 }
 
@@ -196,7 +211,11 @@ async fn each_wrong_parameter_has_its_code() {
         ("source=INSTORE&mobile=8799361139".into(), 400, vec![600]),
         ("source=INSTORE&mobile=8799361139&scope=LUNCH".into(), 400, vec![600]),
         (String::new(), 400, vec![8016, 8092, 8093, 600]),
-        ("source=TELEX&identifierName=mobile&identifierValue=1&scope=X&threshold=x".into(), 400, vec![8012, 8056, 600, 400]),
+        (
+            "source=TELEX&identifierName=mobile&identifierValue=1&scope=X&threshold=x".into(),
+            400,
+            vec![8012, 8056, 600, 400],
+        ),
         (format!("source=INSTORE&source=WECHAT&{base}"), 400, vec![400]),
         (format!("source=INSTORE&{base}&mobile=8799361130"), 400, vec![400]),
         (format!("source=INSTORE&{base}&email=tom@example.com"), 400, vec![400]),

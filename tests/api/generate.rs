@@ -37,9 +37,12 @@ async fn the_documented_request_gets_a_time_ordered_number_and_no_code() {
 #[tokio::test]
 async fn every_identifier_of_a_customer_leads_to_the_same_otps() {
     let (_table, service) = demo().await;
-    for (entity_type, value) in
-        [("MOBILE", "+91 87993 61139"), ("email", "TOM@example.com"), ("EXTERNAL_ID", "CARD-1"), ("WECHAT", "openid-1")]
-    {
+    for (entity_type, value) in [
+        ("MOBILE", "+91 87993 61139"),
+        ("email", "TOM@example.com"),
+        ("EXTERNAL_ID", "CARD-1"),
+        ("WECHAT", "openid-1"),
+    ] {
         let body = json!({"entityType": entity_type, "entityValue": value, "action": "POINTS"});
         assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200, "{entity_type}");
         assert!(service.is_right(&service.code().await).await);

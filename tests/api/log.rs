@@ -1,1 +1,123 @@
+//! What the log says, and what it must never say.
 
+use std::collections::HashSet;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::Method;
+use loyalty_codes::api::ROUTES;
+use serde_json::json;
+
+use crate::common::{Log, MOBILE, PASSWORD, demo};
+
+#[tokio::test]
+async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
+    let (table, service) = demo().await;
+    let (log, guard) = Log::record();
+    let mut secrets: Vec<String> = [
+        MOBILE,
+        "9010000022",
+        "tom@example.com",
+        "openid-1",
+        "CARD-1",
+        "MINE-7",
+        "Sawyer",
+        PASSWORD,
+        "8a16a6b70505eb1f1ff7cdc0cd5559a7",
+        "SECRET-TEMPLATE",
+        "wrong-password",
+        "WRONG-CODE",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    secrets.push(STANDARD.encode(format!("store.server:{PASSWORD}")));
+
+    // Every route, answered.
+    let issue = json!({
+        "entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS",
+        "template": "SECRET-TEMPLATE {{ validation_code }}",
+        "channels": [{"type": "SMS", "value": MOBILE}, {"type": "EMAIL", "value": "tom@example.com"}],
+    });
+    assert_eq!(service.post("/v2/otp/generate", &issue).await.status, 200);
+    secrets.push(service.code().await);
+    service.get(&format!("/v2/otp/source=INSTORE&mobile={MOBILE}&scope=POINTS")).await;
+    assert!(service.is_right(&secrets.last().unwrap().clone()).await);
+    secrets.push(service.card_number().await);
+    let card = service.send(Method::POST, "/v2/cardNumber", &[], Bytes::new()).await;
+    secrets.push(card.json["entity"].as_str().unwrap().to_owned());
+    let customer = json!({"profiles": [{"lastName": "Sawyer", "source": "INSTORE", "identifiers": [
+        {"type": "mobile", "value": "9010000022"}, {"type": "externalId", "value": "MINE-7"},
+    ]}]});
+    let registered = service.post("/v2/customers", &customer).await;
+    secrets.push(registered.json["createdId"].as_u64().unwrap().to_string());
+
+    // Every route, refused, and the ways to be refused before one.
+    service.validate("WRONG-CODE").await;
+    service.post("/v2/customers", &customer).await;
+    for query in
+        ["source=INSTORE&wechat=openid-1&scope=X", "source=X&email=tom@example.com", "external_id=CARD-1"]
+    {
+        service.get(&format!("/v2/otp?{query}")).await;
+    }
+    for route in ROUTES {
+        for body in ["{\"entityValue\":\"8799361139\"", "{}", "[\"8799361139\"]"] {
+            service.send(route.method.clone(), route.path, &[], body.into()).await;
+        }
+    }
+    service.get("/v2/customers/8799361139").await;
+    service.as_till("store.server", "wrong-password").get("/v2/cardNumber").await;
+
+    // And with DynamoDB gone, so that causes are logged.
+    table.client().delete_table().table_name(crate::common::TABLE).send().await.unwrap();
+    service.fetch().await;
+    service.post("/v2/otp/generate", &issue).await;
+    service.post("/v2/customers", &customer).await;
+    service.card_number_refused().await;
+    drop(guard);
+
+    let text = log.text();
+    assert!(text.contains("store.server"), "the till is logged: {text}");
+    assert!(text.contains("ResourceNotFoundException"), "causes are logged: {text}");
+    for secret in &secrets {
+        assert!(!text.contains(secret.as_str()), "{secret} is in the log:\n{text}");
+    }
+    let routes: HashSet<String> =
+        log.requests().iter().filter_map(|r| Some(r["route"].as_str()?.to_owned())).collect();
+    let all = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    assert_eq!(routes, all, "every route was driven");
+}
+
+impl crate::common::TestService {
+    async fn card_number_refused(&self) {
+        assert_eq!(self.get("/v2/cardNumber").await.refusal(), (500, vec![500]));
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_line_with_everything_an_operator_asks_for() {
+    let (_table, service) = demo().await;
+    let (log, _guard) = Log::record();
+    service.get("/v2/otp?source=INSTORE&mobile=8799361139&scope=POINTS").await;
+    service.as_till("nobody", "x").get("/v2/cardNumber").await;
+    service.get("/nowhere").await;
+    let lines = log.requests();
+    assert_eq!(log.text().lines().count(), 3);
+
+    let fetch = &lines[0];
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("request_id", json!("test-request")),
+        ("route", json!("GET /v2/otp")),
+        ("status", json!(404)),
+        ("org", json!(966)),
+        ("till", json!("store.server")),
+        ("outcome", json!("9001")),
+        ("round_trips", json!(2)),
+    ] {
+        assert_eq!(fetch[field], value, "{field}");
+    }
+    assert!(fetch["ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(lines[1]["outcome"], "401");
+    assert!(lines[1].get("till").is_none(), "a name that proved nothing is not logged");
+    assert_eq!((lines[2]["outcome"].as_str(), lines[2].get("route")), (Some("404"), None));
+}

@@ -1,1 +1,186 @@
+//! Applying an org's definition, and what that means for its card numbers.
 
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
+use loyalty_codes::{
+    org::{Definition, OrgId},
+    store::{Applied, ApplyError},
+};
+
+use crate::common::{TABLE, TestService, TestTable, demo, demo_org, demo_org_with};
+
+async fn reason(service: &TestService, definition: &Definition) -> String {
+    match service.apply(definition).await {
+        Err(error @ (ApplyError::Invalid(_) | ApplyError::Repeat(_))) => error.to_string(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn applying_creates_then_updates_then_changes_nothing() {
+    let table = TestTable::new().await;
+    let service = table.service("store.server");
+    assert_eq!(service.apply(&demo_org()).await.unwrap(), Applied::Created);
+    assert_eq!(service.apply(&demo_org()).await.unwrap(), Applied::Unchanged);
+    let mut renamed = demo_org();
+    renamed.name = "Other Stores".to_owned();
+    assert_eq!(service.apply(&renamed).await.unwrap(), Applied::Updated(Box::new(demo_org())));
+    let stored = service.store.org(OrgId(966)).await.unwrap().unwrap();
+    assert_eq!(stored.definition, renamed);
+}
+
+#[tokio::test]
+async fn orgs_are_listed_by_number() {
+    let table = TestTable::new().await;
+    let service = table.service("store.server");
+    for id in [1000, 966, 2] {
+        service.apply(&Definition { id: OrgId(id), ..demo_org() }).await.unwrap();
+    }
+    let ids: Vec<u32> = service.store.orgs().await.unwrap().iter().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [2, 966, 1000]);
+}
+
+#[tokio::test]
+async fn an_invalid_definition_is_refused_with_every_reason() {
+    let table = TestTable::new().await;
+    let service = table.service("store.server");
+    let wrong = demo_org_with("CONF_OTP_LENGTH = 3\nCONF_CARD_NUMBER_LENGTH = 51");
+    let reason = reason(&service, &wrong).await;
+    assert!(reason.contains("CONF_OTP_LENGTH") && reason.contains("CONF_CARD_NUMBER_LENGTH"), "{reason}");
+    assert!(service.store.org(OrgId(966)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_plan_that_could_repeat_a_number_is_refused_with_the_reason() {
+    let (_table, service) = demo().await;
+    for _ in 0..5 {
+        service.card_number().await;
+    }
+    let lower = reason(&service, &demo_org_with("CONF_CARD_NUMBER_OFFSET = 1000000014")).await;
+    assert!(lower.contains("must be 1000000015 or higher"), "{lower}");
+    let overlapping = demo_org_with("CONF_CARD_NUMBER_PREFIX = \"1\"\nCONF_CARD_NUMBER_OFFSET = 0");
+    assert!(reason(&service, &overlapping).await.contains("could equal"));
+    let random = demo_org_with("CONF_CARD_CHECKSUM_DIGIT_ALGO = \"RANDOM\"");
+    assert!(reason(&service, &random).await.contains("could equal"));
+    assert_eq!(service.card_number().await, "1000000015", "nothing was changed");
+}
+
+#[tokio::test]
+async fn safe_plans_follow_each_other_and_remember_what_was_given() {
+    let (_table, service) = demo().await;
+    assert_eq!(service.card_number().await, "1000000010");
+    service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000000")).await.unwrap();
+    assert_eq!(service.card_number().await, "2000000000", "a jump");
+    service.apply(&demo_org_with("CONF_CARD_NUMBER_LENGTH = 12")).await.unwrap();
+    assert_eq!(service.card_number().await, "001000000010", "another length");
+    let back = reason(&service, &demo_org_with("CONF_CARD_NUMBER_OFFSET = 1500000000")).await;
+    assert!(back.contains("must be 2000000001 or higher"), "{back}");
+    service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000001")).await.unwrap();
+    assert_eq!(service.card_number().await, "2000000001", "back again, after what was given");
+}
+
+#[tokio::test]
+async fn taking_the_settings_away_does_not_forget_the_sequence() {
+    let (_table, service) = demo().await;
+    service.card_number().await;
+    let mut without = demo_org_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false");
+    without.config.card_numbers = Default::default();
+    service.apply(&without).await.unwrap();
+    service.apply(&demo_org()).await.unwrap();
+    service.clock.advance(TimeDelta::seconds(60));
+    assert_eq!(service.card_number().await, "1000000011");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_number_appears_twice_while_the_plan_changes_under_load() {
+    let (table, service) = demo().await;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let caller = table.service("store.server");
+        callers.spawn(async move {
+            let mut numbers = Vec::new();
+            for _ in 0..40 {
+                numbers.push(caller.card_number().await);
+            }
+            numbers
+        });
+    }
+    let mut changes = 0;
+    for config in [
+        "CONF_CARD_NUMBER_LENGTH = 11",
+        "CONF_CARD_NUMBER_LENGTH = 12",
+        "CONF_CARD_NUMBER_OFFSET = 3000000000",
+    ] {
+        // Callers take numbers all the time, so it may need several attempts.
+        for _ in 0..200 {
+            match service.apply(&demo_org_with(config)).await {
+                Ok(_) => {
+                    changes += 1;
+                    break;
+                }
+                Err(ApplyError::Concurrent) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    let numbers: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(changes, 3);
+    assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), 320);
+}
+
+#[tokio::test]
+async fn two_operators_do_not_overwrite_each_other() {
+    let (_table, service) = demo().await;
+    let change = |length: i64| demo_org_with(&format!("CONF_OTP_LENGTH = {length}"));
+    let (a, b) = (change(5), change(6));
+    let (a, b) = tokio::join!(service.apply(&a), service.apply(&b));
+    let lost = [&a, &b].iter().filter(|result| matches!(result, Err(ApplyError::Concurrent))).count();
+    let applied = [&a, &b].iter().filter(|result| result.is_ok()).count();
+    assert_eq!(lost + applied, 2);
+    assert!(applied >= 1);
+}
+
+/// What somebody with a console could do to the org's item.
+async fn edit_definition(table: &TestTable, edit: impl FnOnce(&mut serde_json::Value)) {
+    let client = table.client();
+    let key =
+        [("PK", "ORG#966"), ("SK", "ORG")].map(|(n, v)| (n.to_owned(), AttributeValue::S(v.to_owned())));
+    let item = client.get_item().table_name(TABLE).set_key(Some(key.clone().into())).send().await.unwrap();
+    let mut item = item.item.unwrap();
+    let mut definition = serde_json::from_str(item["definition"].as_s().unwrap()).unwrap();
+    edit(&mut definition);
+    item.insert("definition".to_owned(), AttributeValue::S(definition.to_string()));
+    client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_were_broken_by_hand_stop_card_numbers_alone() {
+    let (table, service) = demo().await;
+    for (member, value, code) in [
+        ("CONF_CARD_NUMBER_LENGTH", serde_json::json!(51), 704),
+        ("CONF_CARD_NUMBER_LENGTH", serde_json::json!(10), 200),
+        ("CONF_CARD_NUMBER_PREFIX", serde_json::json!("1-2"), 701),
+        ("CONF_CARD_NUMBER_PREFIX", serde_json::json!("1"), 701),
+    ] {
+        edit_definition(&table, |definition| definition["config"][member] = value).await;
+        service.clock.advance(TimeDelta::seconds(60));
+        let answer = service.get("/v2/cardNumber").await;
+        if code == 200 {
+            assert_eq!(answer.status, 200);
+        } else {
+            assert_eq!(answer.refusal(), (500, vec![code]));
+        }
+        service.issue().await;
+        assert_eq!(service.fetch().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_org_is_an_internal_error_that_tells_nothing() {
+    let (table, service) = demo().await;
+    edit_definition(&table, |definition| definition["timezone"] = "Nowhere".into()).await;
+    service.clock.advance(TimeDelta::seconds(60));
+    let answer = service.get("/v2/cardNumber").await;
+    assert_eq!(answer.refusal(), (500, vec![500]));
+    assert_eq!(answer.json["errors"][0]["message"], "Internal error");
+}

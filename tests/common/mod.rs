@@ -1,9 +1,13 @@
 //! A service on a fresh embedded DynamoDB, with a clock that stands still until it is moved.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    cell::RefCell,
+    io,
+    sync::{
+        Arc, Mutex, Once,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -15,6 +19,7 @@ use loyalty_codes::{
     clock::Clock,
     customer::UserId,
     embedded::{Embedded, Storage},
+    logging::{self, Format},
     org::{Definition, OrgId},
     secret::Secret,
     settings::Settings,
@@ -25,6 +30,7 @@ use serde_json::Value;
 
 pub const MOBILE: &str = "8799361139";
 pub const PASSWORD: &str = "server123";
+pub const TABLE: &str = "test-codes";
 pub const USER: u64 = 313_302_314;
 
 /// The org of the documents.
@@ -99,10 +105,14 @@ impl TestTable {
         self.embedded.endpoint()
     }
 
+    /// The bare SDK, for what only somebody with a console would do.
+    pub fn client(&self) -> aws_sdk_dynamodb::Client {
+        connect_local(&Settings { table: TABLE.to_owned(), ca_bundle: None }, &self.endpoint()).unwrap()
+    }
+
     /// A store with a client and connections of its own, as another process has.
     pub fn store(&self) -> Store {
-        let settings = Settings { table: "test-codes".to_owned(), ca_bundle: None };
-        Store::new(connect_local(&settings, &self.endpoint()).unwrap(), settings.table)
+        Store::new(self.client(), TABLE.to_owned())
     }
 
     /// Another process on the same table.
@@ -283,5 +293,61 @@ impl TestService {
         let answer = self.get("/v2/cardNumber").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json["entity"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What was logged on this thread while it was recording.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static RECORDING: RefCell<Option<Log>> = const { RefCell::new(None) };
+}
+
+/// Ends a recording when it is dropped.
+#[derive(Debug)]
+pub struct Recording;
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        RECORDING.set(None);
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Records everything that `RUST_LOG=trace` shows on Lambda. The process has one subscriber for all
+    /// tests: with one for each, `tracing` caches on one thread what another is interested in.
+    pub fn record() -> (Self, Recording) {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            let writer = || RECORDING.with_borrow(|log| log.clone().unwrap_or_default());
+            let subscriber = logging::subscriber(Format::Json, Some("trace"), writer).unwrap();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        let log = Self::default();
+        RECORDING.set(Some(log.clone()));
+        (log, Recording)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The lines about requests, each a JSON object.
+    pub fn requests(&self) -> Vec<Value> {
+        let lines = self.text();
+        let objects = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        objects.filter(|line| line["message"] == "request").collect()
     }
 }
