@@ -62,13 +62,15 @@ pub fn init(format: Format) -> Result<(), InvalidSetting> {
 }
 
 fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
-    let asked: Targets = rust_log
-        .unwrap_or_default()
-        .parse()
-        .map_err(|error| InvalidSetting { variable: "RUST_LOG", reason: format!("{error}") })?;
+    let asked: Targets = match rust_log.map(str::trim).filter(|text| !text.is_empty()) {
+        Some(text) => text
+            .parse()
+            .map_err(|error| InvalidSetting { variable: "RUST_LOG", reason: format!("{error}") })?,
+        None => Targets::new().with_default(LevelFilter::INFO),
+    };
     let own = |target: &str| {
         let named = asked.iter().find(|(name, _)| *name == target).map(|(_, level)| level);
-        (target.to_owned(), named.or(asked.default_level()).unwrap_or(LevelFilter::INFO))
+        (target.to_owned(), named.or(asked.default_level()).unwrap_or(LevelFilter::OFF))
     };
     Ok(Targets::new().with_default(LevelFilter::WARN).with_targets(OWN_TARGETS.map(own)))
 }
@@ -94,6 +96,7 @@ mod tests {
     fn rust_log_sets_our_own_level() {
         assert!(filter(None).unwrap().would_enable("loyalty_codes::api", &Level::INFO));
         assert!(!filter(None).unwrap().would_enable("loyalty_codes::api", &Level::DEBUG));
+        assert!(filter(Some(" ")).unwrap().would_enable("loyalty_codes::api", &Level::INFO));
         assert!(filter(Some("debug")).unwrap().would_enable("loyalty_codes::api", &Level::DEBUG));
         assert!(filter(Some("loyalty_codes=trace")).unwrap().would_enable("loyalty_codes", &Level::TRACE));
         assert!(!filter(Some("error")).unwrap().would_enable("loyalty_codes", &Level::INFO));

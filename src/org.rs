@@ -88,6 +88,30 @@ impl Default for Config {
     }
 }
 
+/// The keys that an org's file can have at its top.
+pub const DEFINITION_KEYS: &[&str] =
+    &["id", "name", "timezone", "country_code", "national_mobile_length", "sources", "config"];
+
+/// The keys that `[config]` can have.
+pub const CONFIG_KEYS: &[&str] = &[
+    "CONF_CLIENT_V2_API_ENABLED",
+    "CONF_OTP_TYPE",
+    "CONF_OTP_LENGTH",
+    "CONF_OTP_VALIDITY_SECONDS",
+    "CONF_OTP_DAILY_LIMIT",
+    "CONF_OTP_THRESHOLD_MODE",
+    "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
+    "CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE",
+    "CONF_CARD_NUMBER_GENERATION_ENABLED",
+    "SOURCE_ACCOUNTS_EXTERNALID_ENABLED",
+    "CONF_CARD_NUMBER_LENGTH",
+    "CONF_CARD_NUMBER_OFFSET",
+    "CONF_CARD_NUMBER_PREFIX",
+    "CONF_CARD_NUMBER_SUFFIX",
+    "CONF_CARD_CHECKSUM_DIGIT_ALGO",
+    "CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT",
+];
+
 /// The longest validity an OTP can have: no OTP issued longer ago than this is valid.
 pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);
 
@@ -316,6 +340,8 @@ fn problems(definition: &Definition) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{card_number::Algorithm, secret::Secret};
 
@@ -399,6 +425,26 @@ mod tests {
         assert!(definition.check().is_err());
         let org = Org::new(definition, Secret::new([0; 32])).unwrap();
         assert!(matches!(org.numbering_plan(), Err(PlanError::Length(_))));
+    }
+
+    #[test]
+    fn the_lists_of_keys_are_complete() {
+        let mut definition = demo();
+        definition.config.card_numbers = CardNumberSettings {
+            length: Some(10),
+            offset: Some(1),
+            prefix: "1".into(),
+            suffix: "2".into(),
+            algorithm: Some(Algorithm::AutoInc),
+            checksum_includes: Some(crate::card_number::ChecksumIncludes::None),
+        };
+        let json = serde_json::to_value(&definition).unwrap();
+        let keys = |value: &serde_json::Value| -> BTreeSet<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let listed = |keys: &[&str]| -> BTreeSet<String> { keys.iter().map(|k| (*k).to_owned()).collect() };
+        assert_eq!(keys(&json), listed(DEFINITION_KEYS));
+        assert_eq!(keys(&json["config"]), listed(CONFIG_KEYS));
     }
 
     #[test]

@@ -46,8 +46,11 @@ impl Settings {
     }
 }
 
-/// AWS's rule for table names (`CreateTable`, parameter `TableName`).
-fn check_table_name(name: String) -> Result<String, InvalidSetting> {
+/// `name` again, if it keeps AWS's rule for table names (`CreateTable`, parameter `TableName`).
+///
+/// # Errors
+/// [`InvalidSetting`] for `TABLE_NAME` when it does not.
+pub fn check_table_name(name: String) -> Result<String, InvalidSetting> {
     let well_formed = (3..=255).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if well_formed {

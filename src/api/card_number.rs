@@ -34,16 +34,14 @@ impl App {
         org: &Arc<Org>,
         account: &Account,
     ) -> Result<String, ApiError> {
-        match self.try_next_card_number(org, account).await? {
-            Some(number) => Ok(number),
-            None => {
-                // The plan was changed within the last minute, and this process has not heard of it.
-                let org = self.reload_org(org.id()).await?;
-                let number = self.try_next_card_number(&org, account).await?;
-                // The counter never got the plan that the org's item holds: somebody edited the item.
-                Ok(number.ok_or(Problem::CardNumberSettingsInvalid)?)
-            }
+        if let Some(number) = self.try_next_card_number(org, account).await? {
+            return Ok(number);
         }
+        // The plan was changed within the last minute, and this process has not heard of it.
+        let org = self.reload_org(org.id()).await?;
+        let number = self.try_next_card_number(&org, account).await?;
+        // The counter never got the plan that the org's item holds: somebody edited the item.
+        Ok(number.ok_or(Problem::CardNumberSettingsInvalid)?)
     }
 
     /// `None` when the org counts by another plan than `org` has.

@@ -231,7 +231,7 @@ fn log(
         org = seen.caller.as_ref().map(|caller| caller.org.id().0),
         till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
         outcome,
-        ms = started.elapsed().as_secs_f64() * 1000.0,
+        ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
         round_trips,
         "request"
     );

@@ -14,7 +14,10 @@ use crate::{
     org::{Org, OrgId},
     otp::{Code, CreatedId, OrgDay, Otp, Scope, matching, most_recent},
     secret::os_rng,
-    store::{Issue, Quota, Verdict, keys::Holder},
+    store::{
+        Issue, Quota, Verdict,
+        keys::{Holder, Series},
+    },
 };
 
 #[derive(Serialize)]
@@ -33,11 +36,11 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
-    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
-    let found = call.app.store.otps_and_guesses(org.id(), &holder, scope, call.now).await?;
+    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
+    let found = call.app.store.otps_and_guesses(&series, call.now).await?;
     let otp = most_recent(&found.otps, call.now, threshold).ok_or(Problem::OtpNotFound)?;
 
-    let user_id = match holder {
+    let user_id = match series.holder {
         Holder::Customer(user) => Some(user),
         Holder::Contact(_) => None,
     };
@@ -70,7 +73,7 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
     )
         .gather()?;
 
-    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
+    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
     let config = org.config();
     let day = OrgDay::of(call.now, org.timezone);
     let quota = Quota { date: day.date, limit: config.otp_daily_limit };
@@ -83,7 +86,7 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
             valid_until: call.now + org.otp_validity(),
             consumed: false,
         };
-        match call.app.store.issue_otp(org.id(), &holder, scope, &otp, quota, message.as_ref()).await? {
+        match call.app.store.issue_otp(&series, &otp, quota, message.as_ref()).await? {
             Issue::Issued => {
                 let body = Issued { created_id: otp.created_id.0 };
                 return Ok(Answer::new(body, addressed.warning.as_slice()));
@@ -109,13 +112,13 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
     let (scope, identifier, addressed, typed) =
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body)).gather()?;
 
-    let holder = call.holder(Identity::new(addressed.account, identifier), scope).await?;
+    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
     let (store, limit) = (&call.app.store, org.guess_limit());
     // Whoever comes too late for a verdict judges again. Each time somebody else's was recorded: that
     // of one of the wrong guesses that the limit allows, or of one of the day's OTPs.
     let most_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
     for _ in 0..=most_rivals {
-        let judged = store.otps_and_guesses(org.id(), &holder, scope, call.now).await?;
+        let judged = store.otps_and_guesses(&series, call.now).await?;
         if let Some(free_at) = judged.wrong_guesses.locked_until(limit, call.now) {
             return Err(ApiError::too_many(Problem::GuessLimitReached, free_at - call.now));
         }
@@ -123,7 +126,7 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
             || Verdict::Wrong(judged.wrong_guesses.and_one_at(call.now, limit)),
             |otp| Verdict::Right(otp.created_id),
         );
-        if store.record_verdict(org.id(), &holder, scope, &judged, &verdict, call.now, limit.window).await? {
+        if store.record_verdict(&series, &judged, &verdict, call.now, limit.window).await? {
             let body = Validated { entity: matches!(verdict, Verdict::Right(_)) };
             return Ok(Answer::new(body, addressed.warning.as_slice()));
         }
@@ -132,13 +135,17 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
 }
 
 impl Call<'_> {
-    /// Whom an OTP belongs to: for REGISTRATION a contact, for every other scope a customer.
-    async fn holder(&self, identity: Identity, scope: Scope) -> Result<Holder, ApiError> {
-        if scope == Scope::Registration {
-            return Ok(Holder::Contact(identity));
-        }
-        let user = self.app.store.find_customer(self.caller.org.id(), &identity).await?;
-        Ok(Holder::Customer(user.ok_or(Problem::CustomerNotFound)?))
+    /// Where the OTPs of `identity` are. Those for REGISTRATION belong to a contact, all others to a
+    /// customer.
+    async fn series(&self, identity: Identity, scope: Scope) -> Result<Series, ApiError> {
+        let org = self.caller.org.id();
+        let holder = if scope == Scope::Registration {
+            Holder::Contact(identity)
+        } else {
+            let user = self.app.store.find_customer(org, &identity).await?;
+            Holder::Customer(user.ok_or(Problem::CustomerNotFound)?)
+        };
+        Ok(Series { org, holder, scope })
     }
 }
 

@@ -55,7 +55,7 @@ impl Params {
                 return Err(Problem::IdentifiersDiffer.into());
             }
             (None, Some(_)) => return Err(Problem::IdentifierNameMissing.into()),
-            (Some(Some(_)), None) | (None, None) => {}
+            (Some(Some(_)) | None, None) => {}
         }
         let Some(identifier) = candidates.pop() else {
             let missing = [(name, Problem::IdentifierNameMissing), (value, Problem::IdentifierValueMissing)];

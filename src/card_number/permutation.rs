@@ -30,6 +30,9 @@ pub struct Permutation {
 
 impl Permutation {
     /// The permutation of the numbers with `digits` digits (1 to [`MAX_DIGITS`]) under `key`.
+    ///
+    /// # Panics
+    /// Never: HMAC takes keys of every length.
     #[must_use]
     pub fn new(key: &PermutationKey, digits: u32) -> Self {
         debug_assert!((1..=MAX_DIGITS).contains(&digits));

@@ -1,7 +1,6 @@
 //! Counters: the sequence of an org's card numbers, and that of its user ids.
 
 use aws_sdk_dynamodb::{
-    error::SdkError,
     operation::update_item::UpdateItemError,
     types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
@@ -54,13 +53,13 @@ impl Store {
             .await;
         match updated {
             Ok(output) => taken(output.attributes).map(NextValue::Value),
-            Err(error) => match refused(&error) {
-                Some(counter) => {
-                    let current =
-                        counter.map(Item).is_some_and(|c| c.s(SHAPE).is_ok_and(|s| s == plan.shape()));
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
+                    let shape = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
+                    let current = shape.is_some_and(|shape| shape == plan.shape());
                     Ok(if current { NextValue::Exhausted } else { NextValue::PlanChanged })
                 }
-                None => Err(StoreError::from_sdk(error)),
+                _ => Err(StoreError::from_sdk(error)),
             },
         }
     }
@@ -91,12 +90,4 @@ fn taken(updated: Option<Attributes>) -> Result<u64, StoreError> {
     let attributes = updated.unwrap_or_default();
     let next: u64 = Item(&attributes).n(NEXT)?;
     next.checked_sub(1).ok_or_else(|| StoreError::corrupt("a counter is below zero"))
-}
-
-/// The counter as it stands, if its condition refused the update.
-fn refused<R>(error: &SdkError<UpdateItemError, R>) -> Option<Option<&Attributes>> {
-    match error.as_service_error()? {
-        UpdateItemError::ConditionalCheckFailedException(failure) => Some(failure.item()),
-        _ => None,
-    }
 }

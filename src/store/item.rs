@@ -1,6 +1,6 @@
 //! Reading and writing the attributes of an item.
 
-use std::{collections::HashMap, str::FromStr};
+use std::{collections::HashMap, fmt::Display, str::FromStr};
 
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use chrono::{DateTime, Utc};
@@ -33,8 +33,8 @@ pub fn s(value: impl Into<String>) -> AttributeValue {
 }
 
 /// A number.
-pub fn n(value: impl ToString) -> AttributeValue {
-    AttributeValue::N(value.to_string())
+pub fn n(value: impl Display) -> AttributeValue {
+    AttributeValue::N(format!("{value}"))
 }
 
 /// Bytes.

@@ -88,6 +88,20 @@ pub enum Holder {
     Contact(Identity),
 }
 
+/// The OTPs of one holder for one scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    pub org: OrgId,
+    pub holder: Holder,
+    pub scope: Scope,
+}
+
+impl Series {
+    fn partition(&self) -> String {
+        holder(self.org, &self.holder)
+    }
+}
+
 fn holder(org: OrgId, holder: &Holder) -> String {
     match holder {
         Holder::Customer(user) => format!("ORG#{org}#USER#{user}"),
@@ -100,22 +114,23 @@ pub fn profile(org: OrgId, user: UserId) -> Key {
 }
 
 /// Sixteen digits, which every number below 2^53 fits into: as text they sort as the numbers do.
-pub fn otp(org: OrgId, owner: &Holder, scope: Scope, id: CreatedId) -> Key {
-    Key::new(holder(org, owner), format!("OTP#{scope}#{:0>16}", id.0))
+pub fn otp(series: &Series, id: CreatedId) -> Key {
+    Key::new(series.partition(), format!("OTP#{}#{:0>16}", series.scope, id.0))
 }
 
 /// Sorts after every OTP of its scope, so that one query reads both.
-pub fn wrong_guesses(org: OrgId, owner: &Holder, scope: Scope) -> Key {
-    Key::new(holder(org, owner), format!("OTP#{scope}#GUESSES"))
+pub fn wrong_guesses(series: &Series) -> Key {
+    Key::new(series.partition(), format!("OTP#{}#GUESSES", series.scope))
 }
 
 /// The message that carries an OTP.
-pub fn message(org: OrgId, owner: &Holder, scope: Scope, id: CreatedId) -> Key {
-    Key::new(holder(org, owner), format!("MESSAGE#{scope}#{:0>16}", id.0))
+pub fn message(series: &Series, id: CreatedId) -> Key {
+    Key::new(series.partition(), format!("MESSAGE#{}#{:0>16}", series.scope, id.0))
 }
 
-pub fn daily_quota(org: OrgId, owner: &Holder, date: chrono::NaiveDate) -> Key {
-    Key::new(holder(org, owner), format!("QUOTA#{date}"))
+/// Of the holder, whatever the scope.
+pub fn daily_quota(series: &Series, date: chrono::NaiveDate) -> Key {
+    Key::new(series.partition(), format!("QUOTA#{date}"))
 }
 
 /// In a partition of its own: it is the hottest key of an org.
@@ -143,8 +158,11 @@ mod tests {
     #[test]
     fn keys_are_spelled_as_the_design_says() {
         let org_id = OrgId(966);
-        let user = Holder::Customer(UserId(313_302_314));
+        let user =
+            Series { org: org_id, holder: Holder::Customer(UserId(313_302_314)), scope: Scope::Points };
         let mobile = wechat(IdentifierName::Mobile, "8799361139");
+        let contact =
+            Series { org: org_id, holder: Holder::Contact(mobile.clone()), scope: Scope::Registration };
         for (key, pk, sk) in [
             (till(&TillName::parse("store.server").unwrap()), "TILL#store.server", "TILL"),
             (org(org_id), "ORG#966", "ORG"),
@@ -156,21 +174,17 @@ mod tests {
             ),
             (profile(org_id, UserId(313_302_314)), "ORG#966#USER#313302314", "PROFILE"),
             (
-                otp(org_id, &user, Scope::Points, CreatedId(1_502_122_760_000_123)),
+                otp(&user, CreatedId(1_502_122_760_000_123)),
                 "ORG#966#USER#313302314",
                 "OTP#POINTS#1502122760000123",
             ),
-            (wrong_guesses(org_id, &user, Scope::Points), "ORG#966#USER#313302314", "OTP#POINTS#GUESSES"),
+            (wrong_guesses(&user), "ORG#966#USER#313302314", "OTP#POINTS#GUESSES"),
             (
-                wrong_guesses(org_id, &Holder::Contact(mobile), Scope::Registration),
+                wrong_guesses(&contact),
                 "ORG#966#CONTACT#WECHAT#WECHAT-API1#mobile#918799361139",
                 "OTP#REGISTRATION#GUESSES",
             ),
-            (
-                daily_quota(org_id, &user, "2026-11-21".parse().unwrap()),
-                "ORG#966#USER#313302314",
-                "QUOTA#2026-11-21",
-            ),
+            (daily_quota(&user, "2026-11-21".parse().unwrap()), "ORG#966#USER#313302314", "QUOTA#2026-11-21"),
             (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
         ] {
             assert_eq!(key, Key::new(pk, sk));
@@ -179,9 +193,9 @@ mod tests {
 
     #[test]
     fn otps_sort_by_time_and_the_wrong_guesses_follow_them() {
-        let user = Holder::Customer(UserId(1));
-        let sk = |id| otp(OrgId(1), &user, Scope::Points, CreatedId(id)).sk;
+        let user = Series { org: OrgId(1), holder: Holder::Customer(UserId(1)), scope: Scope::Points };
+        let sk = |id| otp(&user, CreatedId(id)).sk;
         assert!(sk(999) < sk(1_000) && sk(1_000) < sk((1 << 53) - 1));
-        assert!(sk((1 << 53) - 1) < wrong_guesses(OrgId(1), &user, Scope::Points).sk);
+        assert!(sk((1 << 53) - 1) < wrong_guesses(&user).sk);
     }
 }

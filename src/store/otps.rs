@@ -6,13 +6,13 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use super::{
     Attributes, Item, Store, StoreError,
     item::{NewItem, json, millis, n, s, ttl},
-    keys::{self, Holder},
+    keys::{self, Series},
     transaction::Outcome,
 };
 use crate::{
     message::Message,
-    org::{MAX_OTP_VALIDITY, OrgId},
-    otp::{Code, CreatedId, Otp, Scope, WrongGuesses},
+    org::MAX_OTP_VALIDITY,
+    otp::{Code, CreatedId, Otp, WrongGuesses},
 };
 
 const CODE: &str = "code";
@@ -65,14 +65,12 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn issue_otp(
         &self,
-        org: OrgId,
-        owner: &Holder,
-        scope: Scope,
+        series: &Series,
         otp: &Otp,
         quota: Quota,
         message: Option<&Message>,
     ) -> Result<Issue, StoreError> {
-        let item = NewItem::new(&keys::otp(org, owner, scope, otp.created_id))
+        let item = NewItem::new(&keys::otp(series, otp.created_id))
             .with(CREATED_ID, n(otp.created_id))
             .with(CODE, s(otp.code.expose()))
             .with(VALID_UNTIL, millis(otp.valid_until))
@@ -80,7 +78,7 @@ impl Store {
         let put = self.put_new(item)?;
         let count = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::daily_quota(org, owner, quota.date).attributes()))
+            .set_key(Some(keys::daily_quota(series, quota.date).attributes()))
             .update_expression("ADD #issued :one SET #expires = :expires")
             .condition_expression("attribute_not_exists(#issued) OR #issued < :limit")
             .expression_attribute_names("#issued", ISSUED)
@@ -93,7 +91,7 @@ impl Store {
             .map_err(StoreError::from_build)?;
         let mut writes = vec![put, TransactWriteItem::builder().update(count).build()];
         if let Some(message) = message {
-            writes.push(self.put_new(message_item(org, owner, scope, otp, message)?)?);
+            writes.push(self.put_new(message_item(series, otp, message)?)?);
         }
         Ok(match self.transact(writes).await? {
             Outcome::Done => Issue::Issued,
@@ -109,14 +107,12 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
     pub async fn otps_and_guesses(
         &self,
-        org: OrgId,
-        owner: &Holder,
-        scope: Scope,
+        series: &Series,
         now: DateTime<Utc>,
     ) -> Result<OtpsAndGuesses, StoreError> {
         // An OTP issued earlier than the longest validity ago has expired.
-        let from = keys::otp(org, owner, scope, CreatedId::earliest(now - MAX_OTP_VALIDITY));
-        let guesses_key = keys::wrong_guesses(org, owner, scope);
+        let from = keys::otp(series, CreatedId::earliest(now - MAX_OTP_VALIDITY));
+        let guesses_key = keys::wrong_guesses(series);
         let mut found =
             OtpsAndGuesses { otps: Vec::new(), wrong_guesses: WrongGuesses::default(), version: 0 };
         for attributes in self.query(&from.pk, &from.sk, &guesses_key.sk).await? {
@@ -145,20 +141,18 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn record_verdict(
         &self,
-        org: OrgId,
-        owner: &Holder,
-        scope: Scope,
+        series: &Series,
         judged: &OtpsAndGuesses,
         verdict: &Verdict,
         now: DateTime<Utc>,
         window: TimeDelta,
     ) -> Result<bool, StoreError> {
-        let guesses = keys::wrong_guesses(org, owner, scope);
+        let guesses = keys::wrong_guesses(series);
         let writes = match verdict {
             Verdict::Right(id) => {
                 let consume = Update::builder()
                     .table_name(&self.table)
-                    .set_key(Some(keys::otp(org, owner, scope, *id).attributes()))
+                    .set_key(Some(keys::otp(series, *id).attributes()))
                     .update_expression("SET #consumed = :now")
                     .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
                     .expression_attribute_names("#pk", keys::PK)
@@ -212,17 +206,11 @@ fn guesses_are_those_of(judged: &OtpsAndGuesses) -> (&'static str, Option<Attrib
     }
 }
 
-fn message_item(
-    org: OrgId,
-    owner: &Holder,
-    scope: Scope,
-    otp: &Otp,
-    message: &Message,
-) -> Result<NewItem, StoreError> {
-    Ok(NewItem::new(&keys::message(org, owner, scope, otp.created_id))
+fn message_item(series: &Series, otp: &Otp, message: &Message) -> Result<NewItem, StoreError> {
+    Ok(NewItem::new(&keys::message(series, otp.created_id))
         .with(CREATED_ID, n(otp.created_id))
-        .with("org", n(org))
-        .with("scope", s(scope.as_str()))
+        .with("org", n(series.org))
+        .with("scope", s(series.scope.as_str()))
         .with("channels", json(&message.channels)?)
         .with("text", s(message.text.expose()))
         .with("email_subject", s(message.email_subject.expose()))

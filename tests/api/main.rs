@@ -1,5 +1,7 @@
 //! The service through its router, each test on a fresh embedded DynamoDB.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -84,7 +84,7 @@ async fn taking_the_settings_away_does_not_forget_the_sequence() {
     let (_table, service) = demo().await;
     service.card_number().await;
     let mut without = demo_org_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false");
-    without.config.card_numbers = Default::default();
+    without.config.card_numbers = loyalty_codes::card_number::CardNumberSettings::default();
     service.apply(&without).await.unwrap();
     service.apply(&demo_org()).await.unwrap();
     service.clock.advance(TimeDelta::seconds(60));

@@ -116,7 +116,7 @@ async fn a_right_code_among_wrong_ones_is_true_at_most_once_and_5_wrong_are_judg
         service.issue().await;
         let right = service.code().await;
         let work = move |service: TestService, i: usize| {
-            let code = if i % 4 == 0 { right.clone() } else { format!("WRONG{i}") };
+            let code = if i.is_multiple_of(4) { right.clone() } else { format!("WRONG{i}") };
             async move { service.validate(&code).await }
         };
         let answers = all_at_once(&processes(&table), 40, work).await;

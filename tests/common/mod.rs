@@ -1,5 +1,6 @@
 //! A service on a fresh embedded DynamoDB, with a clock that stands still until it is moved.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
 use std::{
     cell::RefCell,

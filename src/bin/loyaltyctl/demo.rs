@@ -1,0 +1,130 @@
+//! The demo org of `serve --demo`, with everything that the README's requests need.
+
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::Utc;
+use http::{HeaderMap, HeaderValue, Method, header};
+use loyalty_codes::{
+    api::{App, Request},
+    card_number::new_permutation_key,
+    customer::{Account, IdentifierName, Identity, UserId},
+    secret::os_rng,
+    store::Store,
+    till::{Credential, Password, Permission, Till, TillName},
+};
+use serde_json::json;
+
+use crate::{failure::Failure, org};
+
+const TILL: &str = "store.server";
+const MOBILE: &str = "8799361139";
+/// The customer of the documents.
+const USER: UserId = UserId(313_302_314);
+
+/// Makes sure that the demo org, its till and its customer are there, and returns the till's password. It is
+/// remembered in `password_file`, so that requests work again after a restart.
+pub async fn prepare(app: &App, store: &Store, password_file: Option<&Path>) -> Result<String, Failure> {
+    let definition = org::parse(include_str!("demo.toml")).map_err(Failure::failed)?;
+    if store.org(definition.id).await?.is_none() {
+        store.apply_org(&definition, new_permutation_key(&mut os_rng()), USER).await?;
+    }
+    let password = prepare_till(store, definition.id, password_file).await?;
+    let org = store.org(definition.id).await?.ok_or_else(|| Failure::failed("the demo org has vanished"))?;
+    let mobile = org.identifier(IdentifierName::Mobile, MOBILE).map_err(|_| Failure::failed("no mobile"))?;
+    if store.find_customer(definition.id, &Identity::new(Account::instore(), mobile)).await?.is_none() {
+        register_customer(app, &password).await?;
+    }
+    Ok(password)
+}
+
+async fn prepare_till(
+    store: &Store,
+    org: loyalty_codes::org::OrgId,
+    password_file: Option<&Path>,
+) -> Result<String, Failure> {
+    let name = TillName::parse(TILL).ok_or_else(|| Failure::failed("the demo till has no valid name"))?;
+    let existing = store.till(&name).await?;
+    let remembered = password_file.and_then(|file| fs::read_to_string(file).ok());
+    if let (Some(till), Some(password)) = (&existing, &remembered)
+        && till.accepts(password)
+    {
+        return Ok(password.clone());
+    }
+    let password = Password::generate(&mut os_rng()).expose().to_owned();
+    let credentials = vec![Credential::new(&password, Utc::now())];
+    let stored = match existing {
+        Some(till) => store.replace_credentials(&till, &credentials).await?,
+        None => {
+            store.create_till(&Till { name, org, permissions: Permission::ALL.to_vec(), credentials }).await?
+        }
+    };
+    if !stored {
+        return Err(Failure::failed("the demo till was changed at the same moment"));
+    }
+    if let Some(file) = password_file {
+        let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+        written
+            .and_then(|mut file| file.write_all(password.as_bytes()))
+            .map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
+    }
+    Ok(password)
+}
+
+/// As a caller does it. The customer brings an external ID, so that the first card number is still to come.
+async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
+    let identifiers = json!([{"type": "mobile", "value": MOBILE}, {"type": "externalId", "value": "DEMO-1"}]);
+    let profile = |source: &str, account: &str| json!({"firstName": "Tom", "source": source, "accountId": account, "identifiers": identifiers});
+    let body = json!({"profiles": [profile("INSTORE", ""), profile("WECHAT", "WECHAT-API1")]});
+    let credentials = format!("Basic {}", STANDARD.encode(format!("{TILL}:{password}")));
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        header::AUTHORIZATION,
+        HeaderValue::from_str(&credentials).map_err(|error| Failure::failed(error.to_string()))?,
+    );
+    let response = app
+        .handle(Request {
+            method: Method::POST,
+            path: "/v2/customers".to_owned(),
+            query: String::new(),
+            headers,
+            body: body.to_string().into(),
+            request_id: "demo".to_owned(),
+        })
+        .await;
+    if response.status().is_success() {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("the demo customer was not registered: {}", response.body())))
+    }
+}
+
+/// Requests to paste, in the order that they build on each other.
+pub fn requests(base: &str, password: &str) -> String {
+    let curl = format!(r"curl -sw '\n' -u {TILL}:{password}");
+    let json = "-H 'Content-Type: application/json'";
+    let entity = format!(r#""entityType":"MOBILE","entityValue":"{MOBILE}","action":"POINTS""#);
+    let account = r#""source":"WECHAT","accountId":"WECHAT-API1""#;
+    let fetch = format!(
+        "source=WECHAT&accountId=WECHAT-API1&identifierName=mobile&identifierValue={MOBILE}&threshold=60&scope=POINTS"
+    );
+    format!(
+        r#"# issue an OTP
+{curl} {json} {base}/v2/otp/generate -d '{{{entity},{account}}}'
+
+# fetch it: the documented request, in both spellings
+{curl} '{base}/v2/otp?{fetch}'
+{curl} '{base}/v2/otp/{fetch}'
+
+# validate it
+CODE=$({curl} '{base}/v2/otp?{fetch}' | sed 's/.*"code":"\([^"]*\)".*/\1/')
+{curl} {json} {base}/v2/otp/validate -d '{{{entity},{account},"code":"'"$CODE"'"}}'
+
+# the next card number
+{curl} {base}/v2/cardNumber
+
+# register a customer, who gets the card number after it
+{curl} {json} {base}/v2/customers -d '{{"profiles":[{{"firstName":"Tom","source":"INSTORE","accountId":"","identifiers":[{{"type":"mobile","value":"919010000022"}}]}}]}}'
+"#
+    )
+}

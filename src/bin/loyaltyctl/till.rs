@@ -1,0 +1,199 @@
+//! `loyaltyctl till`.
+
+use chrono::{SecondsFormat, Utc};
+use clap::{Subcommand, builder::PossibleValuesParser};
+use loyalty_codes::{
+    org::OrgId,
+    secret::os_rng,
+    store::Store,
+    till::{Credential, Password, Permission, Till, TillName},
+};
+use serde_json::json;
+
+use crate::{failure::Failure, output::Output};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create a till and print its password, once
+    Create {
+        /// 1 to 64 characters of A-Z a-z 0-9 . _ -
+        #[arg(value_parser = name)]
+        name: TillName,
+        /// The org that the till calls for
+        #[arg(long, value_name = "ID")]
+        org: u32,
+        /// What it may do, separated by commas
+        #[arg(long, required = true, value_delimiter = ',', value_name = "PERMISSION", value_parser = permissions())]
+        allow: Vec<String>,
+    },
+    /// List the tills of all orgs, or of one
+    List {
+        #[arg(long, value_name = "ID")]
+        org: Option<u32>,
+    },
+    /// Give a till a new password and print it, once; the one it has goes on working until it is revoked
+    Rotate {
+        #[arg(value_parser = name)]
+        name: TillName,
+    },
+    /// Make a till's passwords stop working, within a minute
+    Revoke {
+        #[arg(value_parser = name)]
+        name: TillName,
+        /// Only those before the last rotation
+        #[arg(long)]
+        old: bool,
+    },
+}
+
+fn name(text: &str) -> Result<TillName, String> {
+    TillName::parse(text).ok_or_else(|| "a till's name is 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned())
+}
+
+fn permissions() -> PossibleValuesParser {
+    PossibleValuesParser::new(Permission::ALL.iter().map(|permission| permission.as_str()))
+}
+
+pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(), Failure> {
+    match command {
+        Command::Create { name, org, allow } => {
+            let mut permissions: Vec<_> = allow.iter().filter_map(|text| Permission::parse(text)).collect();
+            permissions.sort_unstable();
+            permissions.dedup();
+            create(store, output, name, OrgId(org), permissions).await
+        }
+        Command::List { org } => list(store, output, org.map(OrgId)).await,
+        Command::Rotate { name } => rotate(store, output, &name).await,
+        Command::Revoke { name, old } => revoke(store, output, &name, old).await,
+    }
+}
+
+async fn create(
+    store: &Store,
+    output: &Output,
+    name: TillName,
+    org: OrgId,
+    permissions: Vec<Permission>,
+) -> Result<(), Failure> {
+    if output.while_waiting("reading the org", store.org(org)).await?.is_none() {
+        return Err(Failure::not_found(format!(
+            "there is no org {org}; create it with `loyaltyctl org apply`"
+        )));
+    }
+    let password = Password::generate(&mut os_rng());
+    let credentials = vec![Credential::new(password.expose(), Utc::now())];
+    let till = Till { name, org, permissions, credentials };
+    if !output.while_waiting("creating the till", store.create_till(&till)).await? {
+        let name = &till.name;
+        return Err(Failure::refused(format!(
+            "there is a till {name} already; `loyaltyctl till rotate {name}` gives it a new password"
+        )));
+    }
+    print_password(output, &till, &password);
+    Ok(())
+}
+
+fn print_password(output: &Output, till: &Till, password: &Password) {
+    let json = json!({
+        "name": till.name.as_str(),
+        "org": till.org,
+        "password": password.expose(),
+        "permissions": till.permissions,
+    });
+    let text = format!(
+        "till {} of org {}\npassword {}\nIt is shown this once. Clients send it, or its md5 as 32 hex digits.",
+        till.name,
+        till.org,
+        output.strong(password.expose())
+    );
+    output.print(&json, &text);
+}
+
+async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), Failure> {
+    let listing = async {
+        let orgs = match org {
+            Some(org) => vec![org],
+            None => store.orgs().await?.into_iter().map(|(id, _)| id).collect(),
+        };
+        let mut tills = Vec::new();
+        for org in orgs {
+            tills.extend(store.tills(org).await?);
+        }
+        Ok::<_, Failure>(tills)
+    };
+    let tills = output.while_waiting("listing", listing).await?;
+    let state = |till: &Till| match till.credentials.len() {
+        0 => "revoked",
+        1 => "active",
+        _ => "rotating",
+    };
+    let since = |till: &Till| {
+        till.credentials.last().map(|c| c.created_at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    };
+    let allowed = |till: &Till| till.permissions.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(",");
+    let rows: Vec<_> = tills
+        .iter()
+        .map(|till| {
+            let since = since(till).unwrap_or_else(|| "-".to_owned());
+            vec![till.name.to_string(), till.org.to_string(), state(till).to_owned(), since, allowed(till)]
+        })
+        .collect();
+    let json: Vec<_> = tills
+        .iter()
+        .map(|till| {
+            json!({
+                "name": till.name.as_str(),
+                "org": till.org,
+                "state": state(till),
+                "password_since": since(till),
+                "permissions": till.permissions,
+            })
+        })
+        .collect();
+    let heading = ["name", "org", "state", "password since", "permissions"];
+    output.print(&json!(json), &output.table(&heading, &rows));
+    Ok(())
+}
+
+async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), Failure> {
+    let till = find(store, output, name).await?;
+    let password = Password::generate(&mut os_rng());
+    // The newest of the old ones overlaps; what an earlier rotation left behind stops working.
+    let kept = till.credentials.last().cloned();
+    let credentials: Vec<_> =
+        kept.into_iter().chain([Credential::new(password.expose(), Utc::now())]).collect();
+    replace(store, output, &till, &credentials).await?;
+    print_password(output, &till, &password);
+    Ok(())
+}
+
+async fn revoke(store: &Store, output: &Output, name: &TillName, old: bool) -> Result<(), Failure> {
+    let till = find(store, output, name).await?;
+    let kept = if old { till.credentials.last().cloned() } else { None };
+    let kept: Vec<_> = kept.into_iter().collect();
+    let revoked = till.credentials.len() - kept.len();
+    replace(store, output, &till, &kept).await?;
+    output.print(
+        &json!({"name": name.as_str(), "revoked": revoked, "left": kept.len()}),
+        &format!("till {name}: {revoked} revoked, {} left", kept.len()),
+    );
+    Ok(())
+}
+
+async fn find(store: &Store, output: &Output, name: &TillName) -> Result<Till, Failure> {
+    let till = output.while_waiting("reading the till", store.till(name)).await?;
+    till.ok_or_else(|| Failure::not_found(format!("there is no till {name}")))
+}
+
+async fn replace(
+    store: &Store,
+    output: &Output,
+    till: &Till,
+    credentials: &[Credential],
+) -> Result<(), Failure> {
+    if output.while_waiting("writing", store.replace_credentials(till, credentials)).await? {
+        Ok(())
+    } else {
+        Err(Failure::refused(format!("till {} was changed at the same moment; try again", till.name)))
+    }
+}
