@@ -8,6 +8,7 @@ mod common;
 mod access;
 mod card_numbers;
 mod customers;
+mod events;
 mod fetch;
 mod generate;
 mod http_rules;

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
+pub mod events;
+
 use std::{
     cell::RefCell,
     io,

@@ -1,6 +1,12 @@
 //! `loyaltyctl serve`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::Args;
 use console::Term;
@@ -11,7 +17,10 @@ use loyalty_codes::{
     logging::{self, Format},
     store::{Store, connect_local},
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{Target, demo, failure::Failure, http, output::line};
 
@@ -22,29 +31,52 @@ pub struct Options {
     listen: SocketAddr,
 
     /// The file that the embedded DynamoDB keeps its tables in; survives a restart and a kill
-    #[arg(long, default_value = ".local/dynamodb.db", value_name = "PATH", conflicts_with_all = ["in_memory", "endpoint"])]
-    db: PathBuf,
+    /// [default: .local/dynamodb.db]
+    #[arg(long, value_name = "PATH", conflicts_with = "in_memory")]
+    db: Option<PathBuf>,
 
     /// Keep the tables in memory: gone with the process
-    #[arg(long, conflicts_with = "endpoint")]
+    #[arg(long)]
     in_memory: bool,
 
-    /// Where the embedded DynamoDB listens for other tools [default: a free port]
-    #[arg(
-        long,
-        default_value = "127.0.0.1:0",
-        hide_default_value = true,
-        value_name = "ADDRESS",
-        conflicts_with = "endpoint"
-    )]
-    dynamodb_listen: SocketAddr,
+    /// Where the embedded DynamoDB listens for other tools [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    dynamodb_listen: Option<SocketAddr>,
 
     /// Prepare the org of the documents with a till and a customer, and print requests to paste
-    #[arg(long, conflicts_with = "endpoint")]
+    #[arg(long)]
     demo: bool,
 }
 
+const DEFAULT_DB: &str = ".local/dynamodb.db";
+
+impl Options {
+    /// What only makes sense for an embedded DynamoDB. The demo's customers and password have no place in a
+    /// real one.
+    fn check(&self, target: &Target) -> Result<(), Failure> {
+        let embedded_only = [
+            ("--db", self.db.is_some()),
+            ("--in-memory", self.in_memory),
+            ("--dynamodb-listen", self.dynamodb_listen.is_some()),
+            ("--demo", self.demo),
+        ];
+        match embedded_only.iter().find(|(_, given)| *given && target.endpoint.is_some()) {
+            Some((option, _)) => Err(Failure::usage(format!("{option} cannot be used with --endpoint"))),
+            None => Ok(()),
+        }
+    }
+
+    fn storage(&self) -> Storage {
+        if self.in_memory {
+            Storage::Memory
+        } else {
+            Storage::File(self.db.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DB)))
+        }
+    }
+}
+
 pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
+    options.check(target)?;
     logging::init(Format::Text { ansi: Term::stdout().is_term() })?;
     // First of all: an address that is taken should cost nothing else.
     let listener = TcpListener::bind(options.listen)
@@ -53,27 +85,32 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
     let base = listener.local_addr().map(|address| format!("http://{address}"));
     let base = base.map_err(|error| Failure::failed(error.to_string()))?;
 
+    let storage = options.storage();
     let (store, embedded) = if target.endpoint.is_some() {
         (target.store().await?, None)
     } else {
-        let (store, embedded) = embed(target, options).await?;
+        let (store, embedded) = embed(target, options, &storage).await?;
         (store, Some(embedded))
     };
     let app = Arc::new(App::new(store.clone(), Clock::system()));
     let requests = if options.demo {
-        let file = (!options.in_memory).then(|| options.db.with_extension("demo-password"));
-        let password = demo::prepare(&app, &store, file.as_deref()).await?;
+        let password_file = match &storage {
+            Storage::File(db) => Some(db.with_extension("demo-password")),
+            Storage::Memory => None,
+        };
+        let password = demo::prepare(&app, &store, password_file.as_deref()).await?;
         Some(demo::requests(&base, &password))
     } else {
         store.warm().await?;
         None
     };
-    announce(&base, &store, embedded.as_ref(), options);
+    let shutdown = shutdown().map_err(|error| Failure::failed(error.to_string()))?;
+    announce(&base, &store, embedded.as_ref(), &storage);
     if let Some(requests) = requests {
         line(&format!("\nTo paste into another terminal:\n\n{requests}"));
     }
 
-    let served = http::serve(app, listener, shutdown()).await;
+    let served = http::serve(app, listener, shutdown).await;
     if let Some(embedded) = embedded {
         embedded.stop().await?;
     }
@@ -81,9 +118,9 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
 }
 
 /// An embedded DynamoDB with the table in it.
-async fn embed(target: &Target, options: &Options) -> Result<(Store, Embedded), Failure> {
-    let storage = if options.in_memory { Storage::Memory } else { Storage::File(options.db.clone()) };
-    let embedded = Embedded::start(&storage, options.dynamodb_listen).await?;
+async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<(Store, Embedded), Failure> {
+    let address = options.dynamodb_listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let embedded = Embedded::start(storage, address).await?;
     let settings = target.settings()?;
     let client = connect_local(&settings, &embedded.endpoint())?;
     let store = Store::new(client, settings.table);
@@ -91,10 +128,13 @@ async fn embed(target: &Target, options: &Options) -> Result<(Store, Embedded), 
     Ok((store, embedded))
 }
 
-fn announce(base: &str, store: &Store, embedded: Option<&Embedded>, options: &Options) {
+fn announce(base: &str, store: &Store, embedded: Option<&Embedded>, storage: &Storage) {
     line(&format!("loyalty-codes listens on {base}"));
     if let Some(embedded) = embedded {
-        let place = if options.in_memory { "memory".to_owned() } else { options.db.display().to_string() };
+        let place = match storage {
+            Storage::Memory => "memory".to_owned(),
+            Storage::File(db) => db.display().to_string(),
+        };
         line(&format!(
             "DynamoDB listens on {} (table {}, kept in {place})",
             embedded.endpoint(),
@@ -103,19 +143,14 @@ fn announce(base: &str, store: &Store, embedded: Option<&Embedded>, options: &Op
     }
 }
 
-/// Resolves when the process is asked to end.
-async fn shutdown() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
+/// From now on, a request to end resolves what this returns instead of ending the process.
+fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be handled");
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
+    })
 }

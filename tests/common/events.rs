@@ -1,0 +1,60 @@
+//! What each file of `events/` is answered with.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::Value;
+
+/// A payload version of API Gateway: 1.0 of REST APIs, 2.0 of HTTP APIs.
+pub const VERSIONS: [&str; 2] = ["v1", "v2"];
+
+/// The events in an order in which they can be played to the demo org, with the status and, for errors, the
+/// codes of their answers.
+pub const EVENTS: &[(&str, u16, &[u64])] = &[
+    ("otp-generate", 200, &[]),
+    ("otp-generate-base64", 200, &[]),
+    ("otp-fetch", 200, &[]),
+    ("otp-fetch-in-path", 200, &[]),
+    ("otp-fetch-by-shorthand", 200, &[]),
+    ("otp-validate", 200, &[]),
+    ("card-number-get", 200, &[]),
+    ("card-number-post", 200, &[]),
+    ("customer-register", 200, &[]),
+    ("error-unauthorized", 401, &[401]),
+    ("error-wrong-password", 401, &[401]),
+    ("error-parameters-missing", 400, &[8016, 8092, 8093, 600]),
+    ("error-account-missing", 400, &[8091]),
+    ("error-mobile-malformed", 400, &[8056]),
+    ("error-customer-unknown", 404, &[8015]),
+    ("error-no-valid-otp", 404, &[9001]),
+    ("error-body-broken", 400, &[400]),
+    ("error-content-type", 415, &[415]),
+    ("error-route-unknown", 404, &[404]),
+    ("error-method", 405, &[405]),
+    ("error-account-not-enabled", 403, &[8127]),
+    ("error-identifier-taken", 409, &[8008]),
+];
+
+/// The text of an event.
+pub fn read(name: &str, version: &str) -> String {
+    let path = format!("{}/events/{name}.{version}.json", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Holds the table above against the files.
+pub fn assert_all_files_are_listed() {
+    let files: BTreeSet<String> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/events"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let listed = EVENTS
+        .iter()
+        .flat_map(|(name, ..)| VERSIONS.map(|version| format!("{name}.{version}.json")))
+        .collect::<BTreeSet<_>>();
+    assert_eq!(files, listed);
+}
+
+/// The codes of an error body; empty for a success.
+pub fn codes(body: &Value) -> Vec<u64> {
+    let errors = body["errors"].as_array().cloned().unwrap_or_default();
+    errors.iter().map(|error| error["code"].as_u64().unwrap()).collect()
+}

@@ -1,0 +1,373 @@
+//! `loyaltyctl` as its users run it.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use common::TestTable;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn loyaltyctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loyaltyctl"));
+    command.args(arguments).env_remove("AWS_ACCESS_KEY_ID").env("RUST_LOG", "info");
+    command
+}
+
+/// Runs a command that ends by itself; one that does not is killed and fails the test.
+fn finish(command: &mut Command) -> Output {
+    let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = process.id().to_string();
+    let (send, output) = mpsc::channel();
+    std::thread::spawn(move || send.send(process.wait_with_output()));
+    output.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_else(|_| {
+        Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        panic!("{command:?} does not end")
+    })
+}
+
+/// `loyaltyctl serve`, killed when it is dropped.
+struct Served {
+    process: Child,
+    lines: mpsc::Receiver<String>,
+    /// What it said until it was ready.
+    said: Vec<String>,
+}
+
+impl Served {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = loyaltyctl(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (send, lines) = mpsc::channel();
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let mut served = Self { process, lines, said: Vec::new() };
+        served.wait_for("loyalty-codes listens on ");
+        served.wait_for("DynamoDB listens on ");
+        if arguments.contains(&"--demo") {
+            served.wait_for("# register a customer");
+            served.wait_for("curl ");
+        }
+        served
+    }
+
+    fn wait_for(&mut self, beginning: &str) {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{:?}", self.said));
+            self.said.push(line.clone());
+            if line.starts_with(beginning) {
+                return;
+            }
+        }
+    }
+
+    fn after(&self, beginning: &str) -> &str {
+        let line = self.said.iter().find_map(|line| line.strip_prefix(beginning)).unwrap();
+        line.split(' ').next().unwrap()
+    }
+
+    fn dynamodb(&self) -> &str {
+        self.after("DynamoDB listens on ")
+    }
+
+    /// What it printed to paste.
+    fn requests(&self) -> String {
+        let start = self.said.iter().position(|line| line.starts_with("# issue")).unwrap();
+        self.said[start..].join("\n")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Pastes lines into a shell and returns the JSON values that they print.
+fn paste(lines: &str) -> Vec<Value> {
+    let mut shell = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = String::from_utf8(shell.wait_with_output().unwrap().stdout).unwrap();
+    output
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {output}")))
+        .collect()
+}
+
+/// A command on a table of its own, and what it printed.
+struct Operator {
+    table: TestTable,
+}
+
+impl Operator {
+    async fn new() -> Self {
+        Self { table: TestTable::new().await }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let endpoint = self.table.endpoint();
+        finish(loyaltyctl(&["--endpoint", &endpoint, "--table", common::TABLE]).args(arguments))
+    }
+
+    /// The JSON value that a successful command prints.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[&["--json"], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The exit code and the message of a command that fails.
+    fn refusal(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.run(arguments);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+fn write(folder: &tempfile::TempDir, text: &str) -> String {
+    let path = folder.path().join("org.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_printed_requests_work_when_pasted_in_their_order() {
+    let served = Served::start(&["--in-memory", "--demo"]);
+    let answers = paste(&served.requests());
+    assert!(answers[0]["createdId"].is_u64(), "{answers:?}");
+    assert_eq!((&answers[1]["orgId"], &answers[1]["userId"]), (&json!(966), &json!(313_302_314)));
+    assert_eq!(answers[1], answers[2], "both spellings");
+    assert_eq!(answers[3], json!({"entity": true, "warnings": []}));
+    assert_eq!(answers[4], json!({"entity": "1000000010", "warnings": []}));
+    assert_eq!(answers[5]["createdId"], 313_302_315);
+    assert_eq!(answers.len(), 6);
+}
+
+#[test]
+fn everything_survives_a_kill_and_the_password_works_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("deep/dynamodb.db");
+    let arguments = ["--demo", "--db", db.to_str().unwrap()];
+    let card_number = |served: &Served| {
+        let requests = served.requests();
+        let line = requests.lines().find(|line| line.ends_with("/v2/cardNumber")).unwrap().to_owned();
+        paste(&line)[0]["entity"].as_str().unwrap().to_owned()
+    };
+    let mut served = Served::start(&arguments);
+    assert_eq!(card_number(&served), "1000000010");
+    let password = |served: &Served| served.requests().split(['=', ' ', ':']).nth(8).map(str::to_owned);
+    let before = password(&served);
+    // SIGKILL: it has no chance to tidy up.
+    served.process.kill().unwrap();
+    served.process.wait().unwrap();
+    let served = Served::start(&arguments);
+    assert_eq!(password(&served), before);
+    assert_eq!(card_number(&served), "1000000011");
+}
+
+#[test]
+fn it_is_ready_in_under_a_second() {
+    // The best of five: other tests keep the machine busy.
+    let start = || {
+        let started = Instant::now();
+        let _served = Served::start(&["--in-memory", "--demo"]);
+        started.elapsed()
+    };
+    let best = (0..5).map(|_| start()).min().unwrap();
+    assert!(best < Duration::from_secs(1), "{best:?}");
+}
+
+#[test]
+fn the_embedded_dynamodb_serves_other_tools() {
+    let served = Served::start(&["--in-memory", "--demo"]);
+    let list = finish(&mut loyaltyctl(&["--endpoint", served.dynamodb(), "--json", "org", "list"]));
+    assert_eq!(
+        serde_json::from_slice::<Value>(&list.stdout).unwrap(),
+        json!([{"id": 966, "name": "Demo Stores"}])
+    );
+}
+
+#[test]
+fn serving_another_endpoint_needs_its_table() {
+    let owner = Served::start(&["--in-memory", "--demo"]);
+    let endpoint = owner.dynamodb().to_owned();
+    let output = finish(&mut loyaltyctl(&[
+        "--endpoint",
+        &endpoint,
+        "--table",
+        "missing",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+    ]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ResourceNotFoundException"));
+    let demo = finish(&mut loyaltyctl(&["--endpoint", &endpoint, "serve", "--demo"]));
+    assert_eq!(demo.status.code(), Some(2), "a demo belongs on an embedded DynamoDB only");
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_that_names_it() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = finish(&mut loyaltyctl(&["serve", "--in-memory", "--listen", &address]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
+}
+
+#[test]
+fn a_terminated_server_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(&["--db", folder.path().join("x.db").to_str().unwrap()]);
+    let id = served.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(served.process.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_create_is_idempotent() {
+    let operator = Operator::new().await;
+    let endpoint = operator.table.endpoint();
+    let create = || {
+        let output = finish(&mut loyaltyctl(&[
+            "--endpoint",
+            &endpoint,
+            "--table",
+            "another",
+            "--json",
+            "table",
+            "create",
+        ]));
+        assert!(output.status.success());
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(create(), json!({"table": "another", "result": "created"}));
+    assert_eq!(create(), json!({"table": "another", "result": "unchanged"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn org_apply_creates_updates_and_says_what_changed() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, common::DEMO_ORG);
+    assert_eq!(
+        operator.json(&["org", "apply", &file]),
+        json!({"id": 966, "result": "created", "changes": []})
+    );
+    assert_eq!(operator.json(&["org", "apply", &file])["result"], "unchanged");
+    write(&folder, &common::DEMO_ORG.replace("[config]", "[config]\nCONF_OTP_LENGTH = 6"));
+    assert_eq!(
+        operator.json(&["org", "apply", &file]),
+        json!({"id": 966, "result": "updated", "changes": [{"key": "CONF_OTP_LENGTH", "before": 7, "after": 6}]})
+    );
+    let shown = operator.json(&["org", "show", "966"]);
+    assert_eq!(shown["definition"]["config"]["CONF_OTP_LENGTH"], 6);
+    assert_eq!(shown["card_numbers"]["issued"], 0);
+    let text = String::from_utf8(operator.run(&["org", "show", "966"]).stdout).unwrap();
+    assert!(text.contains("CONF_OTP_LENGTH\t6\n"), "plain lines without a terminal: {text}");
+    assert_eq!(operator.json(&["org", "list"]), json!([{"id": 966, "name": "Demo Stores"}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_file_is_refused_with_everything_that_is_wrong() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to, expected) in [
+        (
+            "CONF_CARD_NUMBER_LENGTH = 10",
+            "CONF_CARD_NUMBER_LENGHT = 10",
+            "did you mean `CONF_CARD_NUMBER_LENGTH`?",
+        ),
+        ("Asia/Kolkata", "Asia/Kolkatta", "Asia/Kolkatta"),
+        ("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 9", "does not fit"),
+        ("id = 966", "id = ", "line"),
+    ] {
+        let file = write(&folder, &common::DEMO_ORG.replace(from, to));
+        let (code, message) = operator.refusal(&["org", "apply", &file]);
+        assert_eq!(code, 3, "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
+    assert_eq!(operator.refusal(&["org", "apply", "/nowhere.toml"]).0, 2);
+    assert_eq!(operator.refusal(&["org", "show", "966"]).0, 4);
+    assert_eq!(operator.json(&["org", "list"]), json!([]), "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tills_are_created_listed_rotated_and_revoked() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
+    let create = ["till", "create", "shop.1", "--org", "966", "--allow", "otp:fetch,card_number:generate"];
+    let created = operator.json(&create);
+    let password = created["password"].as_str().unwrap().to_owned();
+    assert_eq!(
+        created,
+        json!({
+            "name": "shop.1", "org": 966, "password": password,
+            "permissions": ["otp:fetch", "card_number:generate"],
+        })
+    );
+    let status = async |secret: &str| {
+        let fresh_process = operator.table.service("shop.1").as_till("shop.1", secret);
+        fresh_process.get("/v2/cardNumber").await.status
+    };
+    assert_eq!(status(&password).await, 200);
+
+    let (code, message) = operator.refusal(&create);
+    assert_eq!(code, 3);
+    assert!(message.contains("till rotate shop.1"), "{message}");
+
+    let rotated = operator.json(&["till", "rotate", "shop.1"])["password"].as_str().unwrap().to_owned();
+    assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "the two overlap");
+    let listed = operator.json(&["till", "list"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&json!("shop.1"), &json!("rotating")));
+    assert!(!listed.to_string().contains(&password));
+
+    operator.json(&["till", "revoke", "shop.1", "--old"]);
+    assert_eq!((status(&password).await, status(&rotated).await), (401, 200));
+    operator.json(&["till", "revoke", "shop.1"]);
+    assert_eq!(status(&rotated).await, 401);
+    assert_eq!(operator.json(&["till", "list", "--org", "966"])[0]["state"], "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_till_commands_have_their_exit_codes() {
+    let operator = Operator::new().await;
+    for (arguments, code) in [
+        (&["till", "create", "a b", "--org", "1", "--allow", "otp:fetch"][..], 2),
+        (&["till", "create", "a", "--org", "1", "--allow", "otp:eat"], 2),
+        (&["till", "create", "a", "--org", "1"], 2),
+        (&["till", "create", "a", "--org", "1", "--allow", "otp:fetch"], 4),
+        (&["till", "rotate", "nobody"], 4),
+        (&["till", "revoke", "nobody"], 4),
+        (&["table", "drop"], 2),
+    ] {
+        let (found, message) = operator.refusal(arguments);
+        assert_eq!(found, code, "{arguments:?}: {message}");
+    }
+    let failed = finish(&mut loyaltyctl(&["--endpoint", "http://127.0.0.1:9", "--json", "org", "list"]));
+    assert_eq!(failed.status.code(), Some(1));
+    let error: Value = serde_json::from_slice(&failed.stderr).unwrap();
+    assert!(error["error"].is_string());
+}
+
+#[test]
+fn help_and_completions_are_worth_having() {
+    let help = String::from_utf8(finish(&mut loyaltyctl(&["--help"])).stdout).unwrap();
+    for expected in ["Exit codes:", "Examples:", "serve", "table", "org", "till", "completions"] {
+        assert!(help.contains(expected), "{help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = finish(&mut loyaltyctl(&["completions", shell]));
+        assert!(String::from_utf8(script.stdout).unwrap().contains("loyaltyctl"), "{shell}");
+    }
+    assert!(!Path::new("loyaltyctl").exists());
+}
