@@ -28,10 +28,11 @@ fn finish(command: &mut Command) -> Output {
     let id = process.id().to_string();
     let (send, output) = mpsc::channel();
     std::thread::spawn(move || send.send(process.wait_with_output()));
-    output.recv_timeout(PATIENCE).map(Result::unwrap).unwrap_or_else(|_| {
+    let Ok(finished) = output.recv_timeout(PATIENCE) else {
         Command::new("kill").args(["-KILL", &id]).status().unwrap();
-        panic!("{command:?} does not end")
-    })
+        panic!("{command:?} does not end");
+    };
+    finished.unwrap()
 }
 
 /// `loyaltyctl serve`, killed when it is dropped.
