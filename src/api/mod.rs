@@ -1,7 +1,7 @@
 //! HTTP in, HTTP out: the table of routes, and what every request goes through before its handler.
 //!
 //! A handler reads as its use case: read the parameters, find the customer, decide, answer. What it answers
-//! and how it fails is in [`error`]; how parameters become the model's values is in [`params`].
+//! and how it fails is in [`error`]; how parameters become the model's values is in `params`.
 
 mod auth;
 mod cache;
