@@ -1,20 +1,30 @@
 //! API Gateway events as requests. `lambda_http` has parsed them; what is left is to undo what a
 //! stage and the payload versions do to the path, and to choose the request id.
 
-use bytes::Bytes;
-use lambda_http::{Body, RequestExt, request::RequestContext};
+use std::time::{Duration, SystemTime};
 
-use crate::api::Request;
+use bytes::Bytes;
+use http::header;
+use lambda_http::{
+    Body, RequestExt,
+    request::{LambdaRequest, RequestContext},
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::api::{Request, TIME_LIMIT};
 
 /// The request that an event of an HTTP API (payload 2.0) or a REST API (payload 1.0) carries.
 #[must_use]
 pub fn request(event: lambda_http::Request) -> Request {
+    // Only an HTTP API puts the name of a stage before the path.
     let (stage, gateway_id) = match event.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => (context.stage.clone(), context.request_id.clone()),
-        Some(RequestContext::ApiGatewayV1(context)) => (context.stage.clone(), context.request_id.clone()),
+        Some(RequestContext::ApiGatewayV1(context)) => (None, context.request_id.clone()),
         _ => (None, None),
     };
-    let lambda_id = event.lambda_context_ref().map(|context| context.request_id.clone());
+    let context = event.lambda_context_ref();
+    let lambda_id = context.map(|context| context.request_id.clone());
+    let time_left = context.and_then(|context| context.deadline().duration_since(SystemTime::now()).ok());
     let path = without_stage(event.raw_http_path(), stage.as_deref()).to_owned();
     let query = event.uri().query().unwrap_or_default().to_owned();
     let (parts, body) = event.into_parts();
@@ -29,10 +39,43 @@ pub fn request(event: lambda_http::Request) -> Request {
             _ => Bytes::new(),
         },
         request_id: gateway_id.or(lambda_id).unwrap_or_default(),
+        time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_ANSWER)),
     }
 }
 
-/// An HTTP API puts the name of a stage before the path; a REST API does not.
+/// What remains of the function's time when it stops waiting for DynamoDB: enough to answer and log.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
+
+/// Makes an event fit for `lambda_http`, which panics on what no URI can hold. Callers send such things in a
+/// query, and API Gateway hands the query on as it came; the host is of no interest here.
+pub fn make_safe(event: &mut LambdaRequest) {
+    match event {
+        LambdaRequest::ApiGatewayV2(event) => {
+            event.headers.remove(header::HOST);
+            event.request_context.domain_name = None;
+            event.raw_path = event.raw_path.take().map(|path| absolute(&path));
+            if let Some(query) = &mut event.raw_query_string {
+                *query = utf8_percent_encode(query, NOT_IN_QUERY).to_string();
+            }
+        }
+        LambdaRequest::ApiGatewayV1(event) => {
+            event.headers.remove(header::HOST);
+            event.multi_value_headers.remove(header::HOST);
+            event.request_context.domain_name = None;
+            event.path = event.path.take().map(|path| absolute(&path));
+        }
+        _ => {}
+    }
+}
+
+/// What `http::Uri` refuses in a query, and `#`, which would end it. Everything else stays as it is.
+const NOT_IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+
+/// A path without a slash before it would be read as part of the host.
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
 fn without_stage<'a>(path: &'a str, stage: Option<&str>) -> &'a str {
     stage
         .and_then(|stage| path.strip_prefix('/')?.strip_prefix(stage))

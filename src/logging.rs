@@ -68,11 +68,14 @@ fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
             .map_err(|error| InvalidSetting { variable: "RUST_LOG", reason: format!("{error}") })?,
         None => Targets::new().with_default(LevelFilter::INFO),
     };
-    let own = |target: &str| {
-        let named = asked.iter().find(|(name, _)| *name == target).map(|(_, level)| level);
-        (target.to_owned(), named.or(asked.default_level()).unwrap_or(LevelFilter::OFF))
-    };
-    Ok(Targets::new().with_default(LevelFilter::WARN).with_targets(OWN_TARGETS.map(own)))
+    let own = |target: &str| OWN_TARGETS.iter().any(|own| target.starts_with(own));
+    let named =
+        asked.iter().filter(|(target, _)| own(target)).map(|(target, level)| (target.to_owned(), level));
+    let default = asked.default_level().unwrap_or(LevelFilter::INFO);
+    Ok(Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_targets(OWN_TARGETS.map(|target| (target, default)))
+        .with_targets(named))
 }
 
 #[cfg(test)]
@@ -99,6 +102,10 @@ mod tests {
         assert!(filter(Some(" ")).unwrap().would_enable("loyalty_codes::api", &Level::INFO));
         assert!(filter(Some("debug")).unwrap().would_enable("loyalty_codes::api", &Level::DEBUG));
         assert!(filter(Some("loyalty_codes=trace")).unwrap().would_enable("loyalty_codes", &Level::TRACE));
+        let module = filter(Some("loyalty_codes::api=debug")).unwrap();
+        assert!(module.would_enable("loyalty_codes::api", &Level::DEBUG));
+        assert!(module.would_enable("loyalty_codes::store", &Level::INFO));
+        assert!(filter(Some("hyper=debug")).unwrap().would_enable("loyalty_codes", &Level::INFO));
         assert!(!filter(Some("error")).unwrap().would_enable("loyalty_codes", &Level::INFO));
     }
 

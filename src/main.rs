@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lambda_http::{Error, service_fn};
+use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
 use loyalty_codes::{
     api::App,
     clock::Clock,
@@ -25,9 +25,14 @@ async fn main() -> Result<(), Error> {
     }
 
     let app = Arc::new(App::new(store, Clock::system()));
-    lambda_http::run(service_fn(move |event| {
+    let service = service_fn(move |event| {
         let app = Arc::clone(&app);
         async move { Ok::<_, Error>(app.handle(lambda::request(event)).await) }
-    }))
-    .await
+    });
+    // What `lambda_http::run` does, with one step before it.
+    let adapter = lambda_http::Adapter::from(service).map_request(|mut event: LambdaEvent<_>| {
+        lambda::make_safe(&mut event.payload);
+        event
+    });
+    lambda_runtime::run(adapter).await
 }

@@ -155,7 +155,7 @@ pub struct Resolved {
 
 impl Org {
     /// Checks what serving callers depends on. A wrong numbering plan does not count here: it
-    /// keeps card numbers from being generated and nothing else.
+    /// keeps card numbers from being generated, and leaves OTPs alone.
     ///
     /// # Errors
     /// [`Invalid`] with every problem found.
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_numbering_plan_stops_card_numbers_alone() {
+    fn a_wrong_numbering_plan_leaves_the_rest_of_the_org_usable() {
         let mut definition = demo();
         definition.config.card_numbers.algorithm = Some(Algorithm::Luhn);
         assert!(definition.check().is_err());

@@ -1,6 +1,6 @@
 //! Who is calling: Basic credentials of a till, its org, its permissions.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose};
 use http::{HeaderMap, header};
@@ -22,6 +22,18 @@ pub struct Caller {
     pub till: Arc<Till>,
     pub org: Arc<Org>,
 }
+
+/// A till belongs to an org that is not there.
+#[derive(Debug)]
+struct NoOrg(OrgId);
+
+impl fmt::Display for NoOrg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no org {}", self.0)
+    }
+}
+
+impl std::error::Error for NoOrg {}
 
 impl App {
     /// The caller that the headers name.
@@ -63,7 +75,8 @@ impl App {
 
     /// The org as it was last written.
     pub(super) async fn reload_org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
-        let org = Arc::new(self.store.org(id).await?.ok_or(Problem::Internal)?);
+        let org = self.store.org(id).await?;
+        let org = Arc::new(org.ok_or_else(|| ApiError::caused_by(Problem::Internal, NoOrg(id)))?);
         self.orgs.put(id, Arc::clone(&org), self.clock.now());
         Ok(org)
     }

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::{
     Call,
-    error::{Answer, ApiError, Notice, Problem, Problems},
+    error::{Answer, ApiError, Gather, Notice, Problem, Problems},
     params::Members,
 };
 use crate::{
-    customer::{Account, IdentifierName, Identity, UserId},
+    customer::{Account, Identifier, IdentifierName, Identity, UserId},
     org::Org,
     store::{NewCustomer, Profile, Registration},
 };
@@ -19,8 +19,9 @@ struct Registered {
     created_id: UserId,
 }
 
-/// How many generated numbers in a row may have been given by hand before we say so.
-const MOST_TAKEN: usize = 100;
+/// How many generated numbers that were given by hand one registration skips. The next one goes on after
+/// them.
+const MOST_SKIPPED: usize = 100;
 
 /// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
 pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
@@ -37,7 +38,7 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         generated: None,
         registered_at: call.now,
     };
-    for _ in 0..MOST_TAKEN {
+    for _ in 0..MOST_SKIPPED {
         if let Some(account) = &wanted.generate_for {
             let number = call.app.next_card_number(org, account).await?;
             let identifier = org
@@ -53,7 +54,7 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
             Registration::GeneratedTaken => {}
         }
     }
-    Err(Problem::CardNumbersExhausted.into())
+    Err(Problem::Unavailable.into())
 }
 
 /// What a request asks to register.
@@ -96,31 +97,23 @@ impl Wanted {
     }
 
     fn add_profile(&mut self, entry: &Members<'_>, org: &Org) -> Result<(), Problems> {
-        let addressed = entry.account(org, None)?;
-        let mut problems = Vec::new();
-        for identifier in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
-            match identifier.identifier(org) {
-                Ok(identifier) => {
-                    let identity = Identity::new(addressed.account.clone(), identifier);
-                    // Said twice, it is one: the same mobile in two spellings, for instance.
-                    if !self.identities.contains(&identity) {
-                        self.identities.push(identity);
-                    }
-                }
-                Err(Problems(found)) => problems.extend(found),
+        let (addressed, identifiers, first_name, last_name) = (
+            entry.account(org, None),
+            identifiers(entry, org),
+            name(entry, "firstName"),
+            name(entry, "lastName"),
+        )
+            .gather()?;
+        for identifier in identifiers {
+            let identity = Identity::new(addressed.account.clone(), identifier);
+            // Said twice, it is one: the same mobile in two spellings, for instance.
+            if !self.identities.contains(&identity) {
+                self.identities.push(identity);
             }
         }
-        let first_name = name(entry, "firstName");
-        let last_name = name(entry, "lastName");
-        problems.extend(first_name.as_ref().err().or(last_name.as_ref().err()).copied());
-        match (first_name, last_name) {
-            (Ok(first_name), Ok(last_name)) if problems.is_empty() => {
-                self.warnings.extend(addressed.warning);
-                self.profiles.push(Profile { account: addressed.account, first_name, last_name });
-                Ok(())
-            }
-            _ => Err(Problems(problems)),
-        }
+        self.warnings.extend(addressed.warning);
+        self.profiles.push(Profile { account: addressed.account, first_name, last_name });
+        Ok(())
     }
 
     fn check_identities(&self) -> Result<(), Problem> {
@@ -142,10 +135,22 @@ impl Wanted {
     }
 }
 
-fn name(entry: &Members<'_>, member: &str) -> Result<Option<String>, Problem> {
+/// All identifiers of a profile, or every problem that any of them has.
+fn identifiers(entry: &Members<'_>, org: &Org) -> Result<Vec<Identifier>, Problems> {
+    let (mut identifiers, mut problems) = (Vec::new(), Vec::new());
+    for member in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
+        match member.identifier(org) {
+            Ok(identifier) => identifiers.push(identifier),
+            Err(Problems(found)) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(identifiers) } else { Err(Problems(problems)) }
+}
+
+fn name(entry: &Members<'_>, member: &str) -> Result<Option<String>, Problems> {
     let name = entry.text(member, Problem::NameInvalid)?;
     if name.is_some_and(|name| name.chars().count() > LONGEST_NAME) {
-        return Err(Problem::NameInvalid);
+        return Err(Problem::NameInvalid.into());
     }
     Ok(name.map(str::to_owned))
 }

@@ -11,13 +11,20 @@ pub mod error;
 mod otp;
 mod params;
 
-use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::{
     clock::Clock,
@@ -69,6 +76,9 @@ const PARAMETERS_IN_PATH: &str = "/v2/otp";
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
+/// How long an answer may take where nothing else limits it.
+pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+
 /// A request, wherever it comes from.
 #[derive(Debug)]
 pub struct Request {
@@ -80,6 +90,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Whoever makes the request need not read more than one byte above [`MAX_BODY`].
     pub body: Bytes,
+    /// How long the caller's answer may take at most; then it is 503.
+    pub time_limit: Duration,
     /// Given back as `X-Request-Id`, and part of the log line.
     pub request_id: String,
 }
@@ -134,7 +146,11 @@ impl App {
     pub async fn handle(&self, request: Request) -> Response {
         let started = Instant::now();
         let mut seen = Seen::default();
-        let (result, round_trips) = count_round_trips(self.answer(&request, &mut seen)).await;
+        let answer = async {
+            let answer = timeout(request.time_limit, self.answer(&request, &mut seen)).await;
+            answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
+        };
+        let (result, round_trips) = count_round_trips(answer).await;
         let response = respond(&result, &request.request_id);
         log(&request, &seen, &result, response.status(), round_trips, started);
         response
@@ -220,21 +236,29 @@ fn log(
     round_trips: u32,
     started: Instant,
 ) {
-    let outcome = result.as_ref().map_or_else(ApiError::codes, |_| "ok".to_owned());
-    if let Some(cause) = result.as_ref().err().and_then(ApiError::cause) {
-        tracing::error!(request_id = request.request_id, cause = chain(cause), "request failed");
+    let error = result.as_ref().err();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request_id = request.request_id,
+                route = seen.route.map(|route| format!("{} {}", route.method, route.path)),
+                status = status.as_u16(),
+                org = seen.caller.as_ref().map(|caller| caller.org.id().0),
+                till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
+                outcome = error.map_or_else(|| "ok".to_owned(), ApiError::codes),
+                ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+                round_trips,
+                cause = error.and_then(ApiError::cause).map(chain),
+                "request"
+            )
+        };
     }
-    tracing::info!(
-        request_id = request.request_id,
-        route = seen.route.map(|route| format!("{} {}", route.method, route.path)),
-        status = status.as_u16(),
-        org = seen.caller.as_ref().map(|caller| caller.org.id().0),
-        till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
-        outcome,
-        ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-        round_trips,
-        "request"
-    );
+    // What is our fault is worth an alarm; what is the caller's is not.
+    if status.is_server_error() {
+        line!(error);
+    } else {
+        line!(info);
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! values in both.
 
 use http::{HeaderMap, header};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::error::{Notice, Problem, Problems};
@@ -16,12 +17,13 @@ use crate::{
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads `query`, and `tail`, which is what follows the route's own path.
+    /// Reads `query`, and `tail`, which is what follows the route's own path. A query is written as
+    /// HTML forms write it; in a path, where `+` is a plus, only percent-encoding counts (RFC 3986).
     pub fn parse(query: &str, tail: Option<&str>) -> Self {
-        let pairs = |text: &str| form_urlencoded::parse(text.as_bytes()).into_owned().collect::<Vec<_>>();
-        let mut all = pairs(tail.unwrap_or_default());
-        all.extend(pairs(query));
-        Self(all)
+        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let in_path = tail.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let in_path = in_path.map(|(name, value)| (decode(name), decode(value)));
+        Self(in_path.chain(form_urlencoded::parse(query.as_bytes()).into_owned()).collect())
     }
 
     /// The value of a parameter. Passed twice, it must be the same twice.
@@ -49,7 +51,10 @@ impl Params {
             }
         }
         match (name.map(IdentifierName::parse), value) {
-            (Some(None), _) => return Err(Problem::IdentifierNameUnknown.into()),
+            (Some(None), Some(_)) => return Err(Problem::IdentifierNameUnknown.into()),
+            (Some(None), None) => {
+                return Err(Problems(vec![Problem::IdentifierNameUnknown, Problem::IdentifierValueMissing]));
+            }
             (Some(Some(name)), Some(value)) => candidates.push(identifier_in_query(org, name, value)?),
             (Some(Some(name)), None) if candidates.iter().any(|c| c.name() != name) => {
                 return Err(Problem::IdentifiersDiffer.into());

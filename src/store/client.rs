@@ -5,11 +5,16 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::{
     Client,
-    config::{Credentials, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{Credentials, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig},
 };
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
+
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 
 use super::meter::Meter;
@@ -19,11 +24,24 @@ use crate::settings::{InvalidSetting, Settings};
 /// as <https://www.amazontrust.com/repository/> publishes them.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// Well under the ten seconds that the function has, so that a caller gets a 503 and not a cut line.
+/// How long one operation may take, all attempts together. A request makes several; what they take together
+/// is limited by [`crate::api::Request::time_limit`].
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
+
+/// An embedded engine shares the processor with its callers: it is slow when they are many, and there is
+/// nobody else to ask.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build()
+}
 
 /// A client for the DynamoDB that the SDK's own variables and files point at, or for `endpoint`.
 ///
@@ -34,7 +52,7 @@ pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Clie
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
     }
-    Ok(from_sdk_config(&loader.load().await))
+    Ok(from_sdk_config(&loader.load().await, timeouts()))
 }
 
 /// A client for a DynamoDB that asks for no real credentials: the embedded one, `DynamoDB` Local.
@@ -48,34 +66,36 @@ pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, Inva
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
             aws_smithy_async::rt::sleep::TokioSleep::new(),
         ))
-        .region(Region::from_static("us-east-1"))
+        // DynamoDB Local keeps the tables of each region apart.
+        .region(std::env::var("AWS_REGION").map_or(Region::from_static("us-east-1"), Region::new))
         .credentials_provider(aws_sdk_dynamodb::config::SharedCredentialsProvider::new(
             Credentials::for_tests(),
         ))
         .endpoint_url(endpoint)
         .build();
-    Ok(from_sdk_config(&config))
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(LOCAL_TIMEOUT).operation_timeout(LOCAL_TIMEOUT).build();
+    Ok(from_sdk_config(&config, timeouts))
 }
 
-fn from_sdk_config(config: &SdkConfig) -> Client {
+fn from_sdk_config(config: &SdkConfig, timeouts: TimeoutConfig) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(config)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .operation_timeout(OPERATION_TIMEOUT)
-                .build(),
-        )
+        .timeout_config(timeouts)
         .interceptor(Meter)
         .build();
     Client::from_conf(config)
 }
 
-fn http_client(settings: &Settings) -> Result<aws_sdk_dynamodb::config::SharedHttpClient, InvalidSetting> {
+fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> {
     let invalid = |reason: String| InvalidSetting { variable: "AWS_CA_BUNDLE", reason };
     let roots = match &settings.ca_bundle {
-        Some(path) => std::fs::read(path).map_err(|error| invalid(format!("{}: {error}", path.display())))?,
+        Some(path) => {
+            let named = |reason: String| invalid(format!("{}: {reason}", path.display()));
+            let pem = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+            check_roots(&pem).map_err(named)?;
+            pem
+        }
         None => AMAZON_ROOTS.to_vec(),
     };
     let context = TlsContext::builder()
@@ -83,4 +103,33 @@ fn http_client(settings: &Settings) -> Result<aws_sdk_dynamodb::config::SharedHt
         .build()
         .map_err(|error| invalid(error.to_string()))?;
     Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
+}
+
+/// The SDK panics on certificates that it cannot read, and trusts nobody if there are none.
+fn check_roots(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amazons_roots_are_readable() {
+        assert_eq!(check_roots(AMAZON_ROOTS), Ok(()));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        for pem in ["", "garbage", no_der, cut] {
+            assert!(check_roots(pem.as_bytes()).is_err(), "{pem}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::{
     Item, Store, StoreError,
     item::{NewItem, json, millis, n},
     keys,
-    transaction::Outcome,
+    transaction::{ATTEMPTS, Outcome, pause},
 };
 use crate::{
     customer::{Account, Identity, UserId},
@@ -57,13 +57,14 @@ impl Store {
         found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
     }
 
-    /// Whether any of up to 100 identifiers points at a customer.
+    /// Whether any of 1 to 100 identifiers points at a customer.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
         let mut keys: Vec<_> = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
-        while !keys.is_empty() {
+        for attempt in 0..ATTEMPTS {
+            pause(attempt).await;
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(keys))
                 .consistent_read(true)
@@ -74,13 +75,17 @@ impl Store {
             if batch.responses.is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
                 return Ok(true);
             }
+            // DynamoDB may answer a part, when it is short of throughput.
             keys = batch
                 .unprocessed_keys
                 .and_then(|mut tables| tables.remove(&self.table))
                 .map(|left| left.keys)
                 .unwrap_or_default();
+            if keys.is_empty() {
+                return Ok(false);
+            }
         }
-        Ok(false)
+        Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"))
     }
 
     /// Writes a customer with all identifiers, or nothing.

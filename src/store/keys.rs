@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_spelled_as_the_design_says() {
+    fn keys_are_spelled_as_the_readme_says() {
         let org_id = OrgId(966);
         let user =
             Series { org: org_id, holder: Holder::Customer(UserId(313_302_314)), scope: Scope::Points };

@@ -49,8 +49,10 @@ pub enum ApplyError {
     Invalid(Invalid),
     /// It could let a card number appear twice.
     Repeat(Repeat),
-    /// Somebody else changed the org, or numbers were taken, at the same moment: try again.
+    /// Somebody else changed the org at the same moment.
     Concurrent,
+    /// Numbers were taken too fast to change the plan that they are taken by.
+    Busy,
     Store(StoreError),
 }
 
@@ -59,7 +61,8 @@ impl fmt::Display for ApplyError {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::Repeat(repeat) => repeat.fmt(f),
-            Self::Concurrent => f.write_str("the org was changed at the same moment; try again"),
+            Self::Concurrent => f.write_str("somebody else changed the org at the same moment; try again"),
+            Self::Busy => f.write_str("card numbers are taken too fast to change their plan; try again"),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -79,6 +82,8 @@ impl From<StoreError> for ApplyError {
         Self::Store(error)
     }
 }
+
+const PLAN_CHANGE_ATTEMPTS: usize = 100;
 
 /// An org's item, whole.
 struct Record {
@@ -141,17 +146,34 @@ impl Store {
         first_user: UserId,
     ) -> Result<Applied, ApplyError> {
         definition.check().map_err(ApplyError::Invalid)?;
+        // The plan may change only if no number was taken since the counter was read.
+        for _ in 0..PLAN_CHANGE_ATTEMPTS {
+            if let Some(applied) = self.try_apply_org(definition, &permutation_key, first_user).await? {
+                return Ok(applied);
+            }
+        }
+        Err(ApplyError::Busy)
+    }
+
+    /// `None` when a number was taken between reading the counter and changing its plan.
+    async fn try_apply_org(
+        &self,
+        definition: &Definition,
+        permutation_key: &PermutationKey,
+        first_user: UserId,
+    ) -> Result<Option<Applied>, ApplyError> {
         let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
         let existing = self.org_record(definition.id).await?;
         if existing.as_ref().is_some_and(|record| record.definition == *definition) {
-            return Ok(Applied::Unchanged);
+            return Ok(Some(Applied::Unchanged));
         }
         let version = existing.as_ref().map(|record| record.version);
         let mut record = Record {
             definition: definition.clone(),
             permutation_key: existing
                 .as_ref()
-                .map_or(permutation_key, |record| record.permutation_key.clone()),
+                .map_or(permutation_key, |record| &record.permutation_key)
+                .clone(),
             version: version.unwrap_or(0) + 1,
             retired: existing.as_ref().map_or_else(Vec::new, |record| record.retired.clone()),
         };
@@ -167,6 +189,7 @@ impl Store {
                 writes.push(self.put_counter(definition.id, &started, current.as_ref())?);
             }
         }
+        let counter_writes = writes.len();
         writes.push(self.put_record(&record, version)?);
         writes.push(self.put_listing(definition)?);
         if existing.is_none() {
@@ -174,10 +197,11 @@ impl Store {
             writes.push(self.put_new(counter)?);
         }
         match self.transact(writes).await? {
+            Outcome::Refused(at) if at.iter().all(|position| *position < counter_writes) => Ok(None),
             Outcome::Refused(_) => Err(ApplyError::Concurrent),
-            Outcome::Done => {
-                Ok(existing.map_or(Applied::Created, |record| Applied::Updated(Box::new(record.definition))))
-            }
+            Outcome::Done => Ok(Some(
+                existing.map_or(Applied::Created, |record| Applied::Updated(Box::new(record.definition))),
+            )),
         }
     }
 

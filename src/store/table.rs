@@ -1,4 +1,4 @@
-//! The table itself. The template defines the same one; a test holds the two together.
+//! The table itself.
 
 use std::time::Duration;
 

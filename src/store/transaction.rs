@@ -22,7 +22,7 @@ pub(super) enum Outcome {
 }
 
 /// A conflict lasts as long as the other transaction; this many in a row take about two seconds.
-const ATTEMPTS: u32 = 16;
+pub(super) const ATTEMPTS: u32 = 16;
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 impl Store {
@@ -30,10 +30,7 @@ impl Store {
     /// the SDK adds a client token, so that its own retry of a lost answer writes nothing twice.
     pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Outcome, StoreError> {
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 {
-                let most = LONGEST_PAUSE.min(Duration::from_millis(4 << attempt));
-                tokio::time::sleep(os_rng().random_range(Duration::ZERO..=most)).await;
-            }
+            pause(attempt).await;
             let sent =
                 self.client.transact_write_items().set_transact_items(Some(writes.clone())).send().await;
             match sent {
@@ -63,6 +60,14 @@ impl Store {
             .build()
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().put(put).build())
+    }
+}
+
+/// Waits before an attempt: not at all before the first, then longer each time, with jitter.
+pub(super) async fn pause(attempt: u32) {
+    if attempt > 0 {
+        let most = LONGEST_PAUSE.min(Duration::from_millis(4 << attempt.min(16)));
+        tokio::time::sleep(os_rng().random_range(Duration::ZERO..=most)).await;
     }
 }
 

@@ -154,7 +154,7 @@ async fn edit_definition(table: &TestTable, edit: impl FnOnce(&mut serde_json::V
 }
 
 #[tokio::test]
-async fn settings_that_were_broken_by_hand_stop_card_numbers_alone() {
+async fn settings_that_were_broken_by_hand_stop_card_numbers_and_no_otp() {
     let (table, service) = demo().await;
     for (member, value, code) in [
         ("CONF_CARD_NUMBER_LENGTH", serde_json::json!(51), 704),

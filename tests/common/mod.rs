@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, Once,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -126,6 +127,8 @@ impl TestTable {
             store,
             clock: self.clock.clone(),
             credentials: Some((till.to_owned(), PASSWORD.to_owned())),
+            // Far above what a busy machine needs.
+            time_limit: Duration::from_mins(1),
         }
     }
 }
@@ -137,6 +140,7 @@ pub struct TestService {
     pub store: Store,
     pub clock: TestClock,
     credentials: Option<(String, String)>,
+    pub time_limit: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -250,6 +254,7 @@ impl TestService {
             query: query.to_owned(),
             headers: all,
             body,
+            time_limit: self.time_limit,
             request_id: "test-request".to_owned(),
         };
         let response = self.app.handle(request).await;

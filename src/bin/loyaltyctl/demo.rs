@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::Utc;
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
-    api::{App, Request},
+    api::{App, Request, TIME_LIMIT},
     card_number::new_permutation_key,
     customer::{Account, IdentifierName, Identity, UserId},
     secret::os_rng,
@@ -89,6 +89,7 @@ async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
             query: String::new(),
             headers,
             body: body.to_string().into(),
+            time_limit: TIME_LIMIT,
             request_id: "demo".to_owned(),
         })
         .await;

@@ -76,7 +76,9 @@ impl From<ApplyError> for Failure {
             ApplyError::Invalid(invalid) => {
                 Self::refused(format!("the definition is invalid:\n  - {}", invalid.0.join("\n  - ")))
             }
-            ApplyError::Repeat(_) | ApplyError::Concurrent => Self::refused(error.to_string()),
+            ApplyError::Repeat(_) | ApplyError::Concurrent | ApplyError::Busy => {
+                Self::refused(error.to_string())
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use loyalty_codes::{
-    api::{App, MAX_BODY, Request},
+    api::{App, MAX_BODY, Request, TIME_LIMIT},
     secret::os_rng,
 };
 use rand::Rng;
@@ -35,6 +35,7 @@ async fn answer(State(app): State<Arc<App>>, request: HttpRequest) -> HttpRespon
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body: read(body).await,
+        time_limit: TIME_LIMIT,
         request_id: request_id(),
     };
     app.handle(request).await.map(Body::from)

@@ -98,14 +98,13 @@ impl Target {
         })
     }
 
-    /// The table, by the SDK's own configuration or at the endpoint. A plain-HTTP endpoint is a local one
-    /// and asks for no real credentials.
+    /// The table, by the SDK's own configuration or at the endpoint. A plain-HTTP endpoint is a local one, which
+    /// does not check credentials: unless the environment names some, it gets made-up ones.
     async fn store(&self) -> Result<Store, Failure> {
         let settings = self.settings()?;
+        let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| std::env::var_os(name).is_some());
         let client = match self.endpoint.as_deref() {
-            Some(endpoint)
-                if endpoint.starts_with("http://") && std::env::var_os("AWS_ACCESS_KEY_ID").is_none() =>
-            {
+            Some(endpoint) if endpoint.starts_with("http://") && !named => {
                 connect_local(&settings, endpoint)?
             }
             endpoint => connect(&settings, endpoint).await?,

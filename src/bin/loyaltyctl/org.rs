@@ -72,7 +72,7 @@ pub fn parse(text: &str) -> Result<Definition, String> {
 }
 
 fn unknown_keys(found: &toml::Table, known: &[&str], place: &str) -> Vec<String> {
-    let unknown = found.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
+    let unknown = found.keys().filter(|key| !known.contains(&key.as_str()));
     unknown
         .map(|key| {
             let likely = known
@@ -178,6 +178,10 @@ mod tests {
             .replace("WECHAT =", "WECHATT =")
             .replace("CONF_CARD_NUMBER_LENGTH", "CONF_CARD_NUMBER_LENGHT");
         let reason = parse(&text).unwrap_err();
+        let config = parse(&include_str!("demo.toml").replace("[config]", "[Config]")).unwrap_err();
+        assert!(config.contains("did you mean `config`"), "{config}");
+        let source = parse(&include_str!("demo.toml").replace("WECHAT =", "wechat =")).unwrap_err();
+        assert!(source.contains("did you mean `WECHAT`"), "{source}");
         for hint in
             ["did you mean `timezone`", "did you mean `WECHAT`", "did you mean `CONF_CARD_NUMBER_LENGTH`"]
         {
