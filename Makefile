@@ -14,6 +14,7 @@ run: ## Run the whole service at http://127.0.0.1:3000, on an embedded DynamoDB,
 	cargo run --locked --features cli --bin loyaltyctl -- serve --demo
 
 test: ## Run all tests
+	@command -v curl >/dev/null || { echo "installing curl, which pastes the printed requests"; apt-get update -qq && apt-get install -y -qq curl; }
 	cargo test --locked --all-features
 
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation

@@ -116,6 +116,17 @@ async fn a_till_of_one_org_reaches_nothing_of_another() {
     let answer = stranger.send(Method::POST, "/v2/otp/generate", &headers, issue.to_string().into()).await;
     assert_eq!(answer.refusal(), (404, vec![8015]));
 
+    // A contact of one org is not one of another.
+    let contact = json!({"entityType": "MOBILE", "entityValue": "9000000001", "action": "REGISTRATION"});
+    assert_eq!(service.post("/v2/otp/generate", &contact).await.status, 200);
+    let url = "/v2/otp?source=INSTORE&mobile=9000000001&scope=REGISTRATION";
+    let fetched = service.get(url).await;
+    assert_eq!(stranger.get(url).await.refusal(), (404, vec![9001]));
+    let mut validate = contact.clone();
+    validate["code"] = fetched.json["code"].clone();
+    assert_eq!(stranger.post("/v2/otp/validate", &validate).await.json["entity"], false);
+    assert_eq!(service.post("/v2/otp/validate", &validate).await.json["entity"], true);
+
     // Its own sequence and its own customers, of the same numbers.
     assert_eq!(stranger.card_number().await, "1000000010");
     assert_eq!(service.card_number().await, "1000000010");

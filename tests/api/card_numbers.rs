@@ -28,7 +28,8 @@ async fn refusals_have_their_codes() {
     for (query, status, codes) in [
         ("source=TELEX", 400, vec![8012]),
         ("source=WECHAT", 400, vec![8091]),
-        ("source=WECHAT&accountId=NONE", 400, vec![8127]),
+        ("source=WECHAT&accountId=NONE", 403, vec![8127]),
+        ("source=FACEBOOK", 403, vec![8127]),
         ("source=WECHAT&accountId=WECHAT-API2", 403, vec![8127]),
         ("source=INSTORE&source=WECHAT", 400, vec![400]),
     ] {

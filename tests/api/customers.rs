@@ -56,6 +56,21 @@ async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
 }
 
 #[tokio::test]
+async fn many_numbers_that_were_taken_by_hand_are_skipped_in_several_requests() {
+    let (_table, service) = demo().await;
+    for number in 1_000_000_010_u64..1_000_000_120 {
+        let identifiers = json!([{"type": "externalId", "value": number.to_string()}]);
+        assert_eq!(register(&service, identifiers).await.status, 200);
+    }
+    let mobile = json!([{"type": "mobile", "value": "9010000022"}]);
+    let refused = register(&service, mobile.clone()).await;
+    assert_eq!(refused.refusal(), (503, vec![503]));
+    assert_eq!(refused.retry_after(), 1);
+    assert_eq!(register(&service, mobile).await.status, 200, "it goes on where the first one ended");
+    assert!(user_of(&service, "external_id=1000000120").await.is_some());
+}
+
+#[tokio::test]
 async fn no_number_is_generated_where_the_org_does_not_generate() {
     let (_table, service) = demo().await;
     let body = json!({"profiles": [{
@@ -157,6 +172,16 @@ async fn each_wrong_member_has_its_code() {
             profile(&json!([{"type": "mobile", "value": "1"}, {"type": "email", "value": "t"}])),
             400,
             vec![8056, 8057],
+        ),
+        (
+            json!({"profiles": [{"source": "TELEX", "identifiers": [{"type": "mobile", "value": "1"}]}]}),
+            400,
+            vec![8012, 8056],
+        ),
+        (
+            json!({"profiles": [{"source": "INSTORE", "firstName": 1, "lastName": 2, "identifiers": mobile}]}),
+            400,
+            vec![400, 400],
         ),
         (profile(&json!(many)), 400, vec![400]),
         (

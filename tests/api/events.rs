@@ -14,8 +14,7 @@ async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (_table, service) = demo().await;
         for (name, status, expected) in EVENTS {
-            let event = lambda_http::request::from_str(&read(name, version)).unwrap();
-            let request = lambda::request(event);
+            let request = lambda::request(parse(&read(name, version)));
             let gateway_id = request.request_id.clone();
             let response = service.app.handle(request).await;
             let body: Value = serde_json::from_str(response.body()).unwrap();
@@ -34,8 +33,7 @@ async fn every_event_is_answered_as_listed() {
 async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     let (_table, service) = demo().await;
     let play = async |name: &str, version: &str| {
-        let event = lambda_http::request::from_str(&read(name, version)).unwrap();
-        service.app.handle(lambda::request(event)).await.into_body()
+        service.app.handle(lambda::request(parse(&read(name, version)))).await.into_body()
     };
     play("otp-generate", "v2").await;
     let expected = play("otp-fetch", "v2").await;
@@ -47,11 +45,18 @@ async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     }
 }
 
+/// Reads an event as the function does.
+fn parse(event: &str) -> lambda_http::Request {
+    let mut event = serde_json::from_str(event).unwrap();
+    lambda::make_safe(&mut event);
+    event.into()
+}
+
 /// One event with another path, as a named stage or an encoded path makes it.
 fn with(version: &str, change: impl FnOnce(&mut Value)) -> lambda_http::Request {
     let mut event: Value = serde_json::from_str(&read("otp-fetch", version)).unwrap();
     change(&mut event);
-    lambda_http::request::from_str(&event.to_string()).unwrap()
+    parse(&event.to_string())
 }
 
 #[tokio::test]
@@ -61,7 +66,8 @@ async fn a_named_stage_is_no_part_of_the_path() {
         event["requestContext"]["stage"] = "prod".into();
     }));
     assert_eq!(request.path, "/v2/otp");
-    assert_eq!(lambda::request(with("v1", |_| ())).path, "/v2/otp");
+    let rest = lambda::request(with("v1", |event| event["requestContext"]["stage"] = "v2".into()));
+    assert_eq!(rest.path, "/v2/otp", "a REST API leaves its stage out, whatever its name");
 }
 
 #[tokio::test]
@@ -98,5 +104,49 @@ async fn a_repeated_parameter_is_seen_in_both_versions() {
     });
     for event in [v2, v1] {
         assert_eq!(service.app.handle(lambda::request(event)).await.status(), 400);
+    }
+}
+
+#[tokio::test]
+async fn what_no_uri_can_hold_is_bad_input_and_no_panic() {
+    let (_table, service) = demo().await;
+    for odd in ["\"", "<x>", " ", "#", "\u{1}", "\u{7f}", "{}|\\^`", "100%", "ü", "%zz", "\u{10ffff}"] {
+        let query = format!("source=INSTORE&scope=POINTS&wechat=a{odd}b");
+        let v2_query = with("v2", |event| event["rawQueryString"] = query.clone().into());
+        let v2_path = with("v2", |event| {
+            event["rawQueryString"] = "".into();
+            event["rawPath"] = format!("/v2/otp/{query}").into();
+        });
+        let v1_query = with("v1", |event| {
+            event["multiValueQueryStringParameters"] = serde_json::json!({
+                "source": ["INSTORE"], "scope": ["POINTS"], "wechat": [format!("a{odd}b")],
+            });
+        });
+        let v1_path = with("v1", |event| {
+            event["multiValueQueryStringParameters"] = Value::Null;
+            event["queryStringParameters"] = Value::Null;
+            event["path"] = format!("/v2/otp/{query}").into();
+        });
+        for (place, event) in
+            [("v2 query", v2_query), ("v2 path", v2_path), ("v1 query", v1_query), ("v1 path", v1_path)]
+        {
+            let status = service.app.handle(lambda::request(event)).await.status();
+            assert!(status == 404 || status == 400, "{odd:?} in {place}: {status}");
+        }
+    }
+    for host in ["not a host", "[", "a b:99999"] {
+        for version in VERSIONS {
+            let event = with(version, |event| {
+                event["headers"]["host"] = host.into();
+                event["headers"]["x-forwarded-proto"] = "::".into();
+                event["requestContext"]["domainName"] = host.into();
+            });
+            assert_ne!(service.app.handle(lambda::request(event)).await.status(), 500);
+        }
+    }
+    for path in ["", "v2/otp", "*", "//", "http://x/v2"] {
+        let event = with("v2", |event| event["rawPath"] = path.into());
+        let status = service.app.handle(lambda::request(event)).await.status();
+        assert!(status.is_client_error(), "{path}: {status}");
     }
 }

@@ -60,6 +60,9 @@ async fn all_spellings_of_the_request_have_the_same_answer() {
         format!("/v2/otp?{rest}&mobile={MOBILE}&unknown=1&threshold="),
         format!("/v2/otp?{rest}&email=tom@example.com"),
         format!("/v2/otp?{rest}&email=%20TOM%40Example.com"),
+        format!("/v2/otp/{rest}&email=TOM%40Example.com"),
+        format!("/v2/otp/{rest}&mobile=+918799361139"),
+        format!("/v2/otp/{rest}&mobile=%2B91%2087993%2061139"),
         format!("/v2/otp?{rest}&wechat=openid-1"),
         format!("/v2/otp?{rest}&external_id=CARD-1"),
         format!("/v2/otp?{rest}&externalId=CARD-1"),
@@ -83,6 +86,24 @@ async fn a_mobile_is_found_in_every_spelling_plus_sign_encoded_or_not() {
     ] {
         let answer = service.get(&format!("/v2/otp?source=INSTORE&scope=POINTS&mobile={mobile}")).await;
         assert_eq!(answer.status, 200, "{mobile}");
+    }
+}
+
+#[tokio::test]
+async fn a_plus_is_a_plus_in_a_path_and_encoded_in_a_query() {
+    let (_table, service) = demo().await;
+    let identifiers = json!([{"type": "email", "value": "tom+shop@example.com"}, {"type": "externalId", "value": "A+B 100%"}]);
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    for url in [
+        "/v2/otp/source=INSTORE&scope=POINTS&email=tom+shop@example.com",
+        "/v2/otp/source=INSTORE&scope=POINTS&email=tom%2Bshop@example.com",
+        "/v2/otp?source=INSTORE&scope=POINTS&email=tom%2Bshop@example.com",
+        "/v2/otp/source=INSTORE&scope=POINTS&external_id=A+B%20100%25",
+        "/v2/otp/source=INSTORE&scope=POINTS&external_id=A+B 100%",
+        "/v2/otp?source=INSTORE&scope=POINTS&external_id=A%2BB+100%25",
+    ] {
+        assert_eq!(service.get(url).await.refusal(), (404, vec![9001]), "the customer is found: {url}");
     }
 }
 
@@ -200,6 +221,7 @@ async fn each_wrong_parameter_has_its_code() {
         ("source=INSTORE&identifierName=mobile&scope=POINTS".into(), 400, vec![8093]),
         ("source=INSTORE&identifierName=mobile&identifierValue=&scope=POINTS".into(), 400, vec![8093]),
         ("source=INSTORE&scope=POINTS".into(), 400, vec![8092, 8093]),
+        ("source=INSTORE&identifierName=passport&scope=POINTS".into(), 400, vec![8013, 8093]),
         (format!("source=TELEX&{base}"), 400, vec![8012]),
         ("source=INSTORE&identifierName=passport&identifierValue=1&scope=POINTS".into(), 400, vec![8013]),
         (format!("source=WECHAT&accountId=WECHAT-API3&{base}"), 400, vec![8127]),

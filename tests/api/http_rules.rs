@@ -130,7 +130,7 @@ async fn unicode_is_kept_in_every_place() {
     ]}]});
     assert_eq!(service.post("/v2/customers", &body).await.status, 200);
     for (parameter, name, value) in [
-        ("external_id=%E0%A4%95%E0%A4%BE%E0%A4%B0%E0%A5%8D%E0%A4%A1+%E0%A5%A7", "EXTERNAL_ID", "कार्ड १"),
+        ("external_id=%E0%A4%95%E0%A4%BE%E0%A4%B0%E0%A5%8D%E0%A4%A1%20%E0%A5%A7", "EXTERNAL_ID", "कार्ड १"),
         ("wechat=微信%231", "WECHAT", "微信#1"),
     ] {
         let issue = json!({"entityType": name, "entityValue": value, "action": "GENERIC"});

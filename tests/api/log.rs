@@ -72,7 +72,7 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     service.fetch().await;
     service.post("/v2/otp/generate", &issue).await;
     service.post("/v2/customers", &customer).await;
-    service.card_number_refused().await;
+    assert_eq!(service.get("/v2/cardNumber").await.refusal(), (500, vec![500]));
     drop(guard);
 
     let text = log.text();
@@ -85,12 +85,6 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
         log.requests().iter().filter_map(|r| Some(r["route"].as_str()?.to_owned())).collect();
     let all = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
     assert_eq!(routes, all, "every route was driven");
-}
-
-impl crate::common::TestService {
-    async fn card_number_refused(&self) {
-        assert_eq!(self.get("/v2/cardNumber").await.refusal(), (500, vec![500]));
-    }
 }
 
 #[tokio::test]

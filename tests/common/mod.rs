@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
 pub mod events;
+pub mod faults;
 
 use std::{
     cell::RefCell,
@@ -121,7 +122,12 @@ impl TestTable {
 
     /// Another process on the same table.
     pub fn service(&self, till: &str) -> TestService {
-        let store = self.store();
+        self.service_with(self.client(), till)
+    }
+
+    /// A process that reaches the table through `client`.
+    pub fn service_with(&self, client: aws_sdk_dynamodb::Client, till: &str) -> TestService {
+        let store = Store::new(client, TABLE.to_owned());
         TestService {
             app: Arc::new(App::new(store.clone(), self.clock.clock())),
             store,

@@ -1,0 +1,153 @@
+//! What callers get when DynamoDB throttles, conflicts, fails or says nothing, and that it works again
+//! afterwards.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::{
+    MOBILE, TestService, demo,
+    faults::{Fault, Faults, behind_faults},
+};
+
+async fn setup() -> (crate::common::TestTable, TestService, Faults) {
+    let (table, _service) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    service.card_number().await;
+    (table, service, faults)
+}
+
+fn otp() -> Value {
+    json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": "WRONG"})
+}
+
+/// Every kind of request that goes to DynamoDB.
+async fn all_routes(service: &TestService) -> Vec<(&'static str, crate::common::Answer)> {
+    let customer = json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
+    vec![
+        ("fetch", service.fetch().await),
+        ("generate", service.post("/v2/otp/generate", &otp()).await),
+        ("validate", service.post("/v2/otp/validate", &otp()).await),
+        ("card number", service.get("/v2/cardNumber").await),
+        ("register", service.post("/v2/customers", &customer).await),
+        ("unknown till", service.as_till("nobody", "x").get("/v2/cardNumber").await),
+    ]
+}
+
+#[tokio::test]
+async fn transient_errors_are_503_with_retry_after_on_every_route() {
+    let (_table, service, faults) = setup().await;
+    for code in ["ThrottlingException", "InternalServerError"] {
+        faults.inject(move |_, _| Some(Fault::error(code)));
+        for (route, answer) in all_routes(&service).await {
+            assert_eq!(answer.refusal(), (503, vec![503]), "{code} on {route}");
+            assert_eq!(answer.retry_after(), 1);
+            assert!(!answer.text.contains("injected"), "what DynamoDB says never reaches a caller");
+        }
+    }
+    faults.end();
+    service.issue().await;
+    assert_eq!(service.fetch().await.status, 200, "it works again without a restart");
+}
+
+#[tokio::test]
+async fn other_errors_of_dynamodb_are_500_and_tell_nothing() {
+    let (_table, service, faults) = setup().await;
+    for code in ["ResourceNotFoundException", "AccessDeniedException", "ValidationException"] {
+        faults.inject(move |_, _| Some(Fault::error(code)));
+        for (route, answer) in all_routes(&service).await {
+            assert_eq!(answer.refusal(), (500, vec![500]), "{code} on {route}");
+            assert_eq!(answer.json["errors"][0]["message"], "Internal error");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_transient_error_is_retried_without_the_caller_noticing() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|_, call| (call == 0).then(|| Fault::error("ThrottlingException")));
+    service.card_number().await;
+    assert_eq!(faults.calls(), 2);
+}
+
+#[tokio::test]
+async fn conflicting_transactions_are_tried_again() {
+    let (_table, service, faults) = setup().await;
+    let conflict = || Fault::cancelled(&["None", "TransactionConflict"]);
+    faults.inject(move |operation, call| (operation == "TransactWriteItems" && call < 4).then(conflict));
+    service.issue().await;
+    assert_eq!(faults.calls(), 5, "one look-up, three conflicts, one success");
+}
+
+#[tokio::test]
+async fn endless_conflicts_are_503_in_the_end() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|operation, _| {
+        (operation == "TransactWriteItems").then(|| Fault::cancelled(&["TransactionConflict", "None"]))
+    });
+    assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
+    assert_eq!(faults.calls(), 1 + 16);
+}
+
+#[tokio::test]
+async fn a_throttled_transaction_is_503() {
+    let (_table, service, faults) = setup().await;
+    for reason in ["ThrottlingError", "ProvisionedThroughputExceeded"] {
+        faults.inject(move |operation, _| {
+            (operation == "TransactWriteItems").then(|| Fault::cancelled(&["None", reason]))
+        });
+        assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_are_taken_again_and_again_end_in_606() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|operation, _| {
+        (operation == "TransactWriteItems").then(|| Fault::cancelled(&["ConditionalCheckFailed", "None"]))
+    });
+    let answer = service.post("/v2/otp/generate", &otp()).await;
+    assert_eq!(answer.refusal(), (503, vec![606]));
+    assert_eq!(answer.retry_after(), 1);
+}
+
+#[tokio::test]
+async fn keys_that_dynamodb_leaves_unprocessed_are_asked_for_again() {
+    let (_table, service, faults) = setup().await;
+    let unprocessed = |value: &str| {
+        let key = format!(r#"{{"PK":{{"S":"ORG#966#ID#INSTORE##mobile#91{value}"}},"SK":{{"S":"ID"}}}}"#);
+        let keys = format!(r#"{{"test-codes":{{"ConsistentRead":true,"Keys":[{key}]}}}}"#);
+        Fault::Answer(200, format!(r#"{{"Responses":{{}},"UnprocessedKeys":{keys}}}"#))
+    };
+    let register =
+        json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": MOBILE}]}]});
+    faults.inject(move |operation, call| {
+        (operation == "BatchGetItem" && call < 2).then(|| unprocessed(MOBILE))
+    });
+    assert_eq!(service.post("/v2/customers", &register).await.refusal(), (409, vec![8008]));
+    faults.inject(move |operation, _| (operation == "BatchGetItem").then(|| unprocessed(MOBILE)));
+    assert_eq!(service.post("/v2/customers", &register).await.refusal(), (503, vec![503]));
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_callers_time() {
+    let (_table, mut service, faults) = setup().await;
+    service.time_limit = Duration::from_millis(50);
+    faults.inject(|_, _| Some(Fault::Silence));
+    for (route, answer) in all_routes(&service).await {
+        assert_eq!(answer.refusal(), (503, vec![503]), "{route}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_request_is_one_line_with_its_cause() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|_, _| Some(Fault::error("ThrottlingException")));
+    let (log, _recording) = crate::common::Log::record();
+    service.get("/v2/cardNumber").await;
+    let text = log.text();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let line = &log.requests()[0];
+    assert_eq!((&line["level"], &line["status"]), (&json!("ERROR"), &json!(503)));
+    assert!(line["cause"].as_str().unwrap().contains("ThrottlingException"), "{line}");
+}

@@ -1,0 +1,119 @@
+//! A proxy before the embedded DynamoDB that goes wrong when it is told to.
+
+use std::sync::{Arc, Mutex};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{Response, StatusCode, Uri},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use loyalty_codes::{settings::Settings, store::connect_local};
+use tokio::net::TcpListener;
+
+use super::{TABLE, TestService, TestTable};
+
+/// What happens to one call.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The engine does not see it; the caller gets this status and body.
+    Answer(u16, String),
+    /// The engine does not see it, and the caller hears nothing.
+    Silence,
+}
+
+impl Fault {
+    /// An error of the service, as DynamoDB words it.
+    pub fn error(code: &str) -> Self {
+        let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"injected"}}"#);
+        Self::Answer(if code == "InternalServerError" { 500 } else { 400 }, body)
+    }
+
+    /// A transaction cancelled for these reasons, one for each of its writes.
+    pub fn cancelled(reasons: &[&str]) -> Self {
+        let reasons: Vec<String> = reasons.iter().map(|code| format!(r#"{{"Code":"{code}"}}"#)).collect();
+        let code = "TransactionCanceledException";
+        Self::Answer(
+            400,
+            format!(
+                r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","Message":"cancelled","CancellationReasons":[{}]}}"#,
+                reasons.join(",")
+            ),
+        )
+    }
+}
+
+/// Decides by the operation (`GetItem`, …) and how many calls came before it.
+type Plan = Box<dyn FnMut(&str, usize) -> Option<Fault> + Send>;
+
+struct Proxy {
+    endpoint: String,
+    client: Client<HttpConnector, Body>,
+    plan: Mutex<(Plan, usize)>,
+}
+
+/// The switch of a proxy.
+#[derive(Clone)]
+pub struct Faults(Arc<Proxy>);
+
+impl Faults {
+    /// From now on, calls go wrong as `plan` says.
+    pub fn inject(&self, plan: impl FnMut(&str, usize) -> Option<Fault> + Send + 'static) {
+        *self.0.plan.lock().unwrap() = (Box::new(plan), 0);
+    }
+
+    /// From now on, nothing goes wrong.
+    pub fn end(&self) {
+        self.inject(|_, _| None);
+    }
+
+    /// How many calls came since the last change.
+    pub fn calls(&self) -> usize {
+        self.0.plan.lock().unwrap().1
+    }
+}
+
+/// A process whose way to the table leads through a proxy.
+pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Faults) {
+    let proxy = Arc::new(Proxy {
+        endpoint: table.endpoint(),
+        client: Client::builder(TokioExecutor::new()).build_http(),
+        plan: Mutex::new((Box::new(|_, _| None), 0)),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(forward).with_state(Arc::clone(&proxy));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let settings = Settings { table: TABLE.to_owned(), ca_bundle: None };
+    let client = connect_local(&settings, &endpoint).unwrap();
+    (table.service_with(client, till), Faults(proxy))
+}
+
+async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<Body> {
+    let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.split('.').nth(1)).unwrap_or_default().to_owned();
+    let fault = {
+        let (plan, calls) = &mut *proxy.plan.lock().unwrap();
+        *calls += 1;
+        plan(&operation, *calls - 1)
+    };
+    match fault {
+        None => {
+            let (mut parts, body) = request.into_parts();
+            parts.uri = proxy.endpoint.parse::<Uri>().unwrap();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            let answer = proxy.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
+            answer.map(Body::new)
+        }
+        Some(Fault::Answer(status, body)) => {
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response
+        }
+        Some(Fault::Silence) => std::future::pending().await,
+    }
+}
