@@ -2,10 +2,15 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint advisories fmt bench-rate clean
+.PHONY: help run test lint build validate sam-build test-emulator deploy advisories fmt bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
+
+# cargo-lambda and the SAM CLI, from PyPI.
+VENV := .venv
+TOOLS := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} PATH="$$PWD/$(VENV)/bin:$$PATH"
+ARCH := arm64
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -24,6 +29,24 @@ lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps
 	$(CARGO_DENY) --locked --all-features check bans licenses sources
 
+build: $(VENV) ## Build the function for Lambda, by cargo-lambda (ARCH=arm64 or x86_64)
+	$(TOOLS) cargo lambda build --locked --release --bin loyalty-codes --$(subst _,-,$(ARCH))
+
+validate: $(VENV) ## Check the template with SAM and cfn-lint, warnings included
+	$(TOOLS) sam validate --lint
+	$(TOOLS) cfn-lint --include-checks W -- template.yaml
+
+sam-build: $(VENV) ## Build what is deployed, by SAM (ARCH=arm64 or x86_64)
+	$(TOOLS) sam build --parameter-overrides Architecture=$(ARCH)
+
+test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` built, under AWS's emulator
+	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
+	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
+
+deploy: sam-build ## Build and deploy; asks for what it needs the first time
+	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
+	  --parameter-overrides Architecture=$(ARCH)
+
 advisories: $(CARGO_DENY) ## Check dependencies against the RustSec database, which it fetches from GitHub
 	$(CARGO_DENY) --locked --all-features check advisories
 
@@ -35,7 +58,12 @@ bench-rate: ## Measure the card-number route against the embedded DynamoDB alone
 
 clean: ## Remove what was built and installed here, and the demo's data
 	cargo clean
-	rm -rf .local .tools
+	rm -rf .local .tools .venv .aws-sam
+
+$(VENV): requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	touch $(VENV)
 
 $(CARGO_DENY):
 	cargo install --locked --quiet --root .tools --version $(CARGO_DENY_VERSION) cargo-deny

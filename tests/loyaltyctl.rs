@@ -141,7 +141,7 @@ fn write(folder: &tempfile::TempDir, text: &str) -> String {
 
 #[test]
 fn the_printed_requests_work_when_pasted_in_their_order() {
-    let served = Served::start(&["--in-memory", "--demo"]);
+    let mut served = Served::start(&["--in-memory", "--demo"]);
     let answers = paste(&served.requests());
     assert!(answers[0]["createdId"].is_u64(), "{answers:?}");
     assert_eq!((&answers[1]["orgId"], &answers[1]["userId"]), (&json!(966), &json!(313_302_314)));
@@ -150,6 +150,13 @@ fn the_printed_requests_work_when_pasted_in_their_order() {
     assert_eq!(answers[4], json!({"entity": "1000000010", "warnings": []}));
     assert_eq!(answers[5]["createdId"], 313_302_315);
     assert_eq!(answers.len(), 6);
+
+    let code = answers[1]["code"].as_str().unwrap();
+    served.wait_for("delivered by SMS to 918799361139: ");
+    assert_eq!(
+        served.said.last().unwrap(),
+        &format!("delivered by SMS to 918799361139: Hi user.Your otp for validation is {code}.")
+    );
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The table itself.
+//! The table itself. The template defines the same one; a test holds the two together.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::{
     error::ProvideErrorMetadata,
     types::{
-        AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
-        TimeToLiveSpecification, TimeToLiveStatus,
+        AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+        StreamSpecification, StreamViewType, TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
     },
 };
 
@@ -37,6 +37,11 @@ impl Store {
             KeySchemaElement::builder().attribute_name(name).key_type(key_type).build()
         };
         let build = StoreError::from_build;
+        let stream = StreamSpecification::builder()
+            .stream_enabled(true)
+            .stream_view_type(StreamViewType::NewImage)
+            .build()
+            .map_err(build)?;
         let created = self
             .client
             .create_table()
@@ -46,6 +51,8 @@ impl Store {
             .key_schema(key(keys::PK, KeyType::Hash).map_err(build)?)
             .key_schema(key(keys::SK, KeyType::Range).map_err(build)?)
             .billing_mode(BillingMode::PayPerRequest)
+            // What delivers the messages reads it.
+            .stream_specification(stream)
             .send()
             .await;
         let creation = match created {

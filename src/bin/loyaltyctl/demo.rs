@@ -110,8 +110,8 @@ pub fn requests(base: &str, password: &str) -> String {
         "source=WECHAT&accountId=WECHAT-API1&identifierName=mobile&identifierValue={MOBILE}&threshold=60&scope=POINTS"
     );
     format!(
-        r#"# issue an OTP
-{curl} {json} {base}/v2/otp/generate -d '{{{entity},{account}}}'
+        r#"# issue an OTP; the service's console shows the message that its customer gets
+{curl} {json} {base}/v2/otp/generate -d '{{{entity},{account},"channels":[{{"type":"SMS","value":"{MOBILE}"}}]}}'
 
 # fetch it: the documented request, in both spellings
 {curl} '{base}/v2/otp?{fetch}'

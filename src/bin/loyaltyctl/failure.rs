@@ -3,7 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 use loyalty_codes::{
-    embedded::StartError,
+    embedded::EngineError,
     settings::InvalidSetting,
     store::{ApplyError, StoreError, chain},
 };
@@ -63,8 +63,8 @@ impl From<InvalidSetting> for Failure {
     }
 }
 
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
         Self::failed(error.to_string())
     }
 }

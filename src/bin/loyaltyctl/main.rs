@@ -1,6 +1,7 @@
 //! `loyaltyctl`, the operators' and developers' tool.
 #![allow(clippy::large_futures, reason = "a command is awaited once, and so are the parts of it")]
 
+mod delivery;
 mod demo;
 mod failure;
 mod http;

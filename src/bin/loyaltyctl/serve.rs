@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{Target, demo, failure::Failure, http, output::line};
+use crate::{Target, delivery, demo, failure::Failure, http, output::line};
 
 #[derive(Args)]
 pub struct Options {
@@ -108,6 +108,14 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
     announce(&base, &store, embedded.as_ref(), &storage);
     if let Some(requests) = requests {
         line(&format!("\nTo paste into another terminal:\n\n{requests}"));
+    }
+    // The one place that shows an OTP, and only for the demo's customers.
+    if let Some(embedded) = embedded.as_ref().filter(|_| options.demo) {
+        let stream = embedded.stream(store.table())?;
+        tokio::spawn(async move {
+            let error = delivery::deliver(stream).await;
+            tracing::error!(%error, "messages are no longer delivered");
+        });
     }
 
     let served = http::serve(app, listener, shutdown).await;

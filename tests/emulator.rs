@@ -1,0 +1,100 @@
+//! The built function under the AWS Lambda Runtime Interface Emulator. `make test-emulator` says where both
+//! are: the emulator in `AWS_LAMBDA_RIE`, the function in `FUNCTION`.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
+mod common;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use axum::body::{Body, to_bytes};
+use common::{
+    TABLE,
+    events::{EVENTS, VERSIONS, codes, read},
+};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The emulator with the function in it; killed when it is dropped.
+struct Emulator {
+    process: Child,
+    invocations: String,
+    client: Client<HttpConnector, Body>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+impl Emulator {
+    fn start(dynamodb: &str) -> Self {
+        let rie = std::env::var("AWS_LAMBDA_RIE").unwrap();
+        let function = std::env::var("FUNCTION").unwrap();
+        let (emulator, runtime) = (free_port(), free_port());
+        let process = Command::new(rie)
+            .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{emulator}")])
+            .args(["--runtime-api-address", &format!("127.0.0.1:{runtime}"), &function])
+            .env("AWS_REGION", "ap-south-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_SESSION_TOKEN", "test")
+            .env("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
+            .env("TABLE_NAME", TABLE)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let invocations = format!("http://127.0.0.1:{emulator}/2015-03-31/functions/function/invocations");
+        Self { process, invocations, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    /// Plays an event, one at a time, and returns the function's answer.
+    async fn play(&self, event: String) -> Value {
+        let started = Instant::now();
+        loop {
+            let request =
+                axum::http::Request::post(&self.invocations).body(Body::from(event.clone())).unwrap();
+            match self.client.request(request).await {
+                Ok(response) => {
+                    let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
+                    return serde_json::from_slice(&body).unwrap();
+                }
+                // It does not listen yet.
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_answered_as_listed() {
+    for version in VERSIONS {
+        let (table, _service) = common::demo().await;
+        let emulator = Emulator::start(&table.endpoint());
+        for (name, status, expected) in EVENTS {
+            let answer = emulator.play(read(name, version)).await;
+            let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+            assert_eq!(
+                (&answer["statusCode"], codes(&body)),
+                (&(*status).into(), expected.to_vec()),
+                "{name}.{version}"
+            );
+        }
+    }
+}

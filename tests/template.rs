@@ -1,0 +1,138 @@
+//! The deployment template against the code that it deploys.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
+mod common;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use loyalty_codes::api::ROUTES;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The lines of a resource, or of a statement: from its first line to the next one that is indented as little.
+fn block<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let start = lines.iter().position(|line| line.trim() == first).unwrap_or_else(|| panic!("{first}"));
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let depth = indent(lines[start]);
+    let end = lines[start + 1..].iter().position(|line| !line.is_empty() && indent(line) <= depth);
+    lines[start..end.map_or(lines.len(), |end| start + 1 + end)].to_vec()
+}
+
+/// The DynamoDB actions that the function's code needs, by the SDK calls in `src/store`. Creating the table is
+/// an operator's business.
+fn actions_of_the_store() -> BTreeSet<&'static str> {
+    const CALLS: [(&str, &str); 13] = [
+        (".get_item()", "GetItem"),
+        (".batch_get_item()", "BatchGetItem"),
+        (".query()", "Query"),
+        (".scan()", "Scan"),
+        (".put_item()", "PutItem"),
+        (".update_item()", "UpdateItem"),
+        (".delete_item()", "DeleteItem"),
+        (".batch_write_item()", "BatchWriteItem"),
+        // The parts of transactions.
+        (" Put::builder()", "PutItem"),
+        (" Update::builder()", "UpdateItem"),
+        (" Delete::builder()", "DeleteItem"),
+        (" ConditionCheck::builder()", "ConditionCheckItem"),
+        (".transact_get_items()", "GetItem"),
+    ];
+    let mut actions = BTreeSet::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("table.rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            actions.extend(CALLS.iter().filter(|(call, _)| source.contains(call)).map(|(_, action)| *action));
+        }
+    }
+    actions
+}
+
+#[test]
+fn the_function_may_do_exactly_what_the_store_does() {
+    let template = read("template.yaml");
+    let statement = block(&template, "- Sid: Table");
+    let allowed: BTreeSet<&str> =
+        statement.iter().filter_map(|line| line.trim().strip_prefix("- dynamodb:")).collect();
+    assert_eq!(allowed, actions_of_the_store());
+    assert!(statement.iter().any(|line| line.trim() == "Resource: !GetAtt Table.Arn"), "on that table alone");
+}
+
+#[test]
+fn every_route_is_spelled_out() {
+    let template = read("template.yaml");
+    let function = block(&template, "Function:").join("\n");
+    for route in ROUTES {
+        let line = format!("Method: {}, Path: {},", route.method, route.path);
+        assert!(function.contains(&line), "{line}");
+    }
+    assert!(function.contains(r#"Method: GET, Path: "/v2/otp/{parameters+}","#));
+    assert_eq!(function.matches(", Method: ").count(), ROUTES.len() + 1, "and no other");
+}
+
+#[tokio::test]
+async fn the_table_is_the_one_that_loyaltyctl_creates() {
+    let table = common::TestTable::new().await;
+    let client = table.client();
+    let created = client.describe_table().table_name(common::TABLE).send().await.unwrap().table.unwrap();
+    let ttl = client.describe_time_to_live().table_name(common::TABLE).send().await.unwrap();
+    let ttl = ttl.time_to_live_description.unwrap();
+
+    let mut expected: Vec<String> = Vec::new();
+    for attribute in created.attribute_definitions() {
+        let (name, kind) = (attribute.attribute_name(), attribute.attribute_type().as_str());
+        expected.push(format!("- {{ AttributeName: {name}, AttributeType: {kind} }}"));
+    }
+    for key in created.key_schema() {
+        let (name, kind) = (key.attribute_name(), key.key_type().as_str());
+        expected.push(format!("- {{ AttributeName: {name}, KeyType: {kind} }}"));
+    }
+    let billing = created.billing_mode_summary().unwrap().billing_mode().unwrap();
+    expected.push(format!("BillingMode: {}", billing.as_str()));
+    let ttl = ttl.attribute_name().unwrap();
+    expected.push(format!("TimeToLiveSpecification: {{ AttributeName: {ttl}, Enabled: true }}"));
+    let stream = created.stream_specification().unwrap();
+    let view = stream.stream_view_type().unwrap();
+    expected.push(format!("StreamSpecification: {{ StreamViewType: {} }}", view.as_str()));
+
+    let template = read("template.yaml");
+    let defined = block(&template, "Table:");
+    for line in &expected {
+        assert!(defined.iter().any(|found| found.trim() == line), "{line}");
+    }
+    assert_eq!(defined.iter().filter(|line| line.contains("AttributeType")).count(), 2);
+    assert!(created.global_secondary_indexes().is_empty());
+}
+
+#[test]
+fn access_logs_hold_neither_path_nor_query() {
+    let template = read("template.yaml");
+    let api = block(&template, "Api:").join("\n");
+    assert!(api.contains("$context.routeKey"));
+    for secret in
+        ["$context.path", "querystring", "$context.requestOverride", "authorizer", "$context.domain"]
+    {
+        assert!(!api.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn the_table_outlives_its_stack() {
+    let template = read("template.yaml");
+    let table = block(&template, "Table:");
+    for line in ["DeletionPolicy: Retain", "UpdateReplacePolicy: Retain"] {
+        assert!(table.iter().any(|found| found.trim() == line), "{line}");
+    }
+}
+
+#[test]
+fn delivery_takes_the_messages_and_nothing_else() {
+    let template = read("template.yaml");
+    let delivery = block(&template, "Delivery:").join("\n");
+    assert!(
+        delivery.contains(r#""eventName":["INSERT"]"#) && delivery.contains(r#"[{"prefix":"MESSAGE#"}]"#)
+    );
+}
