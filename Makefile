@@ -15,8 +15,8 @@ ARCH := arm64
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-run: ## Run the whole service at http://127.0.0.1:3000, on an embedded DynamoDB, with a demo org
-	cargo run --locked --features cli --bin loyaltyctl -- serve --demo
+run: ## Run the whole service at http://127.0.0.1:3000, with a demo org (ARGS='--listen 127.0.0.1:3001')
+	cargo run --locked --features cli --bin loyaltyctl -- serve --demo $(ARGS)
 
 test: ## Run all tests
 	@command -v curl >/dev/null || { echo "installing curl, which pastes the printed requests"; apt-get update -qq && apt-get install -y -qq curl; }

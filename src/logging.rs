@@ -74,6 +74,8 @@ fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
     let default = asked.default_level().unwrap_or(LevelFilter::INFO);
     Ok(Targets::new()
         .with_default(LevelFilter::WARN)
+        // The embedded engine warns of each error that it answers, which is ours to judge.
+        .with_target("dynoxide", LevelFilter::ERROR)
         .with_targets(OWN_TARGETS.map(|target| (target, default)))
         .with_targets(named))
 }

@@ -1,10 +1,10 @@
 //! The Lambda function: settings, store, service, events.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
 use loyalty_codes::{
-    api::App,
+    api::{App, metrics::Metrics},
     clock::Clock,
     lambda,
     logging::{self, Format},
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Error> {
         tracing::warn!(cause = chain(&error), "DynamoDB cannot be reached yet");
     }
 
-    let app = Arc::new(App::new(store, Clock::system()));
+    let app = Arc::new(App::new(store, Clock::system()).with_metrics(Metrics::new(io::stdout())));
     let service = service_fn(move |event| {
         let app = Arc::clone(&app);
         async move { Ok::<_, Error>(app.handle(lambda::request(event)).await) }

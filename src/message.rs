@@ -66,6 +66,14 @@ pub struct Message {
     pub email_body: Secret<String>,
 }
 
+impl Templates {
+    /// Whether every text that carries the code has a place for it; a subject need not.
+    #[must_use]
+    pub fn have_placeholders(&self) -> bool {
+        [&self.text, &self.email_body].iter().all(|template| fill(template, "") != **template)
+    }
+}
+
 impl Message {
     /// Fills `code` into `templates`, for delivery by `channels`.
     #[must_use]

@@ -335,6 +335,9 @@ async fn tills_are_created_listed_rotated_and_revoked() {
 
     let rotated = operator.json(&["till", "rotate", "shop.1"])["password"].as_str().unwrap().to_owned();
     assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "the two overlap");
+    let (code, message) = operator.refusal(&["till", "rotate", "shop.1"]);
+    assert_eq!(code, 3, "a second rotation would end a password that is in use");
+    assert!(message.contains("revoke shop.1 --old"), "{message}");
     let listed = operator.json(&["till", "list"]);
     assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&json!("shop.1"), &json!("rotating")));
     assert!(!listed.to_string().contains(&password));
@@ -356,6 +359,7 @@ async fn wrong_till_commands_have_their_exit_codes() {
         (&["till", "create", "a", "--org", "1", "--allow", "otp:fetch"], 4),
         (&["till", "rotate", "nobody"], 4),
         (&["till", "revoke", "nobody"], 4),
+        (&["till", "list", "--org", "77"], 4),
         (&["table", "drop"], 2),
     ] {
         let (found, message) = operator.refusal(arguments);
@@ -365,6 +369,18 @@ async fn wrong_till_commands_have_their_exit_codes() {
     assert_eq!(failed.status.code(), Some(1));
     let error: Value = serde_json::from_slice(&failed.stderr).unwrap();
     assert!(error["error"].is_string());
+}
+
+#[test]
+fn an_endpoint_without_a_scheme_and_a_missing_table_are_explained() {
+    let output = finish(&mut loyaltyctl(&["--endpoint", "127.0.0.1:8000", "org", "list"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("http://"));
+    let served = Served::start(&["--in-memory"]);
+    let output =
+        finish(&mut loyaltyctl(&["--endpoint", served.dynamodb(), "--table", "missing", "org", "list"]));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("loyaltyctl table create"));
 }
 
 #[test]

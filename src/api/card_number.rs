@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     App, Call,
     error::{Answer, ApiError, Problem, Problems},
+    metrics::{Happened, Tally},
 };
 use crate::{
     card_number::PlanError,
@@ -24,7 +25,7 @@ struct Generated {
 pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
     let addressed =
         call.params().account(&call.caller.org, Some(Source::Instore)).map_err(not_for_account)?;
-    let entity = call.app.next_card_number(&call.caller.org, &addressed.account).await?;
+    let entity = call.app.next_card_number(&call.caller.org, &addressed.account, call.tally).await?;
     Ok(Answer::new(Generated { entity }, addressed.warning.as_slice()))
 }
 
@@ -58,10 +59,11 @@ impl App {
         &self,
         org: &Arc<Org>,
         account: &Account,
+        tally: &Tally,
     ) -> Result<String, ApiError> {
         let mut org = Arc::clone(org);
         for _ in 0..MOST_CHANGES {
-            if let Some(number) = self.try_next_card_number(&org, account).await? {
+            if let Some(number) = self.try_next_card_number(&org, account, tally).await? {
                 return Ok(number);
             }
             // The plan was changed within the last minute, and this process has not heard of it.
@@ -76,7 +78,12 @@ impl App {
     }
 
     /// `None` when the org counts by another plan than `org` has.
-    async fn try_next_card_number(&self, org: &Org, account: &Account) -> Result<Option<String>, ApiError> {
+    async fn try_next_card_number(
+        &self,
+        org: &Org,
+        account: &Account,
+        tally: &Tally,
+    ) -> Result<Option<String>, ApiError> {
         if !org.config().card_numbers_enabled {
             return Err(Problem::CardNumbersDisabled.into());
         }
@@ -88,7 +95,11 @@ impl App {
             PlanError::Settings(_) => ApiError::caused_by(Problem::CardNumberSettingsInvalid, error.clone()),
         })?;
         match self.store.next_card_number(org.id(), plan).await? {
-            NextValue::Value(value) => Ok(Some(plan.number(value, &org.permutation_key))),
+            NextValue::Value(value) => {
+                tally.add(Happened::CardNumberGenerated, 1.0);
+                tally.add(Happened::CardNumberRangeUsed, plan.percent_used(value));
+                Ok(Some(plan.number(value, &org.permutation_key)))
+            }
             NextValue::Exhausted => Err(Problem::CardNumbersExhausted.into()),
             NextValue::PlanChanged => Ok(None),
         }

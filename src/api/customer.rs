@@ -40,7 +40,7 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
     };
     for _ in 0..MOST_SKIPPED {
         if let Some(account) = &wanted.generate_for {
-            let number = call.app.next_card_number(org, account).await?;
+            let number = call.app.next_card_number(org, account, call.tally).await?;
             let identifier = org
                 .identifier(IdentifierName::ExternalId, &number)
                 .map_err(|_| Problem::CardNumberSettingsInvalid)?;

@@ -63,7 +63,7 @@ problems! {
     EntityTypeInvalid => BAD_REQUEST, 601, "Entity type is missing or unknown";
     EntityValueMissing => BAD_REQUEST, 602, "Entity value is missing or not valid";
     ChannelInvalid => BAD_REQUEST, 603, "A communication channel is unknown or has no valid value";
-    TemplateInvalid => BAD_REQUEST, 400, "Template must be text, and email template an object with subject and body";
+    TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text with {{ validation_code }} in it";
     CodeMissing => BAD_REQUEST, 604, "No OTP passed";
     OtpNotGenerated => SERVICE_UNAVAILABLE, 606, "Unable to generate OTP at the moment";
     OtpNotFound => NOT_FOUND, 9001, "No valid OTP found";
@@ -184,10 +184,9 @@ impl ApiError {
         self.problems.0.first().map_or(StatusCode::INTERNAL_SERVER_ERROR, |problem| problem.status())
     }
 
-    /// For the log: the codes, in the order of the answer.
-    pub fn codes(&self) -> String {
-        let codes: Vec<String> = self.problems.0.iter().map(|problem| problem.code().to_string()).collect();
-        codes.join(",")
+    /// For the log and the metrics: the codes, in the order of the answer.
+    pub fn code_list(&self) -> Vec<String> {
+        self.problems.0.iter().map(|problem| problem.code().to_string()).collect()
     }
 
     pub fn body(&self) -> ErrorBody {

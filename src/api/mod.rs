@@ -8,6 +8,7 @@ mod cache;
 mod card_number;
 mod customer;
 pub mod error;
+pub mod metrics;
 mod otp;
 mod params;
 
@@ -15,7 +16,10 @@ use std::{
     borrow::Cow,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,12 +33,13 @@ use tokio::time::timeout;
 use crate::{
     clock::Clock,
     org::{Org, OrgId},
-    store::{Store, chain, count_round_trips},
+    store::{Store, Usage, chain, count_usage},
     till::{Permission, Till, TillName},
 };
 pub use auth::Caller;
 use cache::Cache;
 use error::{Answer, ApiError, Problem};
+use metrics::{Measured, Metrics, Tally};
 use params::Params;
 
 /// Something that callers can do.
@@ -44,6 +49,13 @@ pub struct Route {
     /// What a till needs to do it.
     pub permission: Permission,
     handler: Handler,
+}
+
+impl Route {
+    /// For the log and the metrics.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
 }
 
 type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
@@ -106,6 +118,9 @@ pub struct App {
     clock: Clock,
     tills: Cache<TillName, Arc<Till>>,
     orgs: Cache<OrgId, Arc<Org>>,
+    metrics: Option<Metrics>,
+    /// Whether the next request is the first one.
+    cold: AtomicBool,
 }
 
 /// A request on its way to a handler.
@@ -117,6 +132,7 @@ pub struct Call<'a> {
     tail: Option<&'a str>,
     /// The moment at which everything in this request happens.
     now: DateTime<Utc>,
+    tally: &'a Tally,
 }
 
 impl Call<'_> {
@@ -129,17 +145,31 @@ impl Call<'_> {
     }
 }
 
-/// What became known of a request, for the log.
+/// What became known of a request, for the log and the metrics.
 #[derive(Default)]
 struct Seen {
     route: Option<&'static Route>,
     caller: Option<Caller>,
+    tally: Tally,
 }
 
 impl App {
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
-        Self { store, clock, tills: Cache::default(), orgs: Cache::default() }
+        Self {
+            store,
+            clock,
+            tills: Cache::default(),
+            orgs: Cache::default(),
+            metrics: None,
+            cold: AtomicBool::new(true),
+        }
+    }
+
+    /// The same, writing metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Answers a request and writes its log line.
@@ -150,10 +180,34 @@ impl App {
             let answer = timeout(request.time_limit, self.answer(&request, &mut seen)).await;
             answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
-        let (result, round_trips) = count_round_trips(answer).await;
+        let (result, usage) = count_usage(answer).await;
         let response = respond(&result, &request.request_id);
-        log(&request, &seen, &result, response.status(), round_trips, started);
+        log(&request, &seen, &result, response.status(), usage, started);
+        if let Some(metrics) = &self.metrics {
+            metrics.write(&self.measure(seen, &result, usage, started));
+        }
         response
+    }
+
+    fn measure(
+        &self,
+        seen: Seen,
+        result: &Result<String, ApiError>,
+        usage: Usage,
+        started: Instant,
+    ) -> Measured {
+        let none = || "none".to_owned();
+        Measured {
+            at: self.clock.now().into(),
+            org: seen.caller.map_or_else(none, |caller| caller.org.id().to_string()),
+            route: seen.route.map_or_else(none, Route::name),
+            outcomes: result.as_ref().map_or_else(ApiError::code_list, |_| vec!["ok".to_owned()]),
+            latency: started.elapsed(),
+            round_trips: usage.round_trips,
+            retries: usage.round_trips.saturating_sub(usage.operations),
+            cold_start: self.cold.swap(false, Ordering::Relaxed),
+            happened: seen.tally.into_values(),
+        }
     }
 
     async fn answer(&self, request: &Request, seen: &mut Seen) -> Result<String, ApiError> {
@@ -170,7 +224,7 @@ impl App {
         if !caller.org.config().v2_enabled {
             return Err(Problem::V2NotEnabled.into());
         }
-        let call = Call { app: self, request, caller, tail: tail.as_deref(), now };
+        let call = Call { app: self, request, caller, tail: tail.as_deref(), now, tally: &seen.tally };
         (route.handler)(call).await?.into_json()
     }
 }
@@ -233,7 +287,7 @@ fn log(
     seen: &Seen,
     result: &Result<String, ApiError>,
     status: StatusCode,
-    round_trips: u32,
+    usage: Usage,
     started: Instant,
 ) {
     let error = result.as_ref().err();
@@ -241,13 +295,13 @@ fn log(
         ($level:ident) => {
             tracing::$level!(
                 request_id = request.request_id,
-                route = seen.route.map(|route| format!("{} {}", route.method, route.path)),
+                route = seen.route.map(Route::name),
                 status = status.as_u16(),
                 org = seen.caller.as_ref().map(|caller| caller.org.id().0),
                 till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
-                outcome = error.map_or_else(|| "ok".to_owned(), ApiError::codes),
+                outcome = error.map_or_else(|| "ok".to_owned(), |error| error.code_list().join(",")),
                 ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-                round_trips,
+                round_trips = usage.round_trips,
                 cause = error.and_then(ApiError::cause).map(chain),
                 "request"
             )

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     Call,
     error::{Answer, ApiError, Gather, Problem, Problems},
+    metrics::Happened,
     params::Members,
 };
 use crate::{
@@ -46,6 +47,7 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
     };
     // `false`: UTC is written +00:00, never Z.
     let valid_upto = otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
+    call.tally.add(Happened::OtpFetched, 1.0);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
     Ok(Answer::new(body, addressed.warning.as_slice()))
 }
@@ -88,6 +90,7 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
         };
         match call.app.store.issue_otp(&series, &otp, quota, message.as_ref()).await? {
             Issue::Issued => {
+                call.tally.add(Happened::OtpIssued, 1.0);
                 let body = Issued { created_id: otp.created_id.0 };
                 return Ok(Answer::new(body, addressed.warning.as_slice()));
             }
@@ -127,7 +130,9 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
             |otp| Verdict::Right(otp.created_id),
         );
         if store.record_verdict(&series, &judged, &verdict, call.now, limit.window).await? {
-            let body = Validated { entity: matches!(verdict, Verdict::Right(_)) };
+            let entity = matches!(verdict, Verdict::Right(_));
+            call.tally.add(if entity { Happened::OtpValidated } else { Happened::OtpRefused }, 1.0);
+            let body = Validated { entity };
             return Ok(Answer::new(body, addressed.warning.as_slice()));
         }
     }
@@ -193,6 +198,10 @@ fn templates(body: &Members<'_>) -> Result<Templates, Problems> {
         if let Some(text) = email.text("body", OTHERWISE)? {
             text.clone_into(&mut templates.email_body);
         }
+    }
+    // Whoever gets a message without the code has been sent it for nothing.
+    if !templates.have_placeholders() {
+        return Err(Problem::TemplateInvalid.into());
     }
     Ok(templates)
 }

@@ -192,6 +192,16 @@ impl NumberingPlan {
         10_u64.checked_pow(self.width).map_or(MOST, |size| size.min(MOST))
     }
 
+    /// How much of the range, from the offset to the end, is used up once `value` is given: 0 to 100.
+    #[must_use]
+    pub fn percent_used(&self, value: u64) -> f64 {
+        let whole = u128::from(self.end() - self.offset);
+        let used = u128::from((value + 1).saturating_sub(self.offset));
+        // In hundredths of a percent, which an f64 holds exactly.
+        let hundredths = u32::try_from(used * 10_000 / whole.max(1)).unwrap_or(10_000);
+        f64::from(hundredths) / 100.0
+    }
+
     /// Names what makes the numbers of this plan differ from those of another: everything but the offset.
     #[must_use]
     pub fn shape(&self) -> String {
@@ -286,6 +296,14 @@ mod tests {
             let (body, digit) = number.split_at(11);
             assert_eq!(digit, check(&body[1..]).to_string(), "{number}");
         }
+    }
+
+    #[test]
+    fn the_share_of_the_range_that_is_used_counts_from_the_offset() {
+        let plan = plan(&settings(Algorithm::AutoInc, 3, "", 500));
+        assert!((plan.percent_used(500) - 0.2).abs() < f64::EPSILON);
+        assert!((plan.percent_used(899) - 80.0).abs() < f64::EPSILON);
+        assert!((plan.percent_used(999) - 100.0).abs() < f64::EPSILON);
     }
 
     #[test]

@@ -9,22 +9,45 @@ use std::{
 };
 
 use aws_sdk_dynamodb::{
-    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
+    config::{
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::{BeforeSerializationInterceptorContextRef, BeforeTransmitInterceptorContextRef},
+    },
     error::BoxError,
 };
 
+/// What a request asked of DynamoDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls of the SDK.
+    pub operations: u32,
+    /// Attempts that the SDK sent for them.
+    pub round_trips: u32,
+}
+
+#[derive(Default)]
+struct Counters {
+    operations: AtomicU32,
+    round_trips: AtomicU32,
+}
+
 tokio::task_local! {
-    static ROUND_TRIPS: Arc<AtomicU32>;
+    static COUNTERS: Arc<Counters>;
 }
 
-/// Runs `work` and counts the round trips to DynamoDB made in it, retries included.
-pub async fn count_round_trips<T>(work: impl Future<Output = T>) -> (T, u32) {
-    let round_trips = Arc::new(AtomicU32::new(0));
-    let output = ROUND_TRIPS.scope(Arc::clone(&round_trips), work).await;
-    (output, round_trips.load(Ordering::Relaxed))
+/// Runs `work` and counts what it asks of DynamoDB.
+pub async fn count_usage<T>(work: impl Future<Output = T>) -> (T, Usage) {
+    let counters = Arc::<Counters>::default();
+    let output = COUNTERS.scope(Arc::clone(&counters), work).await;
+    let usage = Usage {
+        operations: counters.operations.load(Ordering::Relaxed),
+        round_trips: counters.round_trips.load(Ordering::Relaxed),
+    };
+    (output, usage)
 }
 
-/// Adds one for each attempt that the SDK sends.
+/// Adds one for each call and for each attempt. Outside of a counted request, as when the connection is
+/// warmed, nobody asks for the count.
 #[derive(Debug)]
 pub(super) struct Meter;
 
@@ -33,14 +56,22 @@ impl Intercept for Meter {
         "Meter"
     }
 
+    fn read_before_execution(
+        &self,
+        _context: &BeforeSerializationInterceptorContextRef<'_>,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let _ = COUNTERS.try_with(|counters| counters.operations.fetch_add(1, Ordering::Relaxed));
+        Ok(())
+    }
+
     fn read_before_transmit(
         &self,
         _context: &BeforeTransmitInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // Outside of a counted request, as when the connection is warmed, nobody asks for the count.
-        let _ = ROUND_TRIPS.try_with(|count| count.fetch_add(1, Ordering::Relaxed));
+        let _ = COUNTERS.try_with(|counters| counters.round_trips.fetch_add(1, Ordering::Relaxed));
         Ok(())
     }
 }

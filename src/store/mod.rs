@@ -22,7 +22,7 @@ pub use card_numbers::NextValue;
 pub use client::{connect, connect_local};
 pub use customers::{NewCustomer, Profile, Registration};
 pub use error::{StoreError, chain};
-pub use meter::count_round_trips;
+pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};
 pub use table::TableCreation;

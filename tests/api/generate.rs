@@ -142,6 +142,8 @@ async fn each_wrong_member_has_its_code() {
         (channels(json!([{"type": "EMAIL", "value": "tom"}])), 400, vec![603]),
         (channels(json!(eleven)), 400, vec![603]),
         (with("template", json!(1)), 400, vec![400]),
+        (with("template", json!("Your OTP is {{ code }}")), 400, vec![400]),
+        (with("emailTemplate", json!({"body": "no place for it"})), 400, vec![400]),
         (with("emailTemplate", json!("text")), 400, vec![400]),
         (with("emailTemplate", json!({"subject": 1})), 400, vec![400]),
         (with("source", json!("TELEX")), 400, vec![8012]),

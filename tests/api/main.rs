@@ -14,6 +14,7 @@ mod fetch;
 mod generate;
 mod http_rules;
 mod log;
+mod metrics;
 mod orgs;
 mod races;
 mod round_trips;

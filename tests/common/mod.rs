@@ -85,7 +85,7 @@ impl TestClock {
         DateTime::from_timestamp_millis(self.0.load(Ordering::SeqCst)).unwrap()
     }
 
-    fn clock(&self) -> Clock {
+    pub fn clock(&self) -> Clock {
         let clock = self.clone();
         Clock::from_fn(move || clock.now())
     }
@@ -145,7 +145,7 @@ pub struct TestService {
     pub app: Arc<App>,
     pub store: Store,
     pub clock: TestClock,
-    credentials: Option<(String, String)>,
+    pub credentials: Option<(String, String)>,
     pub time_limit: Duration,
 }
 

@@ -118,13 +118,13 @@ pub fn requests(base: &str, password: &str) -> String {
 {curl} '{base}/v2/otp/{fetch}'
 
 # validate it
-CODE=$({curl} '{base}/v2/otp?{fetch}' | sed 's/.*"code":"\([^"]*\)".*/\1/')
+CODE=$({curl} '{base}/v2/otp?{fetch}' | sed -n 's/.*"code":"\([^"]*\)".*/\1/p')
 {curl} {json} {base}/v2/otp/validate -d '{{{entity},{account},"code":"'"$CODE"'"}}'
 
 # the next card number
 {curl} {base}/v2/cardNumber
 
-# register a customer, who gets the card number after it
+# register a customer, who gets the card number after it; again, and the mobile is taken: 409
 {curl} {json} {base}/v2/customers -d '{{"profiles":[{{"firstName":"Tom","source":"INSTORE","accountId":"","identifiers":[{{"type":"mobile","value":"919010000022"}}]}}]}}'
 "#
     )

@@ -53,7 +53,13 @@ impl fmt::Display for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::failed(chain(&error))
+        let mut message = chain(&error);
+        if message.contains("ResourceNotFoundException") {
+            message.push_str(
+                "\nIs the table there? `loyaltyctl table create` creates it; --table names another one.",
+            );
+        }
+        Self::failed(message)
     }
 }
 

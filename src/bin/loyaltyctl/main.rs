@@ -25,14 +25,14 @@ use output::Output;
 /// Runs loyalty-codes on this machine, and administers its tables, orgs and tills anywhere.
 ///
 /// Without --endpoint, commands talk to the DynamoDB that the AWS SDK's own configuration points at
-/// (`AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL_DYNAMODB`, …). `serve` embeds one instead.
+/// (`AWS_PROFILE`, `AWS_REGION`, `AWS_ENDPOINT_URL_DYNAMODB`, …). Without it, `serve` embeds one.
 #[derive(Parser)]
 #[command(name = "loyaltyctl", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(flatten)]
     target: Target,
 
-    /// Print one JSON value instead of text; errors too, on standard error
+    /// Print one JSON value instead of text; what goes wrong too, on standard error
     #[arg(long, global = true)]
     json: bool,
 
@@ -58,7 +58,7 @@ Examples:
 #[derive(Args)]
 struct Target {
     /// The DynamoDB to talk to, as `http://127.0.0.1:8000`
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = url)]
     endpoint: Option<String>,
 
     /// The table
@@ -68,7 +68,7 @@ struct Target {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the API over HTTP, on an embedded DynamoDB
+    /// Serve the API over HTTP, on an embedded DynamoDB or the one at --endpoint
     Serve(serve::Options),
     /// The table
     #[command(subcommand)]
@@ -89,6 +89,15 @@ enum Command {
 enum TableCommand {
     /// Create the table with its TTL, if it is not there already, and wait until it can be used
     Create,
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let well_formed = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    if well_formed {
+        Ok(text.to_owned())
+    } else {
+        Err("an endpoint begins with http:// or https://".to_owned())
+    }
 }
 
 impl Target {

@@ -140,11 +140,11 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
     let org = org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?;
     let issued = store.issued_card_numbers(id).await?;
     let usage = issued.map(|issued| {
-        let end = issued.plan.end();
+        let used = if issued.first < issued.next { issued.plan.percent_used(issued.next - 1) } else { 0.0 };
         json!({
             "issued": issued.next - issued.first,
-            "left": end - issued.next,
-            "percent_used": percent(issued.next - issued.plan.offset().min(issued.next), end - issued.plan.offset()),
+            "left": issued.plan.end() - issued.next,
+            "percent_used": used,
         })
     });
     let mut rows: Vec<_> = flat(&org.definition)
@@ -159,12 +159,6 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
     let json = json!({"definition": org.definition, "card_numbers": usage});
     output.print(&json, &output.table(&["key", "value"], &rows));
     Ok(())
-}
-
-/// With two decimals.
-fn percent(part: u64, whole: u64) -> f64 {
-    let hundredths = u128::from(part) * 10_000 / u128::from(whole.max(1));
-    f64::from(u32::try_from(hundredths).unwrap_or(10_000)) / 100.0
 }
 
 #[cfg(test)]

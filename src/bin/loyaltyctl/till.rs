@@ -89,11 +89,11 @@ async fn create(
             "there is a till {name} already; `loyaltyctl till rotate {name}` gives it a new password"
         )));
     }
-    print_password(output, &till, &password);
+    print_password(output, &till, &password, "");
     Ok(())
 }
 
-fn print_password(output: &Output, till: &Till, password: &Password) {
+fn print_password(output: &Output, till: &Till, password: &Password, next: &str) {
     let json = json!({
         "name": till.name.as_str(),
         "org": till.org,
@@ -101,7 +101,7 @@ fn print_password(output: &Output, till: &Till, password: &Password) {
         "permissions": till.permissions,
     });
     let text = format!(
-        "till {} of org {}\npassword {}\nIt is shown this once. Clients send it, or its md5 as 32 hex digits.",
+        "till {} of org {}\npassword {}\nIt is shown this once. Clients send it, or its md5 as 32 hex digits.{next}",
         till.name,
         till.org,
         output.strong(password.expose())
@@ -112,6 +112,9 @@ fn print_password(output: &Output, till: &Till, password: &Password) {
 async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), Failure> {
     let listing = async {
         let orgs = match org {
+            Some(org) if store.org(org).await?.is_none() => {
+                return Err(Failure::not_found(format!("there is no org {org}")));
+            }
             Some(org) => vec![org],
             None => store.orgs().await?.into_iter().map(|(id, _)| id).collect(),
         };
@@ -157,13 +160,20 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
 
 async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), Failure> {
     let till = find(store, output, name).await?;
+    if till.credentials.len() > 1 {
+        return Err(Failure::refused(format!(
+            "till {name} has two passwords already; `loyaltyctl till revoke {name} --old` ends the older one"
+        )));
+    }
     let password = Password::generate(&mut os_rng());
-    // The newest of the old ones overlaps; what an earlier rotation left behind stops working.
-    let kept = till.credentials.last().cloned();
-    let credentials: Vec<_> =
-        kept.into_iter().chain([Credential::new(password.expose(), Utc::now())]).collect();
+    let mut credentials = till.credentials.clone();
+    credentials.push(Credential::new(password.expose(), Utc::now()));
     replace(store, output, &till, &credentials).await?;
-    print_password(output, &till, &password);
+    let next = match till.credentials.len() {
+        0 => String::new(),
+        _ => format!("\nThe password before it works until `loyaltyctl till revoke {name} --old`."),
+    };
+    print_password(output, &till, &password, &next);
     Ok(())
 }
 

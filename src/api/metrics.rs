@@ -1,0 +1,121 @@
+//! CloudWatch metrics of each request, in the Embedded Metric Format: lines in the log that CloudWatch makes
+//! metrics of. Their dimensions are the org and the route; nothing in them is a customer's.
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use std::{
+    fmt, io,
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use metrique_writer_core::{Entry, EntryWriter, format::Format};
+use metrique_writer_format_emf::Emf;
+
+use crate::wire::wire_enum;
+
+/// The namespace that the template's alarms and dashboard look into.
+const NAMESPACE: &str = "loyalty-codes";
+
+wire_enum! {
+    /// What happened in a request, besides its outcome.
+    pub enum Happened {
+        OtpIssued = "OtpsIssued",
+        OtpFetched = "OtpsFetched",
+        /// A right code.
+        OtpValidated = "OtpsValidated",
+        /// A wrong code.
+        OtpRefused = "OtpsRefused",
+        CardNumberGenerated = "CardNumbersGenerated",
+        /// How much of an org's range is used up, in percent.
+        CardNumberRangeUsed = "CardNumberRangeUsed",
+    }
+}
+
+/// What happened in one request.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Vec<(Happened, f64)>>);
+
+impl Tally {
+    /// Adds `value`; for what is counted, 1.
+    pub fn add(&self, happened: Happened, value: f64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((happened, value));
+    }
+
+    pub fn into_values(self) -> Vec<(Happened, f64)> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request, as it is measured.
+#[derive(Debug)]
+pub struct Measured {
+    pub at: SystemTime,
+    /// The org's number, or `none` for a caller who proved nothing.
+    pub org: String,
+    /// Method and path of the route, or `none`.
+    pub route: String,
+    /// `ok`, or the codes of the errors.
+    pub outcomes: Vec<String>,
+    pub latency: Duration,
+    pub round_trips: u32,
+    /// Round trips that repeated one before them.
+    pub retries: u32,
+    /// Whether it is the first request of its process.
+    pub cold_start: bool,
+    pub happened: Vec<(Happened, f64)>,
+}
+
+impl Entry for Measured {
+    fn write<'a>(&'a self, writer: &mut impl EntryWriter<'a>) {
+        writer.timestamp(self.at);
+        writer.value("org", &self.org);
+        writer.value("route", &self.route);
+        writer.value("Requests", &1_u64);
+        for outcome in &self.outcomes {
+            writer.value(format!("Outcome.{outcome}"), &1_u64);
+        }
+        writer.value("Latency", &self.latency);
+        writer.value("DynamoDbRoundTrips", &u64::from(self.round_trips));
+        writer.value("DynamoDbRetries", &u64::from(self.retries));
+        writer.value("ColdStarts", &u64::from(self.cold_start));
+        for (happened, value) in &self.happened {
+            writer.value(happened.as_str(), value);
+        }
+    }
+}
+
+/// Where metrics are written.
+pub struct Metrics(Mutex<Sink>);
+
+struct Sink {
+    format: Emf,
+    writer: Box<dyn io::Write + Send>,
+}
+
+impl Metrics {
+    /// Metrics written to `writer`: on Lambda, the standard output.
+    pub fn new(writer: impl io::Write + Send + 'static) -> Self {
+        // By org and route, and, for alarms, altogether.
+        let dimensions = vec![vec!["org".to_owned(), "route".to_owned()], Vec::new()];
+        let format = Emf::builder(NAMESPACE.to_owned(), dimensions).build();
+        Self(Mutex::new(Sink { format, writer: Box::new(writer) }))
+    }
+
+    /// Writes a line. One that cannot be written is worth a warning and no failed request.
+    pub fn write(&self, measured: &Measured) {
+        let Sink { format, writer } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // In one piece: lines of the log must not come between.
+        let mut line = Vec::new();
+        let written = format.format(measured, &mut line).map_err(|error| error.to_string());
+        let written = written.and_then(|()| writer.write_all(&line).map_err(|error| error.to_string()));
+        if let Err(error) = written {
+            tracing::warn!(error, "metrics cannot be written");
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
