@@ -11,10 +11,7 @@ use std::{
 };
 
 use axum::body::{Body, to_bytes};
-use common::{
-    TABLE,
-    events::{EVENTS, VERSIONS, codes, read},
-};
+use common::events::{EVENTS, VERSIONS, codes, function_environment, read};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -42,12 +39,7 @@ impl Emulator {
         let process = Command::new(rie)
             .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{emulator}")])
             .args(["--runtime-api-address", &format!("127.0.0.1:{runtime}"), &function])
-            .env("AWS_REGION", "ap-south-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_SESSION_TOKEN", "test")
-            .env("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
-            .env("TABLE_NAME", TABLE)
+            .envs(function_environment(dynamodb))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

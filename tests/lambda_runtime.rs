@@ -19,8 +19,8 @@ use axum::{
     routing::{get, post},
 };
 use common::{
-    MOBILE, PASSWORD, TABLE, TestTable,
-    events::{EVENTS, VERSIONS, codes, read},
+    MOBILE, PASSWORD, TestTable,
+    events::{EVENTS, VERSIONS, codes, function_environment, read},
 };
 use serde_json::Value;
 use tokio::{
@@ -78,12 +78,7 @@ impl Runtime {
             .env("AWS_LAMBDA_FUNCTION_NAME", "loyalty-codes")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_REGION", "ap-south-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .env("AWS_SESSION_TOKEN", "test")
-            .env("AWS_ENDPOINT_URL_DYNAMODB", dynamodb)
-            .env("TABLE_NAME", TABLE)
+            .envs(function_environment(dynamodb))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);

@@ -96,8 +96,8 @@ impl App {
         })?;
         match self.store.next_card_number(org.id(), plan).await? {
             NextValue::Value(value) => {
-                tally.add(Happened::CardNumberGenerated, 1.0);
-                tally.add(Happened::CardNumberRangeUsed, plan.percent_used(value));
+                tally.count(Happened::CardNumberGenerated);
+                tally.set(Happened::CardNumberRangeUsed, plan.percent_used(value));
                 Ok(Some(plan.number(value, &org.permutation_key)))
             }
             NextValue::Exhausted => Err(Problem::CardNumbersExhausted.into()),

@@ -3,6 +3,7 @@
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -31,17 +32,22 @@ wire_enum! {
     }
 }
 
-/// What happened in one request.
+/// What happened in one request. Each thing has one value: a line can hold a metric once.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Vec<(Happened, f64)>>);
+pub struct Tally(Mutex<BTreeMap<Happened, f64>>);
 
 impl Tally {
-    /// Adds `value`; for what is counted, 1.
-    pub fn add(&self, happened: Happened, value: f64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((happened, value));
+    /// It happened once more.
+    pub fn count(&self, happened: Happened) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(happened).or_default() += 1.0;
     }
 
-    pub fn into_values(self) -> Vec<(Happened, f64)> {
+    /// It stands at `value` now.
+    pub fn set(&self, happened: Happened, value: f64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(happened, value);
+    }
+
+    pub fn into_values(self) -> BTreeMap<Happened, f64> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,14 +61,14 @@ pub struct Measured {
     /// Method and path of the route, or `none`.
     pub route: String,
     /// `ok`, or the codes of the errors.
-    pub outcomes: Vec<String>,
+    pub outcomes: BTreeSet<String>,
     pub latency: Duration,
     pub round_trips: u32,
     /// Round trips that repeated one before them.
     pub retries: u32,
     /// Whether it is the first request of its process.
     pub cold_start: bool,
-    pub happened: Vec<(Happened, f64)>,
+    pub happened: BTreeMap<Happened, f64>,
 }
 
 impl Entry for Measured {

@@ -201,7 +201,11 @@ impl App {
             at: self.clock.now().into(),
             org: seen.caller.map_or_else(none, |caller| caller.org.id().to_string()),
             route: seen.route.map_or_else(none, Route::name),
-            outcomes: result.as_ref().map_or_else(ApiError::code_list, |_| vec!["ok".to_owned()]),
+            outcomes: result
+                .as_ref()
+                .map_or_else(ApiError::code_list, |_| vec!["ok".to_owned()])
+                .into_iter()
+                .collect(),
             latency: started.elapsed(),
             round_trips: usage.round_trips,
             retries: usage.round_trips.saturating_sub(usage.operations),

@@ -47,7 +47,7 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
     };
     // `false`: UTC is written +00:00, never Z.
     let valid_upto = otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
-    call.tally.add(Happened::OtpFetched, 1.0);
+    call.tally.count(Happened::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
     Ok(Answer::new(body, addressed.warning.as_slice()))
 }
@@ -90,7 +90,7 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
         };
         match call.app.store.issue_otp(&series, &otp, quota, message.as_ref()).await? {
             Issue::Issued => {
-                call.tally.add(Happened::OtpIssued, 1.0);
+                call.tally.count(Happened::OtpIssued);
                 let body = Issued { created_id: otp.created_id.0 };
                 return Ok(Answer::new(body, addressed.warning.as_slice()));
             }
@@ -131,7 +131,7 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
         );
         if store.record_verdict(&series, &judged, &verdict, call.now, limit.window).await? {
             let entity = matches!(verdict, Verdict::Right(_));
-            call.tally.add(if entity { Happened::OtpValidated } else { Happened::OtpRefused }, 1.0);
+            call.tally.count(if entity { Happened::OtpValidated } else { Happened::OtpRefused });
             let body = Validated { entity };
             return Ok(Answer::new(body, addressed.warning.as_slice()));
         }

@@ -9,7 +9,7 @@ use loyalty_codes::{
 };
 use serde_json::json;
 
-use crate::common::{MOBILE, PASSWORD, USER, demo, demo_org, demo_with};
+use crate::common::{MOBILE, PASSWORD, TestService, USER, demo, demo_org, demo_with};
 
 #[tokio::test]
 async fn the_password_and_its_md5hex_open_and_others_do_not() {
@@ -86,14 +86,19 @@ async fn an_org_without_v2_is_refused_with_the_reason() {
     assert_eq!(answer.json["errors"][0]["message"], "V2 API is not enabled for the org");
 }
 
-#[tokio::test]
-async fn a_till_of_one_org_reaches_nothing_of_another() {
-    let (_table, service) = demo().await;
+/// An org with the same configuration and no customers, called by a till that may do everything.
+async fn till_of_another_org(service: &TestService) -> TestService {
     let mut other = demo_org();
     other.id = OrgId(967);
     service.apply(&other).await.unwrap();
     service.create_till("other.server", 967, Permission::ALL).await;
-    let stranger = service.as_till("other.server", PASSWORD);
+    service.as_till("other.server", PASSWORD)
+}
+
+#[tokio::test]
+async fn a_till_of_one_org_reaches_nothing_of_another() {
+    let (_table, service) = demo().await;
+    let stranger = till_of_another_org(&service).await;
 
     service.issue().await;
     let code = service.code().await;
@@ -144,11 +149,7 @@ async fn a_till_of_one_org_reaches_nothing_of_another() {
 #[tokio::test]
 async fn a_missing_customer_is_answered_as_one_of_another_org() {
     let (_table, service) = demo().await;
-    let mut other = demo_org();
-    other.id = OrgId(967);
-    service.apply(&other).await.unwrap();
-    service.create_till("other.server", 967, Permission::ALL).await;
-    let stranger = service.as_till("other.server", PASSWORD);
+    let stranger = till_of_another_org(&service).await;
     let elsewhere = stranger.fetch().await;
     let nowhere = stranger.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
     assert_eq!(elsewhere, nowhere);

@@ -83,6 +83,26 @@ async fn each_request_is_a_line_with_its_org_and_route() {
 }
 
 #[tokio::test]
+async fn what_happens_twice_in_a_request_is_one_metric() {
+    let (_table, service) = demo_with("").await;
+    let (service, log) = measured(&service);
+    let register = async |identifiers: Value| {
+        let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+        service.post("/v2/customers", &body).await.status
+    };
+    assert_eq!(register(json!([{"type": "externalId", "value": "1000000010"}])).await, 200);
+    assert_eq!(register(json!([{"type": "mobile", "value": "9010000022"}])).await, 200);
+    assert_eq!(
+        register(json!([{"type": "mobile", "value": "1"}, {"type": "mobile", "value": "2"}])).await,
+        400
+    );
+    let lines = lines(&log);
+    assert_eq!(lines.len(), 3, "a line with a metric twice would not be written");
+    assert_eq!(lines[1]["CardNumbersGenerated"], 2, "one was taken by hand");
+    assert_eq!(lines[2]["Outcome.8056"], 1);
+}
+
+#[tokio::test]
 async fn retries_are_counted() {
     let (table, _service) = demo_with("").await;
     let (service, faults) = behind_faults(&table, "store.server").await;

@@ -40,6 +40,18 @@ pub fn read(name: &str, version: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// What a function finds in its environment, besides what the runtime puts there.
+pub fn function_environment(dynamodb: &str) -> [(&'static str, &str); 6] {
+    [
+        ("AWS_REGION", "ap-south-1"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_SESSION_TOKEN", "test"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
+        ("TABLE_NAME", super::TABLE),
+    ]
+}
+
 /// Holds the table above against the files.
 pub fn assert_all_files_are_listed() {
     let files: BTreeSet<String> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/events"))
