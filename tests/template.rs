@@ -5,7 +5,10 @@ mod common;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use loyalty_codes::api::ROUTES;
+use loyalty_codes::{
+    api::ROUTES,
+    store::{Store, Stream},
+};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -75,10 +78,13 @@ fn every_route_is_spelled_out() {
 
 #[tokio::test]
 async fn the_table_is_the_one_that_loyaltyctl_creates() {
+    const NAME: &str = "as-deployed";
     let table = common::TestTable::new().await;
     let client = table.client();
-    let created = client.describe_table().table_name(common::TABLE).send().await.unwrap().table.unwrap();
-    let ttl = client.describe_time_to_live().table_name(common::TABLE).send().await.unwrap();
+    // As `loyaltyctl table create` does it.
+    Store::new(client.clone(), NAME.to_owned()).create_table(Stream::NewImages).await.unwrap();
+    let created = client.describe_table().table_name(NAME).send().await.unwrap().table.unwrap();
+    let ttl = client.describe_time_to_live().table_name(NAME).send().await.unwrap();
     let ttl = ttl.time_to_live_description.unwrap();
 
     let mut expected: Vec<String> = Vec::new();

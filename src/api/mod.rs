@@ -32,6 +32,7 @@ use tokio::time::timeout;
 
 use crate::{
     clock::Clock,
+    message::Message,
     org::{Org, OrgId},
     store::{Store, Usage, chain, count_usage},
     till::{Permission, Till, TillName},
@@ -111,6 +112,8 @@ pub struct Request {
 /// An answer: a JSON text with its status and headers.
 pub type Response = http::Response<String>;
 
+type Delivery = fn(&Message);
+
 /// The service: what the handlers share.
 #[derive(Debug)]
 pub struct App {
@@ -119,6 +122,7 @@ pub struct App {
     tills: Cache<TillName, Arc<Till>>,
     orgs: Cache<OrgId, Arc<Org>>,
     metrics: Option<Metrics>,
+    delivery: Option<Delivery>,
     /// Whether the next request is the first one.
     cold: AtomicBool,
 }
@@ -162,6 +166,7 @@ impl App {
             tills: Cache::default(),
             orgs: Cache::default(),
             metrics: None,
+            delivery: None,
             cold: AtomicBool::new(true),
         }
     }
@@ -170,6 +175,12 @@ impl App {
     #[must_use]
     pub fn with_metrics(self, metrics: Metrics) -> Self {
         Self { metrics: Some(metrics), ..self }
+    }
+
+    /// The same, handing each message that was stored to `deliver` at once: where no pipe does it.
+    #[must_use]
+    pub fn with_delivery(self, deliver: fn(&Message)) -> Self {
+        Self { delivery: Some(deliver), ..self }
     }
 
     /// Answers a request and writes its log line.

@@ -91,6 +91,9 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
         match call.app.store.issue_otp(&series, &otp, quota, message.as_ref()).await? {
             Issue::Issued => {
                 call.tally.count(Happened::OtpIssued);
+                if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
+                    deliver(message);
+                }
                 let body = Issued { created_id: otp.created_id.0 };
                 return Ok(Answer::new(body, addressed.warning.as_slice()));
             }

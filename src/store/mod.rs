@@ -25,7 +25,7 @@ pub use error::{StoreError, chain};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};
-pub use table::TableCreation;
+pub use table::{Stream, TableCreation};
 
 use item::{Attributes, Item};
 use keys::Key;

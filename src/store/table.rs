@@ -12,6 +12,16 @@ use aws_sdk_dynamodb::{
 
 use super::{Store, error::StoreError, keys};
 
+/// Whether a table has a stream, which whatever delivers the messages reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// As the template has it.
+    NewImages,
+    /// For an embedded engine, whose writes become slower with each record of a stream, and who has nobody to
+    /// read it.
+    None,
+}
+
 /// What [`Store::create_table`] found to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableCreation {
@@ -29,7 +39,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB refuses, or the table is not active after two minutes.
-    pub async fn create_table(&self) -> Result<TableCreation, StoreError> {
+    pub async fn create_table(&self, stream: Stream) -> Result<TableCreation, StoreError> {
         let attribute = |name: &str| {
             AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build()
         };
@@ -37,7 +47,7 @@ impl Store {
             KeySchemaElement::builder().attribute_name(name).key_type(key_type).build()
         };
         let build = StoreError::from_build;
-        let stream = StreamSpecification::builder()
+        let new_images = StreamSpecification::builder()
             .stream_enabled(true)
             .stream_view_type(StreamViewType::NewImage)
             .build()
@@ -51,8 +61,7 @@ impl Store {
             .key_schema(key(keys::PK, KeyType::Hash).map_err(build)?)
             .key_schema(key(keys::SK, KeyType::Range).map_err(build)?)
             .billing_mode(BillingMode::PayPerRequest)
-            // What delivers the messages reads it.
-            .stream_specification(stream)
+            .set_stream_specification((stream == Stream::NewImages).then_some(new_images))
             .send()
             .await;
         let creation = match created {

@@ -28,7 +28,7 @@ use loyalty_codes::{
     org::{Definition, OrgId},
     secret::Secret,
     settings::Settings,
-    store::{Applied, ApplyError, Store, connect_local},
+    store::{Applied, ApplyError, Store, Stream, connect_local},
     till::{Credential, Permission, Till, TillName},
 };
 use serde_json::Value;
@@ -102,7 +102,7 @@ impl TestTable {
     pub async fn new() -> Self {
         let embedded = Embedded::start(&Storage::Memory, "127.0.0.1:0".parse().unwrap()).await.unwrap();
         let table = Self { embedded, clock: TestClock::new() };
-        table.store().create_table().await.unwrap();
+        table.store().create_table(Stream::None).await.unwrap();
         table
     }
 

@@ -16,7 +16,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use loyalty_codes::{
     settings::Settings,
-    store::{Store, TableCreation, connect, connect_local},
+    store::{Store, Stream, TableCreation, connect, connect_local},
 };
 
 use failure::Failure;
@@ -150,7 +150,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
 }
 
 async fn create_table(store: &Store, output: &Output) -> Result<(), Failure> {
-    let creation = output.while_waiting("creating the table", store.create_table()).await?;
+    let creation = output.while_waiting("creating the table", store.create_table(Stream::NewImages)).await?;
     let (result, text) = match creation {
         TableCreation::Created => ("created", "created"),
         TableCreation::Existed => ("unchanged", "is there already"),

@@ -15,7 +15,7 @@ use loyalty_codes::{
     clock::Clock,
     embedded::{Embedded, Storage},
     logging::{self, Format},
-    store::{Store, connect_local},
+    store::{Store, Stream, connect_local},
 };
 use tokio::{
     net::TcpListener,
@@ -92,7 +92,9 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
         let (store, embedded) = embed(target, options, &storage).await?;
         (store, Some(embedded))
     };
-    let app = Arc::new(App::new(store.clone(), Clock::system()));
+    let app = App::new(store.clone(), Clock::system());
+    // The one place that shows an OTP, and only for the demo's customers.
+    let app = Arc::new(if options.demo { app.with_delivery(delivery::to_console) } else { app });
     let requests = if options.demo {
         let password_file = match &storage {
             Storage::File(db) => Some(db.with_extension("demo-password")),
@@ -109,14 +111,6 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
     if let Some(requests) = requests {
         line(&format!("\nTo paste into another terminal:\n\n{requests}"));
     }
-    // The one place that shows an OTP, and only for the demo's customers.
-    if let Some(embedded) = embedded.as_ref().filter(|_| options.demo) {
-        let stream = embedded.stream(store.table())?;
-        tokio::spawn(async move {
-            let error = delivery::deliver(stream).await;
-            tracing::error!(%error, "messages are no longer delivered");
-        });
-    }
 
     let served = http::serve(app, listener, shutdown).await;
     if let Some(embedded) = embedded {
@@ -132,7 +126,7 @@ async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<
     let settings = target.settings()?;
     let client = connect_local(&settings, &embedded.endpoint())?;
     let store = Store::new(client, settings.table);
-    store.create_table().await?;
+    store.create_table(Stream::None).await?;
     Ok((store, embedded))
 }
 
