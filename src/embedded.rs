@@ -23,7 +23,7 @@ pub enum Storage {
 #[derive(Debug)]
 pub struct Embedded {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), String>>,
 }
 
@@ -57,7 +57,7 @@ impl Embedded {
         let serving = tokio::spawn(dynoxide::server::serve_with_shutdown(listener, database, async {
             let _ = stopped.await;
         }));
-        Ok(Self { address, stop: Some(stop), serving })
+        Ok(Self { address, stop, serving })
     }
 
     /// The endpoint for clients.
@@ -70,8 +70,8 @@ impl Embedded {
     ///
     /// # Errors
     /// [`EngineError`] when the server had failed.
-    pub async fn stop(mut self) -> Result<(), EngineError> {
-        drop(self.stop.take());
+    pub async fn stop(self) -> Result<(), EngineError> {
+        drop(self.stop);
         match self.serving.await {
             Ok(served) => served.map_err(EngineError),
             Err(error) => Err(EngineError(error.to_string())),

@@ -5,7 +5,7 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::error::{Notice, Problem, Problems};
+use super::error::{Gather, Notice, Problem, Problems};
 use crate::{
     customer::{Account, Identifier, IdentifierName, Malformed, Source},
     org::{AccountError, Org},
@@ -194,7 +194,7 @@ impl<'a> Members<'a> {
             .and_then(|text| Ok(text.and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?));
         let value = self.text("entityValue", Problem::EntityValueMissing).map_err(Problems::from);
         let value = value.and_then(|text| Ok(text.ok_or(Problem::EntityValueMissing)?));
-        let (name, value) = super::error::Gather::gather((name, value))?;
+        let (name, value) = (name, value).gather()?;
         Ok(identifier(org, name, value)?)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::TransactWriteItem;
 
 use super::{
     Item, Store, StoreError,
@@ -228,21 +228,18 @@ impl Store {
         let Some(replaced) = replaced else {
             return self.put_new(item);
         };
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(item.into_attributes()))
-            .condition_expression("#version = :replaced")
-            .expression_attribute_names("#version", VERSION)
-            .expression_attribute_values(":replaced", n(replaced));
-        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+        self.put_if(item, |put| {
+            put.condition_expression("#version = :replaced")
+                .expression_attribute_names("#version", VERSION)
+                .expression_attribute_values(":replaced", n(replaced))
+        })
     }
 
     fn put_listing(&self, definition: &Definition) -> Result<TransactWriteItem, StoreError> {
         let item = NewItem::new(&keys::org_listing(definition.id))
             .with(ID, n(definition.id))
             .with(NAME, s(&definition.name));
-        let put = Put::builder().table_name(&self.table).set_item(Some(item.into_attributes()));
-        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+        self.put_if(item, |put| put)
     }
 
     /// The counter of `started`, in the place of `current`, which must not have been used meanwhile.
@@ -260,14 +257,12 @@ impl Store {
         let Some(current) = current else {
             return self.put_new(item);
         };
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(item.into_attributes()))
-            .condition_expression("#shape = :shape AND #next = :next")
-            .expression_attribute_names("#shape", SHAPE)
-            .expression_attribute_names("#next", NEXT)
-            .expression_attribute_values(":shape", s(current.plan.shape()))
-            .expression_attribute_values(":next", n(current.next));
-        Ok(TransactWriteItem::builder().put(put.build().map_err(StoreError::from_build)?).build())
+        self.put_if(item, |put| {
+            put.condition_expression("#shape = :shape AND #next = :next")
+                .expression_attribute_names("#shape", SHAPE)
+                .expression_attribute_names("#next", NEXT)
+                .expression_attribute_values(":shape", s(current.plan.shape()))
+                .expression_attribute_values(":next", n(current.next))
+        })
     }
 }

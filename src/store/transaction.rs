@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::transact_write_items::TransactWriteItemsError,
-    types::{Put, TransactWriteItem},
+    types::{Put, TransactWriteItem, builders::PutBuilder},
 };
 use rand::RngExt;
 
@@ -52,13 +52,19 @@ impl Store {
 impl Store {
     /// The write that puts `item` where nothing is yet.
     pub(super) fn put_new(&self, item: NewItem) -> Result<TransactWriteItem, StoreError> {
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(item.into_attributes()))
-            .condition_expression("attribute_not_exists(#pk)")
-            .expression_attribute_names("#pk", keys::PK)
-            .build()
-            .map_err(StoreError::from_build)?;
+        self.put_if(item, |put| {
+            put.condition_expression("attribute_not_exists(#pk)").expression_attribute_names("#pk", keys::PK)
+        })
+    }
+
+    /// The write that puts `item` on the condition that is added to it.
+    pub(super) fn put_if(
+        &self,
+        item: NewItem,
+        condition: impl FnOnce(PutBuilder) -> PutBuilder,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let put = Put::builder().table_name(&self.table).set_item(Some(item.into_attributes()));
+        let put = condition(put).build().map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().put(put).build())
     }
 }
