@@ -2,7 +2,7 @@
 //!
 //! [`lambda`] and `loyaltyctl serve` hand requests to [`api`], which knows the use cases. They read and
 //! write through [`store`], which alone knows DynamoDB, and decide by the model: [`otp`], [`message`],
-//! [`card_number`], [`customer`], [`org`] and [`till`], which know nothing of the others.
+//! [`card_number`], [`customer`], [`org`], [`till`] and [`timezone`], which know nothing of the others.
 //!
 //! ```text
 //! main, loyaltyctl  →  api  →  store  →  otp, message, card_number, customer, org, till
@@ -23,4 +23,5 @@ pub mod secret;
 pub mod settings;
 pub mod store;
 pub mod till;
+pub mod timezone;
 mod wire;

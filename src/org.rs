@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use chrono::TimeDelta;
-use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
     customer::{Account, AccountId, Dialling, Identifier, IdentifierName, Malformed, Source},
     otp::{CodeType, GuessLimit, Threshold, ThresholdMode},
+    timezone::TimeZone,
 };
 
 /// An org's number.
@@ -131,7 +131,7 @@ impl std::error::Error for Invalid {}
 #[derive(Debug, Clone)]
 pub struct Org {
     pub definition: Definition,
-    pub timezone: Tz,
+    pub timezone: TimeZone,
     pub permutation_key: PermutationKey,
     dialling: Dialling,
     numbering_plan: Result<NumberingPlan, PlanError>,
@@ -161,9 +161,9 @@ impl Org {
     /// [`Invalid`] with every problem found.
     pub fn new(definition: Definition, permutation_key: PermutationKey) -> Result<Self, Invalid> {
         let problems = problems(&definition);
-        let timezone = definition.timezone.parse::<Tz>();
+        let timezone = TimeZone::named(&definition.timezone);
         match timezone {
-            Ok(timezone) if problems.is_empty() => Ok(Self {
+            Some(timezone) if problems.is_empty() => Ok(Self {
                 timezone,
                 permutation_key,
                 dialling: Dialling {
@@ -297,7 +297,7 @@ fn problems(definition: &Definition) -> Vec<String> {
     let config = &definition.config;
     require(!definition.name.trim().is_empty(), &|| "name is empty".to_owned());
     require(definition.id.0 > 0, &|| "id is 0; it must be a positive number".to_owned());
-    require(definition.timezone.parse::<Tz>().is_ok(), &|| {
+    require(TimeZone::named(&definition.timezone).is_some(), &|| {
         format!("timezone `{}` is not in the IANA database (an example is Asia/Kolkata)", definition.timezone)
     });
     let code = &definition.country_code;

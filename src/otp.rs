@@ -3,12 +3,11 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Days, Duration, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
-use chrono_tz::Tz;
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rand::{Rng, RngExt};
 use subtle::ConstantTimeEq;
 
-use crate::{secret::Secret, wire::wire_enum};
+use crate::{secret::Secret, timezone::TimeZone, wire::wire_enum};
 
 wire_enum! {
     /// What an OTP is for. Request bodies call it `action`.
@@ -231,17 +230,8 @@ pub struct OrgDay {
 impl OrgDay {
     /// The day that `now` falls in.
     #[must_use]
-    pub fn of(now: DateTime<Utc>, timezone: Tz) -> Self {
-        let date = now.with_timezone(&timezone).date_naive();
-        let midnight = (date + Days::new(1)).and_time(NaiveTime::MIN);
-        // Where clocks go forward at midnight, 00:00 does not exist: the day begins after the gap,
-        // which no zone makes longer than a day.
-        let ends_at = (0..=24 * 4)
-            .find_map(|quarters| {
-                timezone.from_local_datetime(&(midnight + Duration::minutes(15 * quarters))).earliest()
-            })
-            .map_or(now + Duration::days(1), |start| start.to_utc());
-        Self { date, ends_at }
+    pub fn of(now: DateTime<Utc>, timezone: &TimeZone) -> Self {
+        Self { date: timezone.local(now).date_naive(), ends_at: timezone.next_midnight(now) }
     }
 }
 
@@ -404,17 +394,10 @@ mod tests {
     #[test]
     fn a_day_ends_at_the_orgs_midnight() {
         let now = "2026-11-21T18:29:59Z".parse().unwrap();
-        let day = OrgDay::of(now, chrono_tz::Asia::Kolkata);
+        let kolkata = TimeZone::named("Asia/Kolkata").unwrap();
+        let day = OrgDay::of(now, &kolkata);
         assert_eq!(day.date.to_string(), "2026-11-21");
         assert_eq!(day.ends_at.to_rfc3339(), "2026-11-21T18:30:00+00:00");
-        let next = OrgDay::of(day.ends_at, chrono_tz::Asia::Kolkata);
-        assert_eq!(next.date.to_string(), "2026-11-22");
-    }
-
-    #[test]
-    fn a_day_whose_midnight_does_not_exist_ends_after_the_gap() {
-        // Cairo went from 2024-04-26 00:00 straight to 01:00.
-        let day = OrgDay::of("2024-04-25T12:00:00Z".parse().unwrap(), chrono_tz::Africa::Cairo);
-        assert_eq!(day.ends_at.to_rfc3339(), "2024-04-25T22:00:00+00:00");
+        assert_eq!(OrgDay::of(day.ends_at, &kolkata).date.to_string(), "2026-11-22");
     }
 }

@@ -46,7 +46,7 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
         Holder::Contact(_) => None,
     };
     // `false`: UTC is written +00:00, never Z.
-    let valid_upto = otp.valid_until.with_timezone(&org.timezone).to_rfc3339_opts(SecondsFormat::Secs, false);
+    let valid_upto = org.timezone.local(otp.valid_until).to_rfc3339_opts(SecondsFormat::Secs, false);
     call.tally.count(Happened::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
     Ok(Answer::new(body, addressed.warning.as_slice()))
@@ -77,7 +77,7 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
 
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
     let config = org.config();
-    let day = OrgDay::of(call.now, org.timezone);
+    let day = OrgDay::of(call.now, &org.timezone);
     let quota = Quota { date: day.date, limit: config.otp_daily_limit };
     let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
     let message = (!channels.is_empty()).then(|| Message::new(channels, &templates, &code));
