@@ -17,7 +17,7 @@ use loyalty_codes::{
 async fn main() -> Result<(), Error> {
     logging::init(Format::Json)?;
     let settings = Settings::from_env()?;
-    let store = Store::new(store::connect(&settings, None).await?, settings.table);
+    let store = Store::new(store::connect_on_lambda(&settings).await?, settings.table);
 
     // During init, so that the first caller does not wait for TLS. The first request tries again anyway.
     if let Err(error) = store.warm().await {

@@ -2,14 +2,16 @@
 
 use std::{fmt, path::PathBuf};
 
-/// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`], and the AWS
-/// SDK reads its own variables.
+/// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`]; region and credentials the AWS
+/// SDK reads by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `TABLE_NAME`: the DynamoDB table.
     pub table: String,
     /// `AWS_CA_BUNDLE`: a PEM file of the roots to trust instead of Amazon's.
     pub ca_bundle: Option<PathBuf>,
+    /// `AWS_ENDPOINT_URL_DYNAMODB`, or else `AWS_ENDPOINT_URL`: another DynamoDB than the region's.
+    pub endpoint: Option<String>,
 }
 
 /// A variable that cannot be used, and why.
@@ -41,8 +43,12 @@ impl Settings {
 
     fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
         let table = get("TABLE_NAME").unwrap_or_else(|| DEFAULT_TABLE.to_owned());
-        let ca_bundle = get("AWS_CA_BUNDLE").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok(Self { table: check_table_name(table)?, ca_bundle })
+        let get = |variable| get(variable).filter(|value| !value.is_empty());
+        Ok(Self {
+            table: check_table_name(table)?,
+            ca_bundle: get("AWS_CA_BUNDLE").map(PathBuf::from),
+            endpoint: get("AWS_ENDPOINT_URL_DYNAMODB").or_else(|| get("AWS_ENDPOINT_URL")),
+        })
     }
 }
 
@@ -68,7 +74,7 @@ mod tests {
     #[test]
     fn an_empty_environment_gives_the_defaults() {
         let settings = Settings::read(|_| None).unwrap();
-        assert_eq!(settings, Settings { table: "loyalty-codes".into(), ca_bundle: None });
+        assert_eq!(settings, Settings { table: "loyalty-codes".into(), ca_bundle: None, endpoint: None });
     }
 
     #[test]

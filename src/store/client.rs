@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig,
+    environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider},
+    meta::region::ProvideRegion,
+};
 use aws_sdk_dynamodb::{
     Client,
-    config::{Credentials, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{SharedCredentialsProvider, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig},
 };
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
@@ -33,6 +38,7 @@ const ATTEMPTS: u32 = 3;
 
 /// An embedded engine shares the processor with its callers: it is slow when they are many, and there is
 /// nobody else to ask.
+#[cfg(feature = "cli")]
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn timeouts() -> TimeoutConfig {
@@ -43,10 +49,26 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
+/// The function's client. Lambda puts region and credentials into the environment. Looking for them in profiles, SSO and
+/// instance metadata too, as [`connect`] does, would cost every cold start, and a tenth of the binary.
+///
+/// # Errors
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or no region is set.
+pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSetting> {
+    let region = EnvironmentVariableRegionProvider::new().region().await;
+    let region = region
+        .filter(|region| !region.as_ref().is_empty())
+        .ok_or_else(|| InvalidSetting { variable: "AWS_REGION", reason: "not set".to_owned() })?;
+    let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
+    let config = sdk_config(settings, region, credentials, settings.endpoint.clone())?;
+    Ok(from_sdk_config(&config, timeouts()))
+}
+
 /// A client for the DynamoDB that the SDK's own variables and files point at, or for `endpoint`.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+#[cfg(feature = "cli")]
 pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Client, InvalidSetting> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(settings)?);
     if let Some(endpoint) = endpoint {
@@ -59,23 +81,31 @@ pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Clie
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+#[cfg(feature = "cli")]
 pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, InvalidSetting> {
-    let config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .http_client(http_client(settings)?)
-        .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(
-            aws_smithy_async::rt::sleep::TokioSleep::new(),
-        ))
-        // DynamoDB Local keeps the tables of each region apart.
-        .region(std::env::var("AWS_REGION").map_or(Region::from_static("us-east-1"), Region::new))
-        .credentials_provider(aws_sdk_dynamodb::config::SharedCredentialsProvider::new(
-            Credentials::for_tests(),
-        ))
-        .endpoint_url(endpoint)
-        .build();
+    // DynamoDB Local keeps the tables of each region apart.
+    let region = std::env::var("AWS_REGION").map_or(Region::from_static("us-east-1"), Region::new);
+    let credentials = SharedCredentialsProvider::new(aws_sdk_dynamodb::config::Credentials::for_tests());
+    let config = sdk_config(settings, region, credentials, Some(endpoint.to_owned()))?;
     let timeouts =
         TimeoutConfig::builder().connect_timeout(LOCAL_TIMEOUT).operation_timeout(LOCAL_TIMEOUT).build();
     Ok(from_sdk_config(&config, timeouts))
+}
+
+fn sdk_config(
+    settings: &Settings,
+    region: Region,
+    credentials: SharedCredentialsProvider,
+    endpoint: Option<String>,
+) -> Result<SdkConfig, InvalidSetting> {
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http_client(settings)?)
+        .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+        .region(region)
+        .credentials_provider(credentials);
+    config.set_endpoint_url(endpoint);
+    Ok(config.build())
 }
 
 fn from_sdk_config(config: &SdkConfig, timeouts: TimeoutConfig) -> Client {

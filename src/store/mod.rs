@@ -19,6 +19,8 @@ mod transaction;
 use aws_sdk_dynamodb::Client;
 
 pub use card_numbers::NextValue;
+pub use client::connect_on_lambda;
+#[cfg(feature = "cli")]
 pub use client::{connect, connect_local};
 pub use customers::{NewCustomer, Profile, Registration};
 pub use error::{StoreError, chain};

@@ -88,7 +88,7 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().fallback(forward).with_state(Arc::clone(&proxy));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let settings = Settings { table: TABLE.to_owned(), ca_bundle: None };
+    let settings = Settings { table: TABLE.to_owned(), ca_bundle: None, endpoint: None };
     let client = connect_local(&settings, &endpoint).unwrap();
     (table.service_with(client, till), Faults(proxy))
 }

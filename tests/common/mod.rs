@@ -4,6 +4,7 @@
 
 pub mod events;
 pub mod faults;
+pub mod runtime_api;
 
 use std::{
     cell::RefCell,
@@ -112,7 +113,11 @@ impl TestTable {
 
     /// The bare SDK, for what only somebody with a console would do.
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
-        connect_local(&Settings { table: TABLE.to_owned(), ca_bundle: None }, &self.endpoint()).unwrap()
+        connect_local(
+            &Settings { table: TABLE.to_owned(), ca_bundle: None, endpoint: None },
+            &self.endpoint(),
+        )
+        .unwrap()
     }
 
     /// A store with a client and connections of its own, as another process has.
