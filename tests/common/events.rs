@@ -70,3 +70,10 @@ pub fn codes(body: &Value) -> Vec<u64> {
     let errors = body["errors"].as_array().cloned().unwrap_or_default();
     errors.iter().map(|error| error["code"].as_u64().unwrap()).collect()
 }
+
+/// Holds an answer against the table above.
+pub fn assert_as_listed(name: &str, version: &str, status: u16, expected: &[u64], answer: &Value) {
+    let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!(answer["statusCode"], status, "{name}.{version}: {answer}");
+    assert_eq!(codes(&body), expected, "{name}.{version}");
+}

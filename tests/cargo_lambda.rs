@@ -1,0 +1,77 @@
+//! The function as users of cargo-lambda run it: `cargo lambda watch` serves it, `cargo lambda invoke` calls it.
+//! `make test-cargo-lambda` puts cargo-lambda on the path.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
+mod common;
+
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::events::{EVENTS, VERSIONS, assert_as_listed, function_environment};
+
+/// It builds the function first.
+const PATIENCE: Duration = Duration::from_mins(10);
+const FUNCTION: &str = "loyalty-codes";
+
+/// `cargo lambda watch`, ended when it is dropped.
+struct Watch {
+    process: Child,
+    port: String,
+}
+
+impl Watch {
+    fn start(dynamodb: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let process = Command::new("cargo")
+            .args(["lambda", "watch", "--ignore-changes", "--only-lambda-apis", "--bin", FUNCTION])
+            .args(["--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
+            .envs(function_environment(dynamodb))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut watch = Self { process, port: port.to_string() };
+        let started = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(watch.process.try_wait().unwrap().is_none(), "cargo lambda watch has ended");
+            assert!(started.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+        watch
+    }
+
+    /// What the function answers to the event in a file.
+    fn invoke(&self, file: &str) -> serde_json::Value {
+        let invoked = Command::new("cargo")
+            .args(["lambda", "invoke", FUNCTION, "--invoke-port", &self.port, "--data-file", file])
+            .output()
+            .unwrap();
+        assert!(invoked.status.success(), "{}", String::from_utf8_lossy(&invoked.stderr));
+        serde_json::from_slice(&invoked.stdout).unwrap()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // So that it ends the function, too.
+        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
+        let _ = self.process.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_is_answered_as_listed() {
+    for version in VERSIONS {
+        let (table, _service) = common::demo().await;
+        let watch = Watch::start(&table.endpoint());
+        for (name, status, expected) in EVENTS {
+            let answer = watch.invoke(&format!("events/{name}.{version}.json"));
+            assert_as_listed(name, version, *status, expected, &answer);
+        }
+    }
+}

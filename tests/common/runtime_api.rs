@@ -1,0 +1,137 @@
+//! The Runtime API of one function, as Lambda serves it.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
+
+use std::{
+    ffi::OsStr,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    process::Command,
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
+
+/// Far longer than anything here takes, so that a hang is an error and not a wait.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What a function said to the Runtime API.
+#[derive(Debug, PartialEq)]
+pub enum Said {
+    Next,
+    Response(String),
+    Error(String),
+}
+
+/// A Runtime API with one function.
+#[derive(Debug)]
+pub struct Runtime {
+    address: SocketAddr,
+    events: mpsc::UnboundedSender<String>,
+    said: mpsc::UnboundedReceiver<(Instant, Said)>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    events: Arc<Mutex<mpsc::UnboundedReceiver<String>>>,
+    said: mpsc::UnboundedSender<(Instant, Said)>,
+}
+
+impl Runtime {
+    pub async fn start() -> Self {
+        let (events, queue) = mpsc::unbounded_channel();
+        let (say, said) = mpsc::unbounded_channel();
+        let shared = Shared { events: Arc::new(Mutex::new(queue)), said: say };
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(outcome))
+            .with_state(shared);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { address, events, said }
+    }
+
+    /// A function, as Lambda starts it.
+    pub fn function(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("AWS_LAMBDA_RUNTIME_API", self.address.to_string())
+            .env("AWS_LAMBDA_FUNCTION_NAME", "loyalty-codes")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+            .kill_on_drop(true);
+        command
+    }
+
+    /// What the function says next, and when it did.
+    pub async fn heard_at(&mut self) -> (Instant, Said) {
+        timeout(PATIENCE, self.said.recv()).await.unwrap().unwrap()
+    }
+
+    pub async fn heard(&mut self) -> Said {
+        self.heard_at().await.1
+    }
+
+    /// Whether the function has said nothing more.
+    pub fn is_silent(&mut self) -> bool {
+        self.said.try_recv().is_err()
+    }
+
+    /// Plays an event and returns the answer, with the time at which it came.
+    pub async fn play_timed(&mut self, event: String) -> (Instant, Value) {
+        self.events.send(event).unwrap();
+        loop {
+            match self.heard_at().await {
+                (_, Said::Next) => {}
+                (at, Said::Response(body)) => return (at, serde_json::from_str(&body).unwrap()),
+                (_, Said::Error(body)) => panic!("{body}"),
+            }
+        }
+    }
+
+    /// Plays an event and returns the answer.
+    pub async fn play(&mut self, event: String) -> Value {
+        self.play_timed(event).await.1
+    }
+}
+
+async fn next(State(shared): State<Shared>) -> Response {
+    shared.said.send((Instant::now(), Said::Next)).unwrap();
+    let event = shared.events.lock().await.recv().await;
+    let headers = [
+        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+        ("lambda-runtime-deadline-ms", "4102444800000"),
+        (
+            "lambda-runtime-invoked-function-arn",
+            "arn:aws:lambda:ap-south-1:123456789012:function:loyalty-codes",
+        ),
+        (
+            "lambda-runtime-trace-id",
+            "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=1",
+        ),
+    ];
+    (headers, event.unwrap_or_default()).into_response()
+}
+
+async fn outcome(
+    State(shared): State<Shared>,
+    Path((_id, outcome)): Path<(String, String)>,
+    body: String,
+) -> StatusCode {
+    let said = if outcome == "response" { Said::Response(body) } else { Said::Error(body) };
+    shared.said.send((Instant::now(), said)).unwrap();
+    StatusCode::ACCEPTED
+}
