@@ -2,7 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint build validate sam-build test-emulator deploy advisories fmt bench-rate clean
+.PHONY: help run test lint build validate sam-build test-emulator test-cargo-lambda local deploy advisories fmt bench bench-functions bench-instructions \
+  bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
@@ -43,6 +44,17 @@ test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` 
 	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
 	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
 
+test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
+	$(TOOLS) cargo test --locked --all-features --test cargo_lambda
+
+# SAM resolves `!Ref Table` to the name `Table`.
+local: sam-build ## Serve the API by SAM at http://127.0.0.1:3001, on the demo's DynamoDB (ARCH=…; needs Docker)
+	cargo build --locked --features cli --bin loyaltyctl
+	target/debug/loyaltyctl --table Table serve --demo --db .local/sam.db --dynamodb-listen 127.0.0.1:8000 & \
+	trap "kill $$!" EXIT; \
+	AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local $(TOOLS) sam local start-api --port 3001 --docker-network host \
+	  --parameter-overrides "Architecture=$(ARCH) DynamoDbEndpoint=http://127.0.0.1:8000"
+
 deploy: sam-build ## Build and deploy; asks for what it needs the first time
 	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
 	  --parameter-overrides Architecture=$(ARCH)
@@ -52,6 +64,25 @@ advisories: $(CARGO_DENY) ## Check dependencies against the RustSec database, wh
 
 fmt: ## Format the code
 	cargo fmt
+
+bench: HOST_ARCH := $(subst aarch64,arm64,$(shell uname -m))
+bench: bench-functions ## Measure cold starts and warm requests beside Node.js, Python and plain Rust
+	$(MAKE) build ARCH=$(HOST_ARCH)
+	cargo bench --locked --all-features --bench bench
+
+# What the bench compares with. Node.js with npm and valgrind must be there.
+bench-functions:
+	cargo build --locked --release --manifest-path benches/functions/Cargo.toml --target-dir target/functions
+	cd benches/functions/node && npm ci --silent && npm run --silent build
+	python3 -m pip install --quiet --upgrade --target target/functions/python --requirement benches/functions/python/requirements.txt
+	cp benches/functions/python/function.py target/functions/python/
+
+# The dev profile: what is counted runs in a process of its own.
+bench-instructions: ## Count the instructions of what `make build` built; fails at +3 % (needs valgrind)
+	cargo bench --locked --all-features --profile dev --bench bench -- instructions
+
+bench-instructions-record: ## Make what is counted now the new baseline
+	cargo bench --locked --all-features --profile dev --bench bench -- instructions record
 
 bench-rate: ## Measure the card-number route against the embedded DynamoDB alone (needs wrk)
 	benches/card_number_rate.sh

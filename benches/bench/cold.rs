@@ -1,0 +1,103 @@
+//! Cold starts: from the start of the process to its first byte to DynamoDB, to the first event that it asks for, and
+//! to its first answer.
+
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    DynamoDb, Function,
+    common::{
+        events::read,
+        runtime_api::{Runtime, Said},
+    },
+    report::{self, Column},
+};
+
+const STARTS: usize = 20;
+
+/// One start of a function.
+struct Start {
+    first_byte: Option<Duration>,
+    init: Duration,
+    answer: Duration,
+    peak_kib: f64,
+}
+
+/// The medians of a function's starts, times in milliseconds.
+pub struct Cold {
+    pub name: String,
+    pub first_byte: f64,
+    pub init: f64,
+    pub answer: f64,
+    pub peak_mib: f64,
+    pub zip_mb: f64,
+}
+
+/// Starts every function in turn, and again, so that whatever else the machine does falls on all of them.
+pub async fn run(functions: &[Function]) -> Vec<Cold> {
+    let mut dynamodb = DynamoDb::start().await;
+    let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
+    for round in 0..=STARTS {
+        for (function, starts) in functions.iter().zip(&mut starts) {
+            let start = start(function, &mut dynamodb).await;
+            // The first round fills the file system's cache.
+            if round > 0 {
+                starts.push(start);
+            }
+        }
+    }
+    println!(
+        "\nCold start, {STARTS} each: median (p99) in milliseconds, and as a multiple of the first line's\n"
+    );
+    let columns = ["first byte", "init", "first answer", "peak MiB", "zip MB"];
+    let mut rows = Vec::new();
+    let mut medians = Vec::new();
+    for (function, starts) in functions.iter().zip(&starts) {
+        let milliseconds = |of: fn(&Start) -> Duration| {
+            Column::new(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect())
+        };
+        let first_byte = milliseconds(|start| start.first_byte.unwrap_or_default());
+        let (init, answer) = (milliseconds(|start| start.init), milliseconds(|start| start.answer));
+        let peak = Column::new(starts.iter().map(|start| start.peak_kib / 1024.0).collect());
+        let zip = Column::new(vec![function.zip_size() as f64 / 1e6]);
+        medians.push(Cold {
+            name: function.name.clone(),
+            first_byte: first_byte.median(),
+            init: init.median(),
+            answer: answer.median(),
+            peak_mib: peak.median(),
+            zip_mb: zip.median(),
+        });
+        rows.push((function.name.as_str(), vec![first_byte, init, answer, peak, zip]));
+    }
+    report::table(&columns, &rows);
+    medians
+}
+
+async fn start(function: &Function, dynamodb: &mut DynamoDb) -> Start {
+    let mut runtime = Runtime::start().await;
+    dynamodb.first_byte();
+    let mut command = function.command(&runtime, dynamodb, &[]);
+    let started = Instant::now();
+    let process = command.stdout(Stdio::null()).spawn().unwrap();
+    let (ready, said) = runtime.heard_at().await;
+    assert_eq!(said, Said::Next, "{}", function.name);
+    let (answered, answer) = runtime.play_timed(read("otp-fetch", "v2")).await;
+    assert_eq!(answer["statusCode"], 200, "{}: {answer}", function.name);
+    Start {
+        first_byte: dynamodb.first_byte().map(|at| at - started),
+        init: ready - started,
+        answer: answered - started,
+        peak_kib: peak_memory(process.id().unwrap()),
+    }
+}
+
+/// The most memory that a process has had at once, in KiB.
+fn peak_memory(process: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}

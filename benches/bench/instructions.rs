@@ -1,0 +1,110 @@
+//! Instructions of a cold start and of a warm request on each route, counted by callgrind: unlike times, they are the
+//! same on a busy machine.
+
+use std::{collections::BTreeMap, fs, process::Stdio};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use loyalty_codes::api::{ROUTES, Route};
+use serde_json::{Value, json};
+use tokio::process;
+
+use crate::{
+    DynamoDb, Function,
+    common::{
+        events::read,
+        runtime_api::{Runtime, Said},
+    },
+};
+
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
+/// How much more than the baseline is a failure, in percent.
+const TOLERANCE: f64 = 3.0;
+/// Requests between the two counts whose difference is what they cost.
+const REQUESTS: usize = 20;
+
+type Counts = BTreeMap<String, u64>;
+
+/// Counts, and fails when anything costs noticeably more than it did.
+pub async fn check() {
+    let counts = count().await;
+    let baseline: BTreeMap<String, Counts> =
+        serde_json::from_str(&fs::read_to_string(BASELINE).unwrap()).unwrap();
+    let baseline = baseline.get(std::env::consts::ARCH).expect("no baseline: make bench-instructions-record");
+    println!("\nInstructions, in thousands\n\n{:<28}{:>12}{:>12}{:>10}", "", "baseline", "now", "change");
+    let mut worse = Vec::new();
+    for (what, count) in &counts {
+        let before = baseline[what];
+        let change = (*count as f64 / before as f64 - 1.0) * 100.0;
+        println!("{what:<28}{:>12}{:>12}{change:>+9.1}%", before / 1000, count / 1000);
+        if change > TOLERANCE {
+            worse.push(what);
+        }
+    }
+    assert!(worse.is_empty(), "more than {TOLERANCE} % above the baseline: {worse:?}");
+}
+
+/// Makes what is counted now the baseline of this architecture.
+pub async fn record() {
+    let mut baseline: BTreeMap<String, Counts> = fs::read_to_string(BASELINE)
+        .map_or_else(|_| BTreeMap::new(), |text| serde_json::from_str(&text).unwrap());
+    baseline.insert(std::env::consts::ARCH.to_owned(), count().await);
+    fs::write(BASELINE, serde_json::to_string_pretty(&baseline).unwrap() + "\n").unwrap();
+    println!("{baseline:#?}");
+}
+
+async fn count() -> Counts {
+    let mut counts = Counts::new();
+    counts.insert("cold start, first answer".to_owned(), run(&[read("otp-fetch", "v2")]).await);
+    counts.insert("cold start, init".to_owned(), run(&[]).await);
+    for route in ROUTES {
+        let event = |request: usize| event(route, request);
+        // The first request fills the caches of tills and orgs.
+        let once = run(&[event(0)]).await;
+        let often = run(&(0..=REQUESTS).map(event).collect::<Vec<_>>()).await;
+        let each = (often - once) / u64::try_from(REQUESTS).unwrap();
+        counts.insert(format!("{} {}", route.method, route.path), each);
+    }
+    counts
+}
+
+/// A request that succeeds, however many came before it.
+fn event(route: &Route, number: usize) -> String {
+    match (route.method.as_str(), route.path) {
+        ("GET", "/v2/otp") => read("otp-fetch", "v2"),
+        ("POST", "/v2/otp/generate") => read("otp-generate", "v2"),
+        ("POST", "/v2/otp/validate") => read("otp-validate", "v2"),
+        ("GET", "/v2/cardNumber") => read("card-number-get", "v2"),
+        ("POST", "/v2/cardNumber") => read("card-number-post", "v2"),
+        ("POST", "/v2/customers") => {
+            let mut event: Value = serde_json::from_str(&read("customer-register", "v2")).unwrap();
+            let identifiers = json!([{"type": "mobile", "value": format!("91901000{number:04}")}]);
+            let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]}).to_string();
+            event["isBase64Encoded"] = true.into();
+            event["body"] = STANDARD.encode(body).into();
+            event.to_string()
+        }
+        other => panic!("no event for {other:?}"),
+    }
+}
+
+/// The instructions of a process that starts, answers the events and is asked to end.
+async fn run(events: &[String]) -> u64 {
+    let dynamodb = DynamoDb::start().await;
+    let mut runtime = Runtime::start().await;
+    let callgrind = ["/usr/bin/env", "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
+    let mut command = Function::ours().command(&runtime, &dynamodb, &callgrind);
+    command.env("PATH", std::env::var("PATH").unwrap());
+    let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    assert_eq!(runtime.heard().await, Said::Next);
+    for event in events {
+        let answer = runtime.play(event.clone()).await;
+        assert_eq!(answer["statusCode"], 200, "{answer}");
+        assert_eq!(runtime.heard().await, Said::Next);
+    }
+    let id = process.id().unwrap().to_string();
+    process::Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+    let output = process.wait_with_output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
+    collected.unwrap_or_else(|| panic!("{said}")).1.trim().parse().unwrap()
+}

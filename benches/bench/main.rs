@@ -1,0 +1,63 @@
+//! What a cold start and a warm request cost, beside what people use instead. `make bench` builds all that is
+//! compared and runs this; `benches/README.md` says what was found.
+//!
+//! ```text
+//! bench                      cold, warm and instructions
+//! bench cold | warm          one of them
+//! bench instructions         instruction counts against benches/instructions.json; fails at +3 %
+//! bench instructions record  writes that file anew
+//! bench compare NAME=PATH…   cold starts of builds of the function, side by side
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::large_futures,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a bench that fails should fail loudly; it prints, and figures are rounded"
+)]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+mod cold;
+mod dynamodb;
+mod functions;
+mod instructions;
+mod report;
+mod warm;
+
+use dynamodb::DynamoDb;
+use functions::Function;
+
+/// The clock stands still for the service in this process only: an OTP issued by it must be valid for functions
+/// that go by the system's.
+const CONFIG: &str = "
+    CONF_OTP_VALIDITY_SECONDS = 86400
+    CONF_OTP_DAILY_LIMIT = 1000
+    CONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100
+";
+
+#[tokio::main]
+async fn main() {
+    // `cargo bench` adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => {
+            let cold = cold::run(&Function::all()).await;
+            let warm = warm::run().await;
+            report::goals(&cold, &warm);
+            instructions::check().await;
+        }
+        ["cold"] => drop(cold::run(&Function::all()).await),
+        ["warm"] => drop(warm::run().await),
+        ["instructions"] => instructions::check().await,
+        ["instructions", "record"] => instructions::record().await,
+        ["compare", ref builds @ ..] if !builds.is_empty() => {
+            let builds: Vec<Function> = builds.iter().map(|build| Function::build(build)).collect();
+            cold::run(&builds).await;
+        }
+        _ => panic!("the arguments are in benches/bench/main.rs"),
+    }
+}

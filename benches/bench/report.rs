@@ -1,0 +1,63 @@
+//! Tables, and the goals held against what was measured.
+
+use crate::{cold::Cold, warm::Warm};
+
+/// All values of one measure.
+pub struct Column(Vec<f64>);
+
+impl Column {
+    pub fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+
+    pub fn median(&self) -> f64 {
+        self.percentile(50)
+    }
+
+    /// The smallest value that so many percent of all do not exceed.
+    pub fn percentile(&self, percent: usize) -> f64 {
+        self.0[(self.0.len() * percent).div_ceil(100).max(1) - 1]
+    }
+}
+
+/// Prints rows of measures; each as a multiple of the first row's.
+pub fn table(columns: &[&str], rows: &[(&str, Vec<Column>)]) {
+    print!("{:<24}", "");
+    for column in columns {
+        print!("{column:>26}");
+    }
+    println!();
+    for (name, values) in rows {
+        print!("{name:<24}");
+        for (value, first) in values.iter().zip(&rows[0].1) {
+            let (median, worst) = (value.median(), value.percentile(99));
+            let spread = if value.0.len() > 1 { format!("({worst:.2})") } else { String::new() };
+            print!("{median:>10.2} {spread:>9} {:>5}", format!("{:.1}x", median / first.median()));
+        }
+        println!();
+    }
+}
+
+/// Prints each goal with what was reached.
+pub fn goals(cold: &[Cold], warm: &[Warm]) {
+    let [ours, hello, default_rust, node, python] = cold else { panic!("all functions are compared") };
+    let warmest = warm.iter().map(|route| route.ours / route.floor).fold(0.0, f64::max);
+    println!("\nGoals\n");
+    let at_most = |what: &str, reached: f64, goal: f64| {
+        let verdict = if reached <= goal { "met" } else { "NOT MET" };
+        println!("{what:<64} {reached:>8.2}  at most  {goal:>6.2}  {verdict}");
+    };
+    at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 2.0);
+    at_most("init with the warmed connection / hello's init", ours.init / hello.init, 3.0);
+    at_most("zip, MB", ours.zip_mb, 2.0);
+    at_most("peak memory, MiB", ours.peak_mib, 16.0);
+    at_most("slowest warm route / bare SDK calls", warmest, 1.10);
+    let at_least = |what: &str, reached: f64, goal: f64| {
+        let verdict = if reached >= goal { "met" } else { "NOT MET" };
+        println!("{what:<64} {reached:>8.2}  at least {goal:>6.2}  {verdict}");
+    };
+    for (other, goal) in [(node, 10.0), (python, 10.0), (default_rust, 5.0)] {
+        at_least(&format!("first answer of {} / ours", other.name), other.answer / ours.answer, goal);
+    }
+}

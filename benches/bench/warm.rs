@@ -1,0 +1,258 @@
+//! Warm requests: our handlers, and the SDK calls that each of them makes, one after another in a loop, without
+//! anything around them. Both on one connection each of one process, in turn.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_dynamodb::{
+    Client,
+    types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem, Update},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use loyalty_codes::{
+    api::{App, metrics::Metrics},
+    logging::{self, Format},
+    store::{Store, connect_local},
+};
+use serde_json::Value;
+
+use crate::{
+    DynamoDb, Function,
+    common::{TABLE, TestService, runtime_api::Runtime},
+    report::{self, Column},
+};
+
+const CALLS: usize = 500;
+/// Days that the comparison with the bare calls uses at most, with those between them.
+const DAYS: usize = CALLS * 2 * 2 + 10;
+
+const ROUTES: [&str; 4] = ["generate", "fetch", "validate", "cardNumber"];
+
+/// Medians of a route, in microseconds.
+pub struct Warm {
+    pub ours: f64,
+    pub floor: f64,
+}
+
+pub async fn run() -> Vec<Warm> {
+    let dynamodb = DynamoDb::start().await;
+    // The log and the metrics are written as on Lambda, only that nobody reads them.
+    let subscriber = logging::subscriber(Format::Json, None, io::sink).unwrap();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let client = connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap();
+    let store = Store::new(client, TABLE.to_owned());
+    let app = App::new(store, dynamodb.table.clock.clock()).with_metrics(Metrics::new(io::sink()));
+    let ours = TestService { app: app.into(), ..dynamodb.service.clone() };
+    let floor = Floor { client: connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap() };
+
+    let (mut our_times, mut floor_times) = (Times::default(), Times::default());
+    for _ in 0..CALLS {
+        our_round(&ours, &mut our_times).await;
+        dynamodb.next_day();
+        floor.round(dynamodb.table.clock.now(), &mut floor_times).await;
+        dynamodb.next_day();
+    }
+    let node = elsewhere(&Function::node(), &dynamodb, DAYS).await;
+    let python = elsewhere(&Function::python(), &dynamodb, DAYS * 2).await;
+
+    println!(
+        "\nWarm, {CALLS} calls each: median (p99) in microseconds, and as a multiple of the first line's\n"
+    );
+    let rows = [
+        ("bare SDK calls", columns(&floor_times.0)),
+        ("loyalty-codes", columns(&our_times.0)),
+        ("Node.js, SDK v3", columns(&node)),
+        ("Python, boto3", columns(&python)),
+    ];
+    report::table(&ROUTES, &rows);
+    let [(_, floor), (_, ours), ..] = &rows;
+    ours.iter().zip(floor).map(|(ours, floor)| Warm { ours: ours.median(), floor: floor.median() }).collect()
+}
+
+/// Nanoseconds of each call of a route.
+#[derive(Default)]
+struct Times(HashMap<&'static str, Vec<f64>>);
+
+impl Times {
+    async fn of<T>(&mut self, route: &'static str, call: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let answer = call.await;
+        self.0.entry(route).or_default().push(started.elapsed().as_nanos() as f64);
+        answer
+    }
+}
+
+fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K, Vec<f64>>) -> Vec<Column> {
+    let microseconds = |route: &&str| times[*route].iter().map(|nanoseconds| nanoseconds / 1e3).collect();
+    ROUTES.iter().map(|route| Column::new(microseconds(route))).collect()
+}
+
+async fn our_round(service: &TestService, times: &mut Times) {
+    times.of("generate", service.issue()).await;
+    let answer = times.of("fetch", service.fetch()).await;
+    let code = answer.json["code"].as_str().unwrap().to_owned();
+    assert!(times.of("validate", service.is_right(&code)).await);
+    times.of("cardNumber", service.card_number()).await;
+}
+
+/// The calls that the routes make of DynamoDB, and nothing else.
+struct Floor {
+    client: Client,
+}
+
+fn s(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it reads better where it is called")]
+fn n(number: impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+fn key(pk: &str, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
+    HashMap::from([("PK".to_owned(), s(pk)), ("SK".to_owned(), s(sk))])
+}
+
+const CUSTOMER: &str = "ORG#966#USER#313302314";
+const IDENTITY: &str = "ORG#966#ID#INSTORE##mobile#918799361139";
+
+impl Floor {
+    async fn round(&self, now: DateTime<Utc>, times: &mut Times) {
+        let id = now.timestamp_millis() * 1000;
+        times
+            .of("generate", async {
+                self.find_customer().await;
+                self.issue(id, now).await;
+            })
+            .await;
+        let from = (now - TimeDelta::days(1)).timestamp_millis() * 1000;
+        times
+            .of("fetch", async {
+                self.find_customer().await;
+                self.otps(from).await;
+            })
+            .await;
+        times
+            .of("validate", async {
+                self.find_customer().await;
+                self.otps(from).await;
+                self.consume(id, now).await;
+            })
+            .await;
+        times.of("cardNumber", self.count()).await;
+    }
+
+    async fn find_customer(&self) {
+        let read = self.client.get_item().table_name(TABLE).set_key(Some(key(IDENTITY, "ID")));
+        assert!(read.consistent_read(true).send().await.unwrap().item.is_some());
+    }
+
+    async fn otps(&self, from: i64) {
+        let query = self
+            .client
+            .query()
+            .table_name(TABLE)
+            .key_condition_expression("#pk = :pk AND #sk BETWEEN :from AND :to")
+            .expression_attribute_names("#pk", "PK")
+            .expression_attribute_names("#sk", "SK")
+            .expression_attribute_values(":pk", s(CUSTOMER))
+            .expression_attribute_values(":from", s(format!("OTP#POINTS#{from:016}")))
+            .expression_attribute_values(":to", s("OTP#POINTS#GUESSES"))
+            .consistent_read(true)
+            .scan_index_forward(false);
+        assert_eq!(query.send().await.unwrap().items().len(), 1);
+    }
+
+    async fn issue(&self, id: i64, now: DateTime<Utc>) {
+        let until = now + TimeDelta::days(1);
+        let put = Put::builder()
+            .table_name(TABLE)
+            .set_item(Some(key(CUSTOMER, format!("OTP#POINTS#{id:016}"))))
+            .item("created_id", n(id))
+            .item("code", s("538AD87"))
+            .item("valid_until", n(until.timestamp_millis()))
+            .item("expires_at", n(until.timestamp()))
+            .condition_expression("attribute_not_exists(#pk)")
+            .expression_attribute_names("#pk", "PK")
+            .build()
+            .unwrap();
+        let count = Update::builder()
+            .table_name(TABLE)
+            .set_key(Some(key(CUSTOMER, format!("QUOTA#{}", now.date_naive()))))
+            .update_expression("ADD #issued :one SET #expires = :expires")
+            .condition_expression("attribute_not_exists(#issued) OR #issued < :limit")
+            .expression_attribute_names("#issued", "issued")
+            .expression_attribute_names("#expires", "expires_at")
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":limit", n(1000))
+            .expression_attribute_values(":expires", n((until + TimeDelta::days(1)).timestamp()))
+            .build()
+            .unwrap();
+        self.transact([
+            TransactWriteItem::builder().put(put).build(),
+            TransactWriteItem::builder().update(count).build(),
+        ])
+        .await;
+    }
+
+    async fn consume(&self, id: i64, now: DateTime<Utc>) {
+        let consume = Update::builder()
+            .table_name(TABLE)
+            .set_key(Some(key(CUSTOMER, format!("OTP#POINTS#{id:016}"))))
+            .update_expression("SET #consumed = :now")
+            .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
+            .expression_attribute_names("#pk", "PK")
+            .expression_attribute_names("#consumed", "consumed_at")
+            .expression_attribute_values(":now", n(now.timestamp_millis()))
+            .build()
+            .unwrap();
+        let check = ConditionCheck::builder()
+            .table_name(TABLE)
+            .set_key(Some(key(CUSTOMER, "OTP#POINTS#GUESSES")))
+            .condition_expression("attribute_not_exists(#version)")
+            .expression_attribute_names("#version", "version")
+            .build()
+            .unwrap();
+        self.transact([
+            TransactWriteItem::builder().update(consume).build(),
+            TransactWriteItem::builder().condition_check(check).build(),
+        ])
+        .await;
+    }
+
+    async fn transact(&self, writes: [TransactWriteItem; 2]) {
+        self.client.transact_write_items().set_transact_items(Some(writes.into())).send().await.unwrap();
+    }
+
+    async fn count(&self) {
+        let update = self
+            .client
+            .update_item()
+            .table_name(TABLE)
+            .set_key(Some(key("ORG#966#COUNTER#CARD_NUMBER", "COUNTER")))
+            .update_expression("ADD #next :one")
+            .condition_expression("#next < :end")
+            .expression_attribute_names("#next", "next")
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":end", n(9_999_999_999_i64))
+            .return_values(ReturnValue::UpdatedNew);
+        update.send().await.unwrap();
+    }
+}
+
+/// The same routes in another language, measured there.
+async fn elsewhere(function: &Function, dynamodb: &DynamoDb, first_day: usize) -> HashMap<String, Vec<f64>> {
+    let runtime = Runtime::start().await;
+    let mut command = function.command(&runtime, dynamodb, &[]);
+    command.env("CALLS", CALLS.to_string()).env("FIRST_DAY", first_day.to_string());
+    let measured = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let limit = Duration::from_mins(5);
+    let output = tokio::time::timeout(limit, measured.wait_with_output()).await.unwrap().unwrap();
+    let times: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_value(times).unwrap()
+}
