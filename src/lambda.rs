@@ -1,17 +1,21 @@
 //! API Gateway events as requests. `lambda_http` has parsed them; what is left is to undo what a
 //! stage and the payload versions do to the path, and to choose the request id.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::header;
 use lambda_http::{
-    Body, RequestExt,
+    Body, IntoResponse, RequestExt,
     request::{LambdaRequest, RequestContext},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::api::{Request, TIME_LIMIT};
+use crate::api::{Request, Response, TIME_LIMIT};
 
 /// The request that an event of an HTTP API (payload 2.0) or a REST API (payload 1.0) carries.
 #[must_use]
@@ -40,6 +44,17 @@ pub fn request(event: lambda_http::Request) -> Request {
         },
         request_id: gateway_id.or(lambda_id).unwrap_or_default(),
         time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_ANSWER)),
+    }
+}
+
+/// An answer on its way to Lambda. It is text for sure, so nothing of `lambda_http` that would find that out, with the
+/// character sets of the world, is in the binary.
+#[derive(Debug)]
+pub struct TextResponse(pub Response);
+
+impl IntoResponse for TextResponse {
+    fn into_response(self) -> Pin<Box<dyn Future<Output = http::Response<Body>> + Send>> {
+        Box::pin(ready(self.0.map(Body::Text)))
     }
 }
 

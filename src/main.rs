@@ -6,7 +6,7 @@ use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
 use loyalty_codes::{
     api::{App, metrics::Metrics},
     clock::Clock,
-    lambda,
+    lambda::{self, TextResponse},
     logging::{self, Format},
     settings::Settings,
     store::{self, Store, chain},
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Error> {
     let app = Arc::new(App::new(store, Clock::system()).with_metrics(Metrics::new(io::stdout())));
     let service = service_fn(move |event| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Error>(app.handle(lambda::request(event)).await) }
+        async move { Ok::<_, Error>(TextResponse(app.handle(lambda::request(event)).await)) }
     });
     // What `lambda_http::run` does, with one step before it.
     let adapter = lambda_http::Adapter::from(service).map_request(|mut event: LambdaEvent<_>| {
