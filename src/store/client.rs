@@ -35,6 +35,9 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ATTEMPTS: u32 = 3;
+/// What the pause before the first retry is drawn from; it doubles. The SDK's own, a second, is longer than a caller waits;
+/// DynamoDB's partitions split, and its connections are replaced, in milliseconds.
+const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 
 /// An embedded engine shares the processor with its callers: it is slow when they are many, and there is
 /// nobody else to ask.
@@ -110,7 +113,7 @@ fn sdk_config(
 
 fn from_sdk_config(config: &SdkConfig, timeouts: TimeoutConfig) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(config)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF))
         .timeout_config(timeouts)
         .interceptor(Meter)
         .build();

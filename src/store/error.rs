@@ -28,6 +28,8 @@ enum Kind {
 /// Service errors after which the same request may succeed later.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const TRANSIENT: &[&str] = &[
+    // The environment that holds the function's credentials outlived them; another one has fresh ones.
+    "ExpiredTokenException",
     "InternalServerError",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",

@@ -9,6 +9,7 @@ mod access;
 mod card_numbers;
 mod customers;
 mod events;
+mod fault_matrix;
 mod faults;
 mod fetch;
 mod generate;

@@ -1,16 +1,17 @@
 //! A proxy before the embedded DynamoDB that goes wrong when it is told to.
 
-use std::sync::{Arc, Mutex};
-
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{Response, StatusCode, Uri},
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
+
+use axum::body::{Body, to_bytes};
+use http::{Request, Response, StatusCode, Uri};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioIo},
 };
 use loyalty_codes::{settings::Settings, store::connect_local};
 use tokio::net::TcpListener;
@@ -24,6 +25,14 @@ pub enum Fault {
     Answer(u16, String),
     /// The engine does not see it, and the caller hears nothing.
     Silence,
+    /// The engine sees it late.
+    Delay(Duration),
+    /// The engine does not see it; the connection is reset.
+    Reset,
+    /// The engine does it; the connection is reset before the answer.
+    LostAnswer,
+    /// The engine does it; the connection is reset in the middle of the answer.
+    CutAnswer,
 }
 
 impl Fault {
@@ -86,14 +95,34 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(forward).with_state(Arc::clone(&proxy));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let served = Arc::clone(&proxy);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Whatever is closed is reset.
+            stream.set_zero_linger().unwrap();
+            let proxy = Arc::clone(&served);
+            let service = service_fn(move |request| forward(Arc::clone(&proxy), request));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
     let settings = Settings { table: TABLE.to_owned(), ca_bundle: None, endpoint: None };
     let client = connect_local(&settings, &endpoint).unwrap();
     (table.service_with(client, till), Faults(proxy))
 }
 
-async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<Body> {
+/// Makes the proxy close the connection.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = target.and_then(|target| target.split('.').nth(1)).unwrap_or_default().to_owned();
     let fault = {
@@ -102,18 +131,37 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response<
         plan(&operation, *calls - 1)
     };
     match fault {
-        None => {
-            let (mut parts, body) = request.into_parts();
-            parts.uri = proxy.endpoint.parse::<Uri>().unwrap();
-            let body = to_bytes(body, usize::MAX).await.unwrap();
-            let answer = proxy.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
-            answer.map(Body::new)
-        }
+        None => Ok(proxy.pass_on(request).await),
         Some(Fault::Answer(status, body)) => {
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
-            response
+            Ok(response)
         }
         Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Delay(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(proxy.pass_on(request).await)
+        }
+        Some(Fault::Reset) => Err(Closed),
+        Some(Fault::LostAnswer) => {
+            proxy.pass_on(request).await;
+            Err(Closed)
+        }
+        Some(Fault::CutAnswer) => {
+            // Its length is that of the whole.
+            let (parts, body) = proxy.pass_on(request).await.into_parts();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            Ok(Response::from_parts(parts, Body::from(body.slice(..body.len() / 2))))
+        }
+    }
+}
+
+impl Proxy {
+    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = self.endpoint.parse::<Uri>().unwrap();
+        let body = to_bytes(Body::new(body), usize::MAX).await.unwrap();
+        let answer = self.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
+        answer.map(Body::new)
     }
 }

@@ -27,9 +27,13 @@ use loyalty_codes::{
     embedded::{Embedded, Storage},
     logging::{self, Format},
     org::{Definition, OrgId},
+    otp::Scope,
     secret::Secret,
     settings::Settings,
-    store::{Applied, ApplyError, Store, Stream, connect_local},
+    store::{
+        Applied, ApplyError, Store, Stream, connect_local,
+        keys::{Holder, Series},
+    },
     till::{Credential, Permission, Till, TillName},
 };
 use serde_json::Value;
@@ -234,6 +238,17 @@ impl TestService {
     /// The same process, called with other credentials.
     pub fn as_till(&self, name: &str, password: &str) -> Self {
         Self { credentials: Some((name.to_owned(), password.to_owned())), ..self.clone() }
+    }
+
+    /// A process that has cached nothing yet, on the same connections.
+    pub fn another_process(&self) -> Self {
+        Self { app: Arc::new(App::new(self.store.clone(), self.clock.clock())), ..self.clone() }
+    }
+
+    /// How many OTPs of today the demo customer was issued.
+    pub async fn issued_otps(&self) -> usize {
+        let series = Series { org: OrgId(966), holder: Holder::Customer(UserId(USER)), scope: Scope::Points };
+        self.store.otps_and_guesses(&series, self.clock.now()).await.unwrap().otps.len()
     }
 
     pub fn without_credentials(&self) -> Self {

@@ -1,0 +1,214 @@
+//! Every fault, at every call of every route. Whatever happens: no number twice, no OTP validated twice, no more OTPs than
+//! the day allows, an answer in time that is either right or a clean 503; and with the fault gone, all is well again.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::common::{
+    Answer, MOBILE, TestService, TestTable, demo_with,
+    faults::{Fault, Faults, behind_faults},
+};
+
+/// How long an answer may take; as it follows from the function's deadline on Lambda.
+const TIME_LIMIT: Duration = Duration::from_millis(250);
+/// What a busy machine may take on top.
+const GRACE: Duration = Duration::from_secs(5);
+const DAILY_LIMIT: usize = 5;
+/// And a little more, so that nothing of the day before is valid.
+const A_DAY: TimeDelta = TimeDelta::seconds(86_401);
+
+/// Every way in which a call can go wrong, and the operations that it happens to.
+fn faults() -> Vec<(&'static str, &'static str, Fault)> {
+    const ANY: &str = "";
+    const TRANSACTION: &str = "TransactWriteItems";
+    vec![
+        ("answer lost", ANY, Fault::LostAnswer),
+        ("answer cut", ANY, Fault::CutAnswer),
+        ("reset", ANY, Fault::Reset),
+        ("silence", ANY, Fault::Silence),
+        ("delay", ANY, Fault::Delay(Duration::from_millis(50))),
+        ("500", ANY, Fault::error("InternalServerError")),
+        ("503", ANY, Fault::Answer(503, "Service Unavailable".to_owned())),
+        ("throttled", ANY, Fault::error("ProvisionedThroughputExceededException")),
+        ("conflict", ANY, Fault::error("TransactionConflictException")),
+        ("transaction conflict", TRANSACTION, Fault::cancelled(&["TransactionConflict", "None"])),
+        ("transaction throttled", TRANSACTION, Fault::cancelled(&["ThrottlingError", "None"])),
+        ("expired credentials", ANY, Fault::error("ExpiredTokenException")),
+    ]
+}
+
+struct Setup {
+    _table: TestTable,
+    /// Without faults.
+    clean: TestService,
+    faulty: TestService,
+    faults: Faults,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let config =
+            format!("CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100");
+        let (table, clean) = demo_with(&config).await;
+        let (mut faulty, faults) = behind_faults(&table, "store.server").await;
+        faulty.time_limit = TIME_LIMIT;
+        Self { _table: table, clean, faulty, faults }
+    }
+
+    /// Every call of a request goes wrong once, and, in another request, it and all that follow it do, until
+    /// there is no such call any more. The process is a new one each time, so that tills and orgs are read, too.
+    async fn attack<F: Future<Output = Answer>>(
+        &self,
+        request: impl Fn(TestService) -> F,
+        mut check: impl AsyncFnMut(&str, &Answer),
+    ) {
+        for (name, happens_to, fault) in faults() {
+            for forever in [false, true] {
+                for n in 0.. {
+                    let fault = fault.clone();
+                    let goes_wrong = move |call| if forever { call >= n } else { call == n };
+                    self.faults.inject(move |operation, call| {
+                        (operation.starts_with(happens_to) && goes_wrong(call)).then(|| fault.clone())
+                    });
+                    let process = self.faulty.another_process();
+                    let started = Instant::now();
+                    let answer = request(process).await;
+                    let what = format!("{name} at call {n}, forever: {forever}");
+                    assert!(started.elapsed() < TIME_LIMIT + GRACE, "{what}: a hang");
+                    if answer.status >= 500 {
+                        assert_eq!(answer.status, 503, "{what}: {answer:?}");
+                        assert!(answer.retry_after() > 0, "{what}");
+                    }
+                    let reached = self.faults.calls() > n;
+                    self.faults.end();
+                    check(&what, &answer).await;
+                    if !reached {
+                        break;
+                    }
+                    assert!(n < 20, "{what}: it never ends");
+                }
+            }
+        }
+    }
+}
+
+fn otp(code: &str) -> Value {
+    json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_card_number_is_given_twice() {
+    let setup = Setup::new().await;
+    let mut given = HashSet::new();
+    let request = async |service: TestService| service.get("/v2/cardNumber").await;
+    setup
+        .attack(request, async |what, answer| {
+            let mut numbers = vec![setup.clean.card_number().await];
+            if answer.status == 200 {
+                numbers.push(answer.json["entity"].as_str().unwrap().to_owned());
+            }
+            for number in numbers {
+                assert!(given.insert(number), "{what}: {answer:?}");
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_customer_gets_more_otps_than_the_day_allows() {
+    let setup = Setup::new().await;
+    let request = async |service: TestService| service.post("/v2/otp/generate", &otp("")).await;
+    setup
+        .attack(request, async |what, answer| {
+            assert!([200, 429, 503].contains(&answer.status), "{what}: {answer:?}");
+            // With the fault gone, what is left of the day's OTPs is issued, and no more.
+            let mut refused = None;
+            for _ in 0..=DAILY_LIMIT {
+                let answer = setup.clean.post("/v2/otp/generate", &otp("")).await;
+                if answer.status != 200 {
+                    refused = Some(answer);
+                    break;
+                }
+            }
+            assert_eq!(refused.unwrap().refusal(), (429, vec![429]), "{what}");
+            assert_eq!(setup.clean.issued_otps().await, DAILY_LIMIT, "{what}");
+            setup.clean.clock.advance(A_DAY);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_otp_is_validated_twice() {
+    let setup = Setup::new().await;
+    let code = std::sync::Mutex::new(String::new());
+    let renew = async || {
+        setup.clean.clock.advance(A_DAY);
+        setup.clean.issue().await;
+        *code.lock().unwrap() = setup.clean.code().await;
+    };
+    renew().await;
+    let current = || code.lock().unwrap().clone();
+    let request = async |service: TestService| service.post("/v2/otp/validate", &otp(&current())).await;
+    setup
+        .attack(request, async |what, answer| {
+            let first = answer.status == 200 && answer.json["entity"] == true;
+            if answer.status == 200 {
+                assert!(first, "{what}: the code was right");
+            }
+            let second = setup.clean.is_right(&current()).await;
+            let third = setup.clean.is_right(&current()).await;
+            assert!(u8::from(first) + u8::from(second) <= 1 && !third, "{what}: {answer:?}");
+            renew().await;
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_is_right_or_a_503() {
+    let setup = Setup::new().await;
+    setup.clean.issue().await;
+    let right = setup.clean.fetch().await.text;
+    let request = async |service: TestService| service.fetch().await;
+    setup
+        .attack(request, async |what, answer| {
+            assert!(answer.status == 503 || answer.text == right, "{what}: {answer:?}");
+            assert_eq!(setup.clean.fetch().await.text, right, "{what}");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_is_registered_wholly_or_not_at_all() {
+    let setup = Setup::new().await;
+    let mobile = std::sync::atomic::AtomicU64::new(9_100_000_000);
+    let customer = || {
+        let value = mobile.load(std::sync::atomic::Ordering::SeqCst).to_string();
+        let identifiers = json!([{"type": "mobile", "value": value}, {"type": "email", "value": format!("{value}@example.com")}]);
+        json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]})
+    };
+    let request = async |service: TestService| service.post("/v2/customers", &customer()).await;
+    setup
+        .attack(request, async |what, answer| {
+            let again = setup.clean.post("/v2/customers", &customer()).await;
+            let expected = if answer.status == 200 { vec![409] } else { vec![200, 409] };
+            assert!(expected.contains(&again.status), "{what}: {answer:?}, then {again:?}");
+            let found = |identifier: String| {
+                let url = format!("/v2/otp?source=INSTORE&{identifier}&scope=POINTS");
+                let clean = setup.clean.clone();
+                async move { clean.get(&url).await.refusal() }
+            };
+            let value = mobile.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(found(format!("mobile={value}")).await, (404, vec![9001]), "{what}: by mobile");
+            assert_eq!(
+                found(format!("email={value}@example.com")).await,
+                (404, vec![9001]),
+                "{what}: by email"
+            );
+        })
+        .await;
+}
