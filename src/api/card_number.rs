@@ -10,10 +10,10 @@ use super::{
     metrics::{Happened, Tally},
 };
 use crate::{
-    card_number::PlanError,
+    card_number::{NumberingPlan, PlanError},
     customer::{Account, Source},
     org::Org,
-    store::NextValue,
+    store::{NextValue, Taking, Turn},
 };
 
 #[derive(Serialize)]
@@ -25,9 +25,28 @@ struct Generated {
 pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
     let addressed =
         call.params().account(&call.caller.org, Some(Source::Instore)).map_err(not_for_account)?;
-    let entity = call.app.next_card_number(&call.caller.org, &addressed.account, call.tally).await?;
-    Ok(Answer::new(Generated { entity }, addressed.warning.as_slice()))
+    let (app, org, account) = (call.app, &call.caller.org, &addressed.account);
+    let answer = |entity| Answer::new(Generated { entity }, addressed.warning.as_slice());
+    if call.once.is_none() {
+        return answer(app.next_card_number(org, account, call.tally).await?);
+    }
+    for _ in 0..MOST_RIVALS {
+        let coming = app.coming_card_number(org, account).await?;
+        let answer = answer(coming.number.clone())?;
+        match app.store.take_card_number(org.id(), &coming.turn, call.record(&answer)).await? {
+            Taking::Taken => {
+                coming.count(call.tally);
+                return Ok(answer);
+            }
+            Taking::AnsweredBefore => break,
+            Taking::Outrun => {}
+        }
+    }
+    call.answer_given_or(Problem::Unavailable).await
 }
+
+/// How often somebody else may take the number whose turn it is.
+pub const MOST_RIVALS: usize = 100;
 
 /// An account that does not exist is given numbers as little as one that is not enabled.
 fn not_for_account(Problems(problems): Problems) -> Problems {
@@ -53,6 +72,21 @@ impl fmt::Display for CounterDiffers {
 
 impl std::error::Error for CounterDiffers {}
 
+/// A number whose turn it is, and that nobody has yet.
+pub(super) struct Coming {
+    pub number: String,
+    pub turn: Turn,
+    percent_used: f64,
+}
+
+impl Coming {
+    /// Counts the number as generated.
+    pub fn count(&self, tally: &Tally) {
+        tally.count(Happened::CardNumberGenerated);
+        tally.set(Happened::CardNumberRangeUsed, self.percent_used);
+    }
+}
+
 impl App {
     /// A number that nobody else gets, for a customer of `account`.
     pub(super) async fn next_card_number(
@@ -63,45 +97,65 @@ impl App {
     ) -> Result<String, ApiError> {
         let mut org = Arc::clone(org);
         for _ in 0..MOST_CHANGES {
-            if let Some(number) = self.try_next_card_number(&org, account, tally).await? {
-                return Ok(number);
+            let plan = plan(&org, account)?;
+            if let Some(value) = current(self.store.next_card_number(org.id(), plan).await?)? {
+                tally.count(Happened::CardNumberGenerated);
+                tally.set(Happened::CardNumberRangeUsed, plan.percent_used(value));
+                return Ok(plan.number(value, &org.permutation_key));
             }
-            // The plan was changed within the last minute, and this process has not heard of it.
-            let fresh = self.reload_org(org.id()).await?;
-            if fresh.numbering_plan() == org.numbering_plan() {
-                // The counter never got the plan that the org's item holds: somebody edited the item.
-                return Err(ApiError::caused_by(Problem::CardNumberSettingsInvalid, CounterDiffers));
-            }
-            org = fresh;
+            org = self.org_with_another_plan(&org).await?;
         }
         Err(Problem::Unavailable.into())
     }
 
-    /// `None` when the org counts by another plan than `org` has.
-    async fn try_next_card_number(
+    /// The number whose turn it is, to be taken together with what is written of it.
+    pub(super) async fn coming_card_number(
         &self,
-        org: &Org,
+        org: &Arc<Org>,
         account: &Account,
-        tally: &Tally,
-    ) -> Result<Option<String>, ApiError> {
-        if !org.config().card_numbers_enabled {
-            return Err(Problem::CardNumbersDisabled.into());
-        }
-        if !org.generates_for(account) {
-            return Err(Problem::CardNumbersNotForAccount.into());
-        }
-        let plan = org.numbering_plan().map_err(|error| match error {
-            PlanError::Length(_) => ApiError::caused_by(Problem::CardNumberLengthInvalid, error.clone()),
-            PlanError::Settings(_) => ApiError::caused_by(Problem::CardNumberSettingsInvalid, error.clone()),
-        })?;
-        match self.store.next_card_number(org.id(), plan).await? {
-            NextValue::Value(value) => {
-                tally.count(Happened::CardNumberGenerated);
-                tally.set(Happened::CardNumberRangeUsed, plan.percent_used(value));
-                Ok(Some(plan.number(value, &org.permutation_key)))
+    ) -> Result<Coming, ApiError> {
+        let mut org = Arc::clone(org);
+        for _ in 0..MOST_CHANGES {
+            let plan = plan(&org, account)?;
+            if let Some(turn) = current(self.store.coming_card_number(org.id(), plan).await?)? {
+                let number = plan.number(turn.value, &org.permutation_key);
+                return Ok(Coming { number, percent_used: plan.percent_used(turn.value), turn });
             }
-            NextValue::Exhausted => Err(Problem::CardNumbersExhausted.into()),
-            NextValue::PlanChanged => Ok(None),
+            org = self.org_with_another_plan(&org).await?;
         }
+        Err(Problem::Unavailable.into())
+    }
+
+    /// The org, when its plan was changed within the last minute and this process has not heard of it.
+    async fn org_with_another_plan(&self, org: &Org) -> Result<Arc<Org>, ApiError> {
+        let fresh = self.reload_org(org.id()).await?;
+        if fresh.numbering_plan() == org.numbering_plan() {
+            // The counter never got the plan that the org's item holds: somebody edited the item.
+            return Err(ApiError::caused_by(Problem::CardNumberSettingsInvalid, CounterDiffers));
+        }
+        Ok(fresh)
+    }
+}
+
+/// The plan by which an org numbers the customers of an account.
+fn plan<'a>(org: &'a Org, account: &Account) -> Result<&'a NumberingPlan, ApiError> {
+    if !org.config().card_numbers_enabled {
+        return Err(Problem::CardNumbersDisabled.into());
+    }
+    if !org.generates_for(account) {
+        return Err(Problem::CardNumbersNotForAccount.into());
+    }
+    org.numbering_plan().map_err(|error| match error {
+        PlanError::Length(_) => ApiError::caused_by(Problem::CardNumberLengthInvalid, error.clone()),
+        PlanError::Settings(_) => ApiError::caused_by(Problem::CardNumberSettingsInvalid, error.clone()),
+    })
+}
+
+/// What the counter gave, or `None` when the org counts by another plan than it was asked for.
+fn current<T>(next: NextValue<T>) -> Result<Option<T>, Problem> {
+    match next {
+        NextValue::Value(value) => Ok(Some(value)),
+        NextValue::Exhausted => Err(Problem::CardNumbersExhausted),
+        NextValue::PlanChanged => Ok(None),
     }
 }

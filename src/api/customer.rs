@@ -29,7 +29,7 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
     let wanted = Wanted::read(&Members::new(&call.json_object()?), org)?;
     // Asked first, so that a number is not spent on a customer who is there already.
     if store.any_taken(org.id(), &wanted.identities).await? {
-        return Err(Problem::IdentifierTaken.into());
+        return call.answer_given_or(Problem::IdentifierTaken).await;
     }
     let mut customer = NewCustomer {
         user: store.next_user_id(org.id()).await?,
@@ -38,23 +38,41 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         generated: None,
         registered_at: call.now,
     };
+    let answer = Answer::new(Registered { created_id: customer.user }, &wanted.warnings)?;
     for _ in 0..MOST_SKIPPED {
+        let mut coming = None;
         if let Some(account) = &wanted.generate_for {
-            let number = call.app.next_card_number(org, account, call.tally).await?;
+            // With a key, the number is taken by the registration itself: one that comes to nothing uses up none.
+            let number = if call.once.is_some() {
+                let next = call.app.coming_card_number(org, account).await?;
+                coming.insert(next).number.clone()
+            } else {
+                call.app.next_card_number(org, account, call.tally).await?
+            };
             let identifier = org
                 .identifier(IdentifierName::ExternalId, &number)
                 .map_err(|_| Problem::CardNumberSettingsInvalid)?;
             customer.generated = Some(Identity::new(account.clone(), identifier));
         }
-        match store.register(org.id(), &customer).await? {
+        let turn = coming.as_ref().map(|coming| &coming.turn);
+        match store.register(org.id(), &customer, turn, call.record(&answer)).await? {
             Registration::Registered => {
-                return Ok(Answer::new(Registered { created_id: customer.user }, &wanted.warnings));
+                if let Some(coming) = coming {
+                    coming.count(call.tally);
+                }
+                return Ok(answer);
             }
             Registration::IdentifierTaken => return Err(Problem::IdentifierTaken.into()),
-            Registration::GeneratedTaken => {}
+            Registration::AnsweredBefore => break,
+            Registration::GeneratedTaken => {
+                if let Some(turn) = turn {
+                    store.take_card_number(org.id(), turn, None).await?;
+                }
+            }
+            Registration::Outrun => {}
         }
     }
-    Err(Problem::Unavailable.into())
+    call.answer_given_or(Problem::Unavailable).await
 }
 
 /// What a request asks to register.

@@ -38,6 +38,9 @@ problems! {
     BodyMalformed => BAD_REQUEST, 400, "Request body is not a valid JSON object";
     ParameterRepeated => BAD_REQUEST, 400, "A parameter is passed more than once with different values";
 
+    IdempotencyKeyInvalid => BAD_REQUEST, 400, "Idempotency-Key must be 1 to 255 visible ASCII characters, once";
+    IdempotencyKeyReused => UNPROCESSABLE_ENTITY, 422, "Idempotency-Key was used for another request";
+
     // The caller.
     Unauthorized => UNAUTHORIZED, 401, "Till name or password is wrong";
     NotPermitted => FORBIDDEN, 4000, "The till has no permission for this resource";
@@ -261,9 +264,7 @@ pub struct ErrorBody {
 
 /// The body of every success: what the handler answers, and the warnings.
 #[derive(Debug)]
-pub struct Answer {
-    json: serde_json::Result<String>,
-}
+pub struct Answer(String);
 
 #[derive(Serialize)]
 struct WithWarnings<'a, T> {
@@ -273,16 +274,26 @@ struct WithWarnings<'a, T> {
 }
 
 impl Answer {
-    pub fn new(body: impl Serialize, warnings: &[Notice]) -> Self {
-        Self { json: serde_json::to_string(&WithWarnings { body, warnings }) }
+    /// # Errors
+    /// [`Problem::Internal`] when a body cannot be written as JSON.
+    pub fn new(body: impl Serialize, warnings: &[Notice]) -> Result<Self, ApiError> {
+        let json = serde_json::to_string(&WithWarnings { body, warnings });
+        json.map(Self).map_err(|error| ApiError::caused_by(Problem::Internal, error))
+    }
+
+    /// An answer that was given before, word for word.
+    pub const fn again(json: String) -> Self {
+        Self(json)
     }
 
     /// The JSON text.
-    ///
-    /// # Errors
-    /// [`Problem::Internal`] when a body cannot be written as JSON.
-    pub fn into_json(self) -> Result<String, ApiError> {
-        self.json.map_err(|error| ApiError::caused_by(Problem::Internal, error))
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The JSON text.
+    pub fn into_json(self) -> String {
+        self.0
     }
 }
 

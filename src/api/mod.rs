@@ -8,6 +8,7 @@ mod cache;
 mod card_number;
 mod customer;
 pub mod error;
+mod idempotency;
 pub mod metrics;
 mod otp;
 mod params;
@@ -34,7 +35,7 @@ use crate::{
     clock::Clock,
     message::Message,
     org::{Org, OrgId},
-    store::{Store, Usage, chain, count_usage},
+    store::{Once, Store, Usage, chain, count_usage},
     till::{Permission, Till, TillName},
 };
 pub use auth::Caller;
@@ -49,6 +50,8 @@ pub struct Route {
     pub path: &'static str,
     /// What a till needs to do it.
     pub permission: Permission,
+    /// Whether an `Idempotency-Key` makes it happen once.
+    pub once: bool,
     handler: Handler,
 }
 
@@ -63,10 +66,14 @@ type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer
 
 macro_rules! route {
     ($method:ident $path:literal, $permission:ident, $handler:path) => {
+        route!($method $path, $permission, $handler, once: false)
+    };
+    ($method:ident $path:literal, $permission:ident, $handler:path, once: $once:literal) => {
         Route {
             method: Method::$method,
             path: $path,
             permission: Permission::$permission,
+            once: $once,
             handler: |call| Box::pin($handler(call)),
         }
     };
@@ -75,11 +82,11 @@ macro_rules! route {
 /// Everything that callers can do.
 pub const ROUTES: &[Route] = &[
     route!(GET "/v2/otp", OtpFetch, otp::fetch),
-    route!(POST "/v2/otp/generate", OtpIssue, otp::generate),
+    route!(POST "/v2/otp/generate", OtpIssue, otp::generate, once: true),
     route!(POST "/v2/otp/validate", OtpValidate, otp::validate),
     route!(GET "/v2/cardNumber", CardNumberGenerate, card_number::next),
-    route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next),
-    route!(POST "/v2/customers", CustomerRegister, customer::register),
+    route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next, once: true),
+    route!(POST "/v2/customers", CustomerRegister, customer::register, once: true),
 ];
 
 /// The route whose parameters may also stand in the path, `/v2/otp/source=…&scope=…`: so do the documents
@@ -134,6 +141,8 @@ pub struct Call<'a> {
     caller: &'a Caller,
     /// What follows the route's path.
     tail: Option<&'a str>,
+    /// What the request is known by, if it has an `Idempotency-Key`.
+    once: Option<Once>,
     /// The moment at which everything in this request happens.
     now: DateTime<Utc>,
     tally: &'a Tally,
@@ -239,8 +248,14 @@ impl App {
         if !caller.org.config().v2_enabled {
             return Err(Problem::V2NotEnabled.into());
         }
-        let call = Call { app: self, request, caller, tail: tail.as_deref(), now, tally: &seen.tally };
-        (route.handler)(call).await?.into_json()
+        let once = if route.once { idempotency::once(request, route, caller, now)? } else { None };
+        if let Some(once) = &once
+            && let Some(answer) = self.answer_given(once).await?
+        {
+            return Ok(answer.into_json());
+        }
+        let call = Call { app: self, request, caller, tail: tail.as_deref(), once, now, tally: &seen.tally };
+        Ok((route.handler)(call).await?.into_json())
     }
 }
 

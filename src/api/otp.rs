@@ -49,7 +49,7 @@ pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
     let valid_upto = org.timezone.local(otp.valid_until).to_rfc3339_opts(SecondsFormat::Secs, false);
     call.tally.count(Happened::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
-    Ok(Answer::new(body, addressed.warning.as_slice()))
+    Answer::new(body, addressed.warning.as_slice())
 }
 
 #[derive(Serialize)]
@@ -88,18 +88,20 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
             valid_until: call.now + org.otp_validity(),
             consumed: false,
         };
-        match call.app.store.issue_otp(&series, &otp, quota, message.as_ref()).await? {
+        let answer = Answer::new(Issued { created_id: otp.created_id.0 }, addressed.warning.as_slice())?;
+        let issue = call.app.store.issue_otp(&series, &otp, quota, message.as_ref(), call.record(&answer));
+        match issue.await? {
             Issue::Issued => {
                 call.tally.count(Happened::OtpIssued);
                 if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
                     deliver(message);
                 }
-                let body = Issued { created_id: otp.created_id.0 };
-                return Ok(Answer::new(body, addressed.warning.as_slice()));
+                return Ok(answer);
             }
             Issue::LimitReached => {
                 return Err(ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now));
             }
+            Issue::AnsweredBefore => return call.answer_given_or(Problem::Unavailable).await,
             Issue::IdTaken => {}
         }
     }
@@ -135,8 +137,7 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
         if store.record_verdict(&series, &judged, &verdict, call.now, limit.window).await? {
             let entity = matches!(verdict, Verdict::Right(_));
             call.tally.count(if entity { Happened::OtpValidated } else { Happened::OtpRefused });
-            let body = Validated { entity };
-            return Ok(Answer::new(body, addressed.warning.as_slice()));
+            return Answer::new(Validated { entity }, addressed.warning.as_slice());
         }
     }
     Err(Problem::Unavailable.into())

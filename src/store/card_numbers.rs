@@ -2,13 +2,14 @@
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
-    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
+    types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
 };
 
 use super::{
-    Attributes, Item, Store, StoreError,
+    Attributes, Item, Record, Store, StoreError,
     item::{n, s},
     keys,
+    transaction::{ATTEMPTS, Outcome, pause},
 };
 use crate::{card_number::NumberingPlan, customer::UserId, org::OrgId};
 
@@ -19,13 +20,30 @@ pub(super) const SHAPE: &str = "shape";
 
 /// What the counter had to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextValue {
+pub enum NextValue<T = u64> {
     /// A value that nobody else gets.
-    Value(u64),
+    Value(T),
     /// All values of the plan have been given.
     Exhausted,
     /// The org counts by another plan by now; the one asked for is outdated.
     PlanChanged,
+}
+
+/// A place in an org's sequence: the value whose turn it is while the counter is as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    pub value: u64,
+    shape: String,
+}
+
+/// How taking a turn ended. Unless it is `Taken`, nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    Taken,
+    /// Somebody else took it.
+    Outrun,
+    /// The same request was answered before.
+    AnsweredBefore,
 }
 
 impl Store {
@@ -35,33 +53,96 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextValue, StoreError> {
-        let updated = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(keys::card_number_counter(org).attributes()))
-            .update_expression("ADD #next :one")
-            .condition_expression("#shape = :shape AND #next < :end")
-            .expression_attribute_names("#next", NEXT)
-            .expression_attribute_names("#shape", SHAPE)
-            .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":shape", s(plan.shape()))
-            .expression_attribute_values(":end", n(plan.end()))
-            .return_values(ReturnValue::UpdatedNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await;
-        match updated {
-            Ok(output) => taken(output.attributes).map(NextValue::Value),
-            Err(error) => match error.as_service_error() {
+        for attempt in 0..ATTEMPTS {
+            pause(attempt).await;
+            let updated = self
+                .client
+                .update_item()
+                .table_name(&self.table)
+                .set_key(Some(keys::card_number_counter(org).attributes()))
+                .update_expression("ADD #next :one")
+                .condition_expression("#shape = :shape AND #next < :end")
+                .expression_attribute_names("#next", NEXT)
+                .expression_attribute_names("#shape", SHAPE)
+                .expression_attribute_values(":one", n(1))
+                .expression_attribute_values(":shape", s(plan.shape()))
+                .expression_attribute_values(":end", n(plan.end()))
+                .return_values(ReturnValue::UpdatedNew)
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                .send()
+                .await;
+            let error = match updated {
+                Ok(output) => return taken(output.attributes).map(NextValue::Value),
+                Err(error) => error,
+            };
+            match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
                     let shape = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
                     let current = shape.is_some_and(|shape| shape == plan.shape());
-                    Ok(if current { NextValue::Exhausted } else { NextValue::PlanChanged })
+                    return Ok(if current { NextValue::Exhausted } else { NextValue::PlanChanged });
                 }
-                _ => Err(StoreError::from_sdk(error)),
-            },
+                // A request with an `Idempotency-Key` takes its number at this moment.
+                Some(UpdateItemError::TransactionConflictException(_)) => {}
+                _ => return Err(StoreError::from_sdk(error)),
+            }
         }
+        Err(StoreError::gave_up("the counter kept conflicting"))
+    }
+
+    /// The value whose turn it is, which nobody has yet. It must be [taken](Self::take_card_number).
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the counter is corrupt.
+    pub async fn coming_card_number(
+        &self,
+        org: OrgId,
+        plan: &NumberingPlan,
+    ) -> Result<NextValue<Turn>, StoreError> {
+        let counter = self.get(&keys::card_number_counter(org)).await?.unwrap_or_default();
+        let counter = Item(&counter);
+        if !counter.has(SHAPE) || counter.s(SHAPE)? != plan.shape() {
+            return Ok(NextValue::PlanChanged);
+        }
+        let turn = Turn { value: counter.n(NEXT)?, shape: plan.shape() };
+        Ok(if turn.value < plan.end() { NextValue::Value(turn) } else { NextValue::Exhausted })
+    }
+
+    /// Takes a turn and keeps the answer that tells of it, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn take_card_number(
+        &self,
+        org: OrgId,
+        turn: &Turn,
+        record: Option<Record<'_>>,
+    ) -> Result<Taking, StoreError> {
+        let mut writes = vec![self.take(org, turn)?];
+        if let Some(record) = &record {
+            writes.push(self.put_answer(record)?);
+        }
+        Ok(match self.transact(writes).await? {
+            Outcome::Done => Taking::Taken,
+            Outcome::Refused(at) if at.contains(&1) => Taking::AnsweredBefore,
+            Outcome::Refused(_) => Taking::Outrun,
+        })
+    }
+
+    /// The write that takes a turn.
+    pub(super) fn take(&self, org: OrgId, turn: &Turn) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::card_number_counter(org).attributes()))
+            .update_expression("ADD #next :one")
+            .condition_expression("#shape = :shape AND #next = :value")
+            .expression_attribute_names("#next", NEXT)
+            .expression_attribute_names("#shape", SHAPE)
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":shape", s(turn.shape.as_str()))
+            .expression_attribute_values(":value", n(turn.value))
+            .build()
+            .map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().update(update).build())
     }
 
     /// Takes the next user id of an org.

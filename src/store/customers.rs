@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Item, Store, StoreError,
+    Item, Record, Store, StoreError, Turn,
     item::{NewItem, json, millis, n},
     keys,
     transaction::{ATTEMPTS, Outcome, pause},
@@ -45,6 +45,10 @@ pub enum Registration {
     IdentifierTaken,
     /// Somebody was given the generated number by hand.
     GeneratedTaken,
+    /// Somebody else took the number whose turn it was.
+    Outrun,
+    /// The same request was answered before.
+    AnsweredBefore,
 }
 
 impl Store {
@@ -88,11 +92,18 @@ impl Store {
         Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"))
     }
 
-    /// Writes a customer with all identifiers, or nothing.
+    /// Writes a customer with all identifiers, takes the generated number if that is still to be done, and keeps the
+    /// answer; or nothing.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
-    pub async fn register(&self, org: OrgId, customer: &NewCustomer) -> Result<Registration, StoreError> {
+    pub async fn register(
+        &self,
+        org: OrgId,
+        customer: &NewCustomer,
+        turn: Option<&Turn>,
+        record: Option<Record<'_>>,
+    ) -> Result<Registration, StoreError> {
         let identities: Vec<&Identity> = customer.identities.iter().chain(&customer.generated).collect();
         let known_as: Vec<_> = identities
             .iter()
@@ -114,11 +125,22 @@ impl Store {
             )?,
         );
         let given = customer.identities.len();
+        let profile_at = writes.len() - 1;
+        if let Some(turn) = turn {
+            writes.push(self.take(org, turn)?);
+        }
+        let recorded_at = writes.len();
+        if let Some(record) = &record {
+            writes.push(self.put_answer(record)?);
+        }
         Ok(match self.transact(writes).await? {
             Outcome::Done => Registration::Registered,
+            Outcome::Refused(at) if at.contains(&recorded_at) => Registration::AnsweredBefore,
             Outcome::Refused(at) if at.iter().any(|position| *position < given) => {
                 Registration::IdentifierTaken
             }
+            // Whoever was faster has both by now: the number, and its place in the sequence.
+            Outcome::Refused(at) if at.iter().any(|position| *position > profile_at) => Registration::Outrun,
             Outcome::Refused(at) if at.iter().any(|position| *position < identities.len()) => {
                 Registration::GeneratedTaken
             }

@@ -142,6 +142,12 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
+/// The answer that a till was given under an `Idempotency-Key`, of which only the SHA-256 is kept.
+pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
+    let key = key.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    Key::new(format!("ORG#{org}#ANSWER#{till}#{key}"), "ANSWER")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +192,11 @@ mod tests {
             ),
             (daily_quota(&user, "2026-11-21".parse().unwrap()), "ORG#966#USER#313302314", "QUOTA#2026-11-21"),
             (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
+            (
+                answer(org_id, &TillName::parse("store.server").unwrap(), &[0xab; 32]),
+                &format!("ORG#966#ANSWER#store.server#{}", "ab".repeat(32)),
+                "ANSWER",
+            ),
         ] {
             assert_eq!(key, Key::new(pk, sk));
         }

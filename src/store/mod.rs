@@ -7,6 +7,7 @@ mod card_numbers;
 mod client;
 mod customers;
 mod error;
+mod idempotency;
 mod item;
 pub mod keys;
 mod meter;
@@ -18,12 +19,13 @@ mod transaction;
 
 use aws_sdk_dynamodb::Client;
 
-pub use card_numbers::NextValue;
+pub use card_numbers::{NextValue, Taking, Turn};
 pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_local};
 pub use customers::{NewCustomer, Profile, Registration};
 pub use error::{StoreError, chain};
+pub use idempotency::{Given, Once, Record};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};

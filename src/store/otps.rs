@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem,
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::{
-    Attributes, Item, Store, StoreError,
+    Attributes, Item, Record, Store, StoreError,
     item::{NewItem, json, millis, n, s, ttl},
     keys::{self, Series},
     transaction::Outcome,
@@ -37,6 +37,8 @@ pub enum Issue {
     Issued,
     /// Another OTP of that scope has the number: draw another.
     IdTaken,
+    /// The same request was answered before.
+    AnsweredBefore,
     /// The day's quota is used up.
     LimitReached,
 }
@@ -59,7 +61,7 @@ pub enum Verdict {
 }
 
 impl Store {
-    /// Puts a new OTP, counts it against the quota and leaves its message for delivery, all or nothing.
+    /// Puts a new OTP, counts it against the quota, leaves its message for delivery and keeps the answer, all or nothing.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -69,6 +71,7 @@ impl Store {
         otp: &Otp,
         quota: Quota,
         message: Option<&Message>,
+        record: Option<Record<'_>>,
     ) -> Result<Issue, StoreError> {
         let item = NewItem::new(&keys::otp(series, otp.created_id))
             .with(CREATED_ID, n(otp.created_id))
@@ -93,8 +96,13 @@ impl Store {
         if let Some(message) = message {
             writes.push(self.put_new(message_item(series, otp, message)?)?);
         }
+        let recorded_at = writes.len();
+        if let Some(record) = &record {
+            writes.push(self.put_answer(record)?);
+        }
         Ok(match self.transact(writes).await? {
             Outcome::Done => Issue::Issued,
+            Outcome::Refused(at) if at.contains(&recorded_at) => Issue::AnsweredBefore,
             // The quota decides: where it is used up, another number would not help.
             Outcome::Refused(at) if at.contains(&1) => Issue::LimitReached,
             Outcome::Refused(_) => Issue::IdTaken,

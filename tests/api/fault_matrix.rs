@@ -3,10 +3,13 @@
 
 use std::{
     collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use chrono::TimeDelta;
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -46,7 +49,7 @@ struct Setup {
     _table: TestTable,
     /// Without faults.
     clean: TestService,
-    faulty: TestService,
+    attacked: TestService,
     faults: Faults,
 }
 
@@ -55,9 +58,9 @@ impl Setup {
         let config =
             format!("CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100");
         let (table, clean) = demo_with(&config).await;
-        let (mut faulty, faults) = behind_faults(&table, "store.server").await;
-        faulty.time_limit = TIME_LIMIT;
-        Self { _table: table, clean, faulty, faults }
+        let (mut attacked, faults) = behind_faults(&table, "store.server").await;
+        attacked.time_limit = TIME_LIMIT;
+        Self { _table: table, clean, attacked, faults }
     }
 
     /// Every call of a request goes wrong once, and, in another request, it and all that follow it do, until
@@ -75,7 +78,7 @@ impl Setup {
                     self.faults.inject(move |operation, call| {
                         (operation.starts_with(happens_to) && goes_wrong(call)).then(|| fault.clone())
                     });
-                    let process = self.faulty.another_process();
+                    let process = self.attacked.another_process();
                     let started = Instant::now();
                     let answer = request(process).await;
                     let what = format!("{name} at call {n}, forever: {forever}");
@@ -115,6 +118,28 @@ async fn no_card_number_is_given_twice() {
             for number in numbers {
                 assert!(given.insert(number), "{what}: {answer:?}");
             }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_key_happens_once_however_often_it_is_repeated() {
+    let setup = Setup::new().await;
+    let key = AtomicU64::new(0);
+    let keyed = async |service: TestService| {
+        let key = key.load(Ordering::SeqCst).to_string();
+        service.send(Method::POST, "/v2/cardNumber", &[("idempotency-key", &key)], Bytes::new()).await
+    };
+    let mut last = setup.clean.card_number().await.parse::<u64>().unwrap();
+    setup
+        .attack(keyed, async |what, answer| {
+            let again = keyed(setup.clean.clone()).await;
+            assert_eq!(again.status, 200, "{what}: {again:?}");
+            assert!(answer.status == 503 || answer.text == again.text, "{what}: {answer:?}, then {again:?}");
+            let number = again.json["entity"].as_str().unwrap().parse::<u64>().unwrap();
+            assert_eq!(number, last + 1, "{what}: no number is burnt");
+            last = number;
+            key.fetch_add(1, Ordering::SeqCst);
         })
         .await;
 }
@@ -185,9 +210,9 @@ async fn a_fetch_is_right_or_a_503() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_is_registered_wholly_or_not_at_all() {
     let setup = Setup::new().await;
-    let mobile = std::sync::atomic::AtomicU64::new(9_100_000_000);
+    let mobile = AtomicU64::new(9_100_000_000);
     let customer = || {
-        let value = mobile.load(std::sync::atomic::Ordering::SeqCst).to_string();
+        let value = mobile.load(Ordering::SeqCst).to_string();
         let identifiers = json!([{"type": "mobile", "value": value}, {"type": "email", "value": format!("{value}@example.com")}]);
         json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]})
     };
@@ -202,7 +227,7 @@ async fn a_customer_is_registered_wholly_or_not_at_all() {
                 let clean = setup.clean.clone();
                 async move { clean.get(&url).await.refusal() }
             };
-            let value = mobile.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let value = mobile.fetch_add(1, Ordering::SeqCst);
             assert_eq!(found(format!("mobile={value}")).await, (404, vec![9001]), "{what}: by mobile");
             assert_eq!(
                 found(format!("email={value}@example.com")).await,

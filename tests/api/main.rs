@@ -14,6 +14,7 @@ mod faults;
 mod fetch;
 mod generate;
 mod http_rules;
+mod idempotency;
 mod log;
 mod metrics;
 mod orgs;

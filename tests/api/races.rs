@@ -8,12 +8,12 @@ use tokio::task::JoinSet;
 use crate::common::{MOBILE, TestService, TestTable, USER, demo, demo_with};
 
 /// Four processes on one table.
-fn processes(table: &TestTable) -> Vec<TestService> {
+pub fn processes(table: &TestTable) -> Vec<TestService> {
     (0..4).map(|_| table.service("store.server")).collect()
 }
 
 /// Runs `work` so many times at once, spread over `processes`.
-async fn all_at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+pub async fn all_at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     processes: &[TestService],
     times: usize,
     work: impl Fn(TestService, usize) -> F,

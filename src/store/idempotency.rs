@@ -1,0 +1,78 @@
+//! The answers given to requests with an `Idempotency-Key`. Each is written in the transaction that it tells of, so there is
+//! no answer without its deed, and no deed twice.
+
+use aws_sdk_dynamodb::types::TransactWriteItem;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    Item, Store, StoreError,
+    item::{NewItem, b, n, s, ttl},
+    keys,
+};
+use crate::{org::OrgId, till::TillName};
+
+const REQUEST: &str = "request";
+const ANSWER: &str = "answer";
+
+/// How long a key holds.
+const LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// A request that must happen once, however often it is sent.
+#[derive(Debug, Clone)]
+pub struct Once {
+    pub org: OrgId,
+    pub till: TillName,
+    /// SHA-256 of the key that the caller chose.
+    pub key: [u8; 32],
+    /// SHA-256 of what the caller asks for.
+    pub request: [u8; 32],
+    pub now: DateTime<Utc>,
+}
+
+/// What was answered under a key.
+#[derive(Debug)]
+pub struct Given {
+    /// SHA-256 of what the caller asked for.
+    pub request: [u8; 32],
+    pub answer: String,
+}
+
+/// An answer that is to be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub once: &'a Once,
+    pub answer: &'a str,
+}
+
+impl Store {
+    /// What was answered under the key of a request within the last 24 hours.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn answer_given(&self, once: &Once) -> Result<Option<Given>, StoreError> {
+        let Some(attributes) = self.get(&keys::answer(once.org, &once.till, &once.key)).await? else {
+            return Ok(None);
+        };
+        let item = Item(&attributes);
+        if item.n::<i64>(keys::EXPIRES_AT)? <= once.now.timestamp() {
+            return Ok(None);
+        }
+        Ok(Some(Given { request: item.bytes(REQUEST)?, answer: item.s(ANSWER)?.to_owned() }))
+    }
+
+    /// The write that keeps an answer, unless there is one under its key.
+    pub(super) fn put_answer(&self, record: &Record<'_>) -> Result<TransactWriteItem, StoreError> {
+        let Record { once, answer } = record;
+        let item = NewItem::new(&keys::answer(once.org, &once.till, &once.key))
+            .with(REQUEST, b(&once.request))
+            .with(ANSWER, s(*answer))
+            .with(keys::EXPIRES_AT, ttl(once.now + LIFETIME));
+        // One that has expired may still be there: TTL deletes late.
+        self.put_if(item, |put| {
+            put.condition_expression("attribute_not_exists(#pk) OR #expires <= :now")
+                .expression_attribute_names("#pk", keys::PK)
+                .expression_attribute_names("#expires", keys::EXPIRES_AT)
+                .expression_attribute_values(":now", n(once.now.timestamp()))
+        })
+    }
+}
