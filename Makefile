@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint build validate sam-build test-emulator deploy advisories fmt bench-rate clean
+.PHONY: help run test lint openapi build validate sam-build test-emulator deploy advisories fmt bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
@@ -21,6 +21,10 @@ run: ## Run the whole service at http://127.0.0.1:3000, with a demo org (ARGS='-
 test: ## Run all tests
 	@command -v curl >/dev/null || { echo "installing curl, which pastes the printed requests"; apt-get update -qq && apt-get install -y -qq curl; }
 	cargo test --locked --all-features
+
+openapi: ## Write openapi.json anew, from the code
+	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
+	mv target/openapi.json openapi.json
 
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo fmt --check

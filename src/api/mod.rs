@@ -9,6 +9,8 @@ mod card_number;
 mod customer;
 pub mod error;
 pub mod metrics;
+#[cfg(feature = "cli")]
+pub mod openapi;
 mod otp;
 mod params;
 
@@ -50,6 +52,8 @@ pub struct Route {
     /// What a till needs to do it.
     pub permission: Permission,
     handler: Handler,
+    #[cfg(feature = "cli")]
+    describe: fn() -> openapi::Operation,
 }
 
 impl Route {
@@ -62,12 +66,14 @@ impl Route {
 type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
 
 macro_rules! route {
-    ($method:ident $path:literal, $permission:ident, $handler:path) => {
+    ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident) => {
         Route {
             method: Method::$method,
             path: $path,
             permission: Permission::$permission,
-            handler: |call| Box::pin($handler(call)),
+            handler: |call| Box::pin($file::$handler(call)),
+            #[cfg(feature = "cli")]
+            describe: openapi::$file::$handler,
         }
     };
 }
