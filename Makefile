@@ -2,11 +2,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint build validate sam-build test-emulator test-cargo-lambda local deploy advisories fmt bench bench-functions bench-instructions \
-  bench-instructions-record bench-rate clean
+.PHONY: help run test test-schema lint openapi build validate sam-build test-emulator test-cargo-lambda local deploy advisories \
+  fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
+SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
 
 # cargo-lambda and the SAM CLI, from PyPI.
 VENV := .venv
@@ -22,6 +23,14 @@ run: ## Run the whole service at http://127.0.0.1:3000, with a demo org (ARGS='-
 test: ## Run all tests
 	@command -v curl >/dev/null || { echo "installing curl, which pastes the printed requests"; apt-get update -qq && apt-get install -y -qq curl; }
 	cargo test --locked --all-features
+
+test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service
+	cargo build --locked --features cli --bin loyaltyctl
+	tests/schemathesis.sh
+
+openapi: ## Write openapi.json anew, from the code
+	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
+	mv target/openapi.json openapi.json
 
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo fmt --check
@@ -95,6 +104,11 @@ $(VENV): requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.txt
 	touch $(VENV)
+
+$(SCHEMATHESIS): tests/requirements.txt
+	python3 -m venv .tools/schemathesis
+	.tools/schemathesis/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
 
 $(CARGO_DENY):
 	cargo install --locked --quiet --root .tools --version $(CARGO_DENY_VERSION) cargo-deny

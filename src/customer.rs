@@ -184,11 +184,11 @@ pub struct Dialling {
 }
 
 /// E.164: a number has at most 15 digits with its country code. The shortest in use have 7.
-const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
+pub(crate) const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 /// RFC 5321, 4.5.3.1.3: a path is at most 256 octets with its angle brackets.
-const EMAIL_MAX_BYTES: usize = 254;
+pub(crate) const EMAIL_MAX_BYTES: usize = 254;
 /// Far above any real one, far below the 1,024 bytes that a DynamoDB key may have.
-const OPAQUE_MAX_BYTES: usize = 200;
+pub(crate) const OPAQUE_MAX_BYTES: usize = 200;
 
 impl Dialling {
     /// A number with a leading `+` or `00` has its country code already, and so has one that is not

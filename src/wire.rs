@@ -3,7 +3,7 @@
 /// Declares an enum whose values have names on the wire: matched without regard to case,
 /// always written in the first spelling given.
 ///
-/// Generates `ALL`, `as_str`, `parse`, `Display` and the serde implementations.
+/// Generates `ALL`, `NAMES`, `as_str`, `parse`, `Display` and the serde implementations.
 macro_rules! wire_enum {
     (
         $(#[$meta:meta])*
@@ -18,6 +18,9 @@ macro_rules! wire_enum {
         impl $name {
             /// Every value, in the order of declaration.
             pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
+
+            /// Every spelling, those that only callers use included.
+            pub const NAMES: &'static [&'static str] = &[$( $wire, $( $alias, )* )+];
 
             /// The name on the wire.
             #[must_use]

@@ -193,6 +193,50 @@ fn it_is_ready_in_under_a_second() {
     assert!(best < Duration::from_secs(1), "{best:?}");
 }
 
+/// The head and the body of what `curl` gets.
+fn get(url: &str) -> (String, String) {
+    let output = finish(Command::new("curl").args(["-sSi", url]));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_reference_page_is_served_with_all_that_it_loads() {
+    let served = Served::start(&["--in-memory"]);
+    let base = served.after("loyalty-codes listens on ").to_owned();
+    let page = served.after("The reference, to read and to try out, is at ").to_owned();
+    let (head, html) = get(&page);
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/html"), "{head}");
+    // Whatever Swagger UI would load from elsewhere, the browser does not.
+    assert!(head.contains("content-security-policy: default-src 'self';"), "{head}");
+    let quoted = html.split('"').skip(1).step_by(2);
+    let loaded: Vec<&str> = quoted.filter(|text| text.contains(".js") || text.contains(".css")).collect();
+    assert_eq!(loaded.len(), 3, "{html}");
+    assert!(!html.contains("//"), "{html}");
+    for asset in loaded {
+        let (head, body) = get(&format!("{page}{asset}"));
+        assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/"), "{asset}: {head}");
+        assert!(body.len() > 100, "{asset}");
+    }
+    let (head, document) = get(&format!("{base}/openapi.json"));
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert_eq!(serde_json::from_str::<Value>(&document).unwrap()["servers"], json!([{"url": "/"}]));
+    assert!(get(page.trim_end_matches('/')).0.contains("location: /docs/"));
+    for unknown in ["/", "/v2", "/docs/other"] {
+        let (head, body) = get(&format!("{base}{unknown}"));
+        assert!(head.starts_with("http/1.1 404") && body.contains("No such resource"), "{unknown}: {head}");
+    }
+}
+
+#[test]
+fn the_openapi_document_is_the_one_that_is_checked_in() {
+    let written = finish(&mut loyaltyctl(&["openapi"]));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    let current = std::fs::read(file).unwrap() == written.stdout;
+    assert!(current, "openapi.json is stale; `make openapi` writes it anew");
+}
+
 #[test]
 fn the_embedded_dynamodb_serves_other_tools() {
     let served = Served::start(&["--in-memory", "--demo"]);

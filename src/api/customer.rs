@@ -85,9 +85,9 @@ struct Wanted {
 }
 
 /// A transaction writes at most 100 items; these leave room for the profile and the generated number.
-const MOST_PROFILES: usize = 20;
-const MOST_IDENTIFIERS: usize = 50;
-const LONGEST_NAME: usize = 255;
+pub(super) const MOST_PROFILES: usize = 20;
+pub(super) const MOST_IDENTIFIERS: usize = 50;
+pub(super) const LONGEST_NAME: usize = 255;
 
 impl Wanted {
     fn read(body: &Members<'_>, org: &Org) -> Result<Self, Problems> {

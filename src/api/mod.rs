@@ -10,6 +10,8 @@ mod customer;
 pub mod error;
 mod idempotency;
 pub mod metrics;
+#[cfg(feature = "cli")]
+pub mod openapi;
 mod otp;
 mod params;
 
@@ -53,6 +55,8 @@ pub struct Route {
     /// Whether an `Idempotency-Key` makes it happen once.
     pub once: bool,
     handler: Handler,
+    #[cfg(feature = "cli")]
+    describe: fn() -> openapi::Operation,
 }
 
 impl Route {
@@ -65,16 +69,18 @@ impl Route {
 type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
 
 macro_rules! route {
-    ($method:ident $path:literal, $permission:ident, $handler:path) => {
-        route!($method $path, $permission, $handler, once: false)
+    ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident) => {
+        route!($method $path, $permission, $file::$handler, once: false)
     };
-    ($method:ident $path:literal, $permission:ident, $handler:path, once: $once:literal) => {
+    ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident, once: $once:literal) => {
         Route {
             method: Method::$method,
             path: $path,
             permission: Permission::$permission,
             once: $once,
-            handler: |call| Box::pin($handler(call)),
+            handler: |call| Box::pin($file::$handler(call)),
+            #[cfg(feature = "cli")]
+            describe: openapi::$file::$handler,
         }
     };
 }

@@ -10,7 +10,7 @@ use super::{
     params::Members,
 };
 use crate::{
-    customer::{Identity, Source, UserId},
+    customer::{IdentifierName, Identity, Source, UserId},
     message::{Channel, ChannelType, Message, Templates},
     org::{Org, OrgId},
     otp::{Code, CreatedId, OrgDay, Otp, Scope, matching, most_recent},
@@ -164,28 +164,31 @@ fn code(body: &Members<'_>) -> Result<Code, Problems> {
 }
 
 /// More would be somebody's mistake; each costs money.
-const MOST_CHANNELS: usize = 10;
+pub(super) const MOST_CHANNELS: usize = 10;
 
 /// `channels`, each with a value that can be one of its kind, in normal form.
 fn channels(body: &Members<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
-    use crate::customer::IdentifierName::{Email, Mobile, Wechat};
     let entries = body.objects("channels", Problem::ChannelInvalid)?;
     if entries.len() > MOST_CHANNELS {
         return Err(Problem::ChannelInvalid.into());
     }
     let read = |entry: &Members<'_>| {
         let channel_type = ChannelType::parse(entry.text("type", Problem::ChannelInvalid).ok()??)?;
-        let kind = match channel_type {
-            ChannelType::Sms | ChannelType::Phone | ChannelType::Whatsapp => Mobile,
-            ChannelType::Email => Email,
-            // Both address a customer by an opaque id.
-            ChannelType::Wechat | ChannelType::Zalo => Wechat,
-        };
         let value = entry.text("value", Problem::ChannelInvalid).ok()??;
-        let value = org.identifier(kind, value).ok()?.value().to_owned();
+        let value = org.identifier(addressed_by(channel_type), value).ok()?.value().to_owned();
         Some(Channel { channel_type, value })
     };
     Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
+}
+
+/// What a channel's value is.
+pub(super) const fn addressed_by(channel_type: ChannelType) -> IdentifierName {
+    match channel_type {
+        ChannelType::Sms | ChannelType::Phone | ChannelType::Whatsapp => IdentifierName::Mobile,
+        ChannelType::Email => IdentifierName::Email,
+        // Both address a customer by an opaque id.
+        ChannelType::Wechat | ChannelType::Zalo => IdentifierName::Wechat,
+    }
 }
 
 /// `template` and `emailTemplate`, with the documented texts for what is absent.

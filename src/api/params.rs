@@ -90,10 +90,13 @@ impl Params {
 }
 
 /// In a query `+` stands for a space. A mobile number never begins with one, but often with `+`, and
-/// callers forget to encode it.
+/// callers forget to encode it; unless the number says after its spaces, too, that it is international.
 fn identifier_in_query(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier, Problem> {
+    let international = ["+", "00"].iter().any(|prefix| value.trim_start().starts_with(prefix));
     match value.strip_prefix(' ') {
-        Some(rest) if name == IdentifierName::Mobile => identifier(org, name, &format!("+{rest}")),
+        Some(rest) if name == IdentifierName::Mobile && !international => {
+            identifier(org, name, &format!("+{rest}"))
+        }
         _ => identifier(org, name, value),
     }
 }

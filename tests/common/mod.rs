@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
+pub mod contract;
 pub mod events;
 pub mod faults;
 pub mod runtime_api;
@@ -275,7 +276,7 @@ impl TestService {
             all.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
         let request = Request {
-            method,
+            method: method.clone(),
             path: path.to_owned(),
             query: query.to_owned(),
             headers: all,
@@ -286,7 +287,9 @@ impl TestService {
         let response = self.app.handle(request).await;
         let (parts, text) = response.into_parts();
         let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, text, json };
+        contract::check(&method, path, &answer);
+        answer
     }
 
     /// Issues an OTP to the demo customer and returns its `createdId`.

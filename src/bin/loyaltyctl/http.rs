@@ -17,13 +17,15 @@ use loyalty_codes::{
 use rand::Rng;
 use tokio::net::TcpListener;
 
+use crate::reference;
+
 /// Answers requests until `shutdown` resolves.
 pub async fn serve(
     app: Arc<App>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = Router::new().fallback(answer).with_state(app);
+    let router = Router::new().fallback(answer).with_state(app).merge(reference::routes());
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 

@@ -7,6 +7,7 @@ mod failure;
 mod http;
 mod org;
 mod output;
+mod reference;
 mod serve;
 mod till;
 
@@ -79,6 +80,8 @@ enum Command {
     /// Tills and their passwords
     #[command(subcommand)]
     Till(till::Command),
+    /// Print the OpenAPI document of the API
+    Openapi,
     /// Print a completion script for a shell
     ///
     /// For bash: `loyaltyctl completions bash > ~/.local/share/bash-completion/completions/loyaltyctl`
@@ -142,6 +145,10 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Table(TableCommand::Create) => create_table(&cli.target.store().await?, output).await,
         Command::Org(command) => org::run(command, &cli.target.store().await?, output).await,
         Command::Till(command) => till::run(command, &cli.target.store().await?, output).await,
+        Command::Openapi => {
+            output::line(&reference::document());
+            Ok(())
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "loyaltyctl", &mut std::io::stdout());
             Ok(())

@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::{Target, delivery, demo, failure::Failure, http, output::line};
+use crate::{Target, delivery, demo, failure::Failure, http, output::line, reference};
 
 #[derive(Args)]
 pub struct Options {
@@ -132,6 +132,7 @@ async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<
 
 fn announce(base: &str, store: &Store, embedded: Option<&Embedded>, storage: &Storage) {
     line(&format!("loyalty-codes listens on {base}"));
+    line(&format!("The reference, to read and to try out, is at {base}{}", reference::PAGE));
     if let Some(embedded) = embedded {
         let place = match storage {
             Storage::Memory => "memory".to_owned(),

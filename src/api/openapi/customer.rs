@@ -1,0 +1,66 @@
+//! Registering customers.
+
+use serde_json::json;
+
+use super::{Operation, by_kind, identifier_names, optional, reference};
+use crate::{
+    api::customer::{LONGEST_NAME, MOST_IDENTIFIERS, MOST_PROFILES},
+    customer::IdentifierName,
+};
+
+pub fn register() -> Operation {
+    let kinds = by_kind("type", "value", &identifier_names(), IdentifierName::parse);
+    let identifiers = json!({
+        "type": "array",
+        "maxItems": MOST_IDENTIFIERS,
+        "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
+    });
+    let name = json!({"type": ["string", "null"], "maxLength": LONGEST_NAME});
+    let profile = json!({
+        "type": "object",
+        "required": ["source"],
+        "properties": {
+            "firstName": name,
+            "lastName": name,
+            "source": reference("Source"),
+            "accountId": optional(&reference("AccountId")),
+            "identifiers": optional(&identifiers),
+        },
+    });
+    let identified =
+        json!({"required": ["identifiers"], "properties": {"identifiers": {"type": "array", "minItems": 1}}});
+    let body = json!({
+        "type": "object",
+        "required": ["profiles"],
+        "properties": {"profiles": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_PROFILES,
+            "items": profile,
+            "contains": identified,
+        }},
+    });
+    let example = json!({"profiles": [{
+        "firstName": "Tom", "source": "INSTORE", "accountId": "",
+        "identifiers": [{"type": "mobile", "value": "919010000022"}],
+    }]});
+    Operation {
+        tag: "Customers",
+        summary: "Register a customer",
+        description: "All identifiers are written, or, if one of them is taken, none. One external ID at most; given \
+                      none, and with generation enabled for the account of a profile, the customer gets the next one. \
+                      At most 50 identifiers in all profiles.",
+        parameters: Vec::new(),
+        body: Some((body, example)),
+        answer: json!({"createdId": {"type": "integer", "description": "The user id"}}),
+        example: json!({"createdId": 130_713_699, "warnings": []}),
+        links: json!({}),
+        problems: problems! {
+            ContentTypeUnsupported BodyMalformed ProfilesMissing IdentifiersInvalid NameInvalid ExternalIdsDiffer
+            SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
+            IdentifierNameUnknown IdentifierValueMissing IdentifierValueMalformed MobileMalformed EmailMalformed
+            CardNumbersDisabled CardNumbersNotForAccount CardNumberSettingsInvalid CardNumberLengthInvalid
+            CardNumbersExhausted IdentifierTaken
+        },
+    }
+}

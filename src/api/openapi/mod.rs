@@ -1,0 +1,327 @@
+//! The service as OpenAPI describes it, put together from the tables that it runs by: routes, problems and
+//! wire enums. Only `loyaltyctl` carries it.
+//!
+//! What a single route takes and answers says a function of its handler's name, in a file of the name of its
+//! handler's file.
+
+macro_rules! problems {
+    ($($problem:ident)+) => { vec![$( crate::api::error::Problem::$problem ),+] };
+}
+
+pub mod card_number;
+pub mod customer;
+pub mod otp;
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{ROUTES, Route, error::Problem, idempotency::LONGEST_KEY};
+use crate::customer::{EMAIL_MAX_BYTES, IdentifierName, MOBILE_DIGITS, OPAQUE_MAX_BYTES, Source};
+
+/// What a route takes and answers.
+pub struct Operation {
+    pub tag: &'static str,
+    pub summary: &'static str,
+    pub description: &'static str,
+    pub parameters: Vec<Value>,
+    /// The schema of the body, and an example.
+    pub body: Option<(Value, Value)>,
+    /// The schemas of the answer's members; `warnings` is added to them.
+    pub answer: Value,
+    pub example: Value,
+    /// What may follow upon success.
+    pub links: Value,
+    /// What can go wrong, beyond what can anywhere.
+    pub problems: Vec<Problem>,
+}
+
+/// What can go wrong with every route.
+fn anywhere() -> Vec<Problem> {
+    problems! { MethodNotAllowed BodyTooLarge Unauthorized NotPermitted V2NotEnabled Unavailable Internal }
+}
+
+const INTRODUCTION: &str = "\
+Issues, fetches and validates one-time passwords, generates external IDs and registers customers, in the v2 \
+dialect of Capillary's loyalty API.
+
+- An error is `{\"errors\":[{\"status\":false,\"code\":…,\"message\":…}],\"warnings\":[]}`, with several entries \
+when several parameters are wrong. A path that is not described here is 404 with code 404.
+- Enumerated values may be in any case; the usual spellings are listed.
+- An empty value is as good as none, and so is `null` in a body. A parameter passed twice with different values is a \
+400. Unknown parameters, members and headers are ignored.
+- A trailing slash changes nothing.";
+
+/// The OpenAPI 3.1 document.
+#[must_use]
+pub fn document() -> Value {
+    let (mut paths, mut tags) = (Map::new(), Vec::new());
+    for route in ROUTES {
+        let tag = json!({"name": (route.describe)().tag});
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+        paths.entry(route.path).or_insert_with(|| json!({}))[route.method.as_str().to_lowercase()] =
+            operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "loyalty-codes",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": INTRODUCTION,
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
+        },
+        "servers": [{"url": "/"}],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"till": {
+                "type": "http",
+                "scheme": "basic",
+                "description": "The till's name and its password, or `md5hex` of it in 32 lower-case digits.",
+            }},
+            "headers": {
+                "X-Request-Id": header("Names the request in the log", &json!({"type": "string"})),
+                "Cache-Control": header("Codes belong in no cache", &json!({"const": "no-store"})),
+                "Retry-After": header("Seconds to wait", &json!({"type": "integer", "minimum": 1})),
+                "Allow": header("The methods of the path", &json!({"type": "string"})),
+                "WWW-Authenticate": header("The scheme", &json!({"const": "Basic realm=\"loyalty\""})),
+            },
+            "responses": failures(anywhere().iter()),
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let described = (route.describe)();
+    let permission = route.permission.as_str();
+    let mut answer = described.answer;
+    answer["warnings"] = reference("Warnings");
+    let required: Vec<&String> = answer.as_object().into_iter().flat_map(Map::keys).collect();
+    let answer = json!({"type": "object", "required": required, "properties": answer});
+    let (mut parameters, mut problems) = (described.parameters, described.problems);
+    if route.once {
+        parameters.push(idempotency_key());
+        problems.extend(problems! { IdempotencyKeyInvalid IdempotencyKeyReused });
+    }
+    let mut responses = failures(anywhere().iter().chain(&problems));
+    for (status, response) in &mut responses {
+        if !problems.iter().any(|problem| problem.status().as_str() == status) {
+            *response = json!({"$ref": format!("#/components/responses/{status}")});
+        }
+    }
+    let mut success = response("Done", &[], &answer, &described.example);
+    success["links"] = described.links;
+    responses.insert("200".to_owned(), success);
+    let mut operation = json!({
+        "operationId": operation_id(&route.method, route.path),
+        "tags": [described.tag],
+        "summary": described.summary,
+        "description": format!("{}\n\nThe till needs the permission `{permission}`.", described.description),
+        "security": [{"till": [permission]}],
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if let Some((schema, example)) = described.body {
+        let content = json!({"application/json": {"schema": schema, "example": example}});
+        operation["requestBody"] = json!({"required": true, "content": content});
+    }
+    operation
+}
+
+fn operation_id(method: &Method, path: &str) -> String {
+    format!("{}{}", method.as_str().to_lowercase(), path.replace('/', "-"))
+}
+
+/// The responses for `problems`, one for each status.
+fn failures<'a>(problems: impl Iterator<Item = &'a Problem>) -> Map<String, Value> {
+    let mut statuses = BTreeMap::<u16, Vec<Problem>>::new();
+    for problem in problems {
+        statuses.entry(problem.status().as_u16()).or_default().push(*problem);
+    }
+    statuses.into_iter().map(|(status, problems)| (status.to_string(), failure(status, &problems))).collect()
+}
+
+fn failure(status: u16, problems: &[Problem]) -> Value {
+    let lines: Vec<String> = problems.iter().map(|p| format!("- `{}` {}", p.code(), p.message())).collect();
+    let mut codes: Vec<u16> = problems.iter().map(|problem| problem.code()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let headers: &[&str] = match status {
+        401 => &["WWW-Authenticate"],
+        405 => &["Allow"],
+        429 | 503 => &["Retry-After"],
+        _ => &[],
+    };
+    let codes = json!({"properties": {"errors": {"items": {"properties": {"code": {"enum": codes}}}}}});
+    let first = problems.iter().take(1);
+    let errors: Vec<Value> =
+        first.map(|p| json!({"status": false, "code": p.code(), "message": p.message()})).collect();
+    let schema = json!({"allOf": [reference("Failure"), codes]});
+    response(&lines.join("\n"), headers, &schema, &json!({"errors": errors, "warnings": []}))
+}
+
+fn response(description: &str, headers: &[&str], schema: &Value, example: &Value) -> Value {
+    let headers = ["X-Request-Id", "Cache-Control"].iter().chain(headers);
+    let headers: Map<String, Value> = headers
+        .map(|name| ((*name).to_owned(), json!({"$ref": format!("#/components/headers/{name}")})))
+        .collect();
+    json!({
+        "description": description,
+        "headers": headers,
+        "content": {"application/json": {"schema": schema, "example": example}},
+    })
+}
+
+fn header(description: &str, schema: &Value) -> Value {
+    json!({"description": description, "required": true, "schema": schema})
+}
+
+/// What several routes share.
+fn schemas() -> Value {
+    // What no identifier may hold: control characters, and what stands for bytes that were no text.
+    const FORBIDDEN: &str = r"\x00-\x1f\x7f-\x9f\ufffd";
+    let (fewest, most) = (MOBILE_DIGITS.start() - 1, MOBILE_DIGITS.end() - 1);
+    json!({
+        "Source": {"enum": Source::NAMES, "description": "Where the customer is registered"},
+        "AccountId": {
+            "type": "string",
+            "description": "An account that the org has for the source. INSTORE has the one account `\"\"`; of a \
+                            source with exactly one, leaving it out means that one.",
+        },
+        "Mobile": {
+            "type": "string",
+            "pattern": format!(r"^ *(\+|00)?[ .()-]*[1-9]([ .()-]*[0-9]){{{fewest},{most}}}[ .()-]*$"),
+            "description": "With country code, or as a national number of the org. Spaces, `-`, `.`, `(` and `)` \
+                            do not count.",
+        },
+        "Email": {
+            "type": "string",
+            "maxLength": EMAIL_MAX_BYTES,
+            "description": format!("{EMAIL_MAX_BYTES} bytes of UTF-8 at most"),
+            "pattern": r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f.]+(\.[^@\s\x00-\x1f\x7f-\x9f.]+)+$",
+        },
+        "OpaqueId": {
+            "type": "string",
+            "maxLength": OPAQUE_MAX_BYTES,
+            "pattern": format!(r"^[^{FORBIDDEN}]*[^\s{FORBIDDEN}][^{FORBIDDEN}]*$"),
+            "description": format!("An external ID or a WeChat open id: {OPAQUE_MAX_BYTES} bytes of UTF-8 at most"),
+        },
+        "Absent": {"enum": [null, ""], "description": "As good as none"},
+        "Notice": {
+            "type": "object",
+            "required": ["status", "code", "message"],
+            "properties": {
+                "status": {"const": false},
+                "code": {"type": "integer"},
+                "message": {"type": "string"},
+            },
+        },
+        "Warnings": {"type": "array", "items": reference("Notice")},
+        "Failure": {
+            "type": "object",
+            "required": ["errors", "warnings"],
+            "properties": {
+                "errors": {"type": "array", "minItems": 1, "items": reference("Notice")},
+                "warnings": reference("Warnings"),
+            },
+        },
+    })
+}
+
+/// The shared schema of that name.
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// A member that may be left out, and may be empty too.
+fn optional(schema: &Value) -> Value {
+    json!({"anyOf": [schema, reference("Absent")]})
+}
+
+fn parameter(name: &str, required: bool, description: &str, schema: &Value, example: &Value) -> Value {
+    let mut parameter = json!({
+        "name": name, "in": "query", "required": required, "description": description, "schema": schema,
+        "example": example,
+    });
+    if !required {
+        parameter["allowEmptyValue"] = json!(true);
+    }
+    parameter
+}
+
+/// The header under which a request happens once.
+fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Sent again under the same key by the same till within 24 hours, the request gets the first answer again, \
+                        and nothing happens twice.",
+        "schema": {"type": "string", "pattern": "^[!-~]+$", "maxLength": LONGEST_KEY},
+    })
+}
+
+/// `source` and `accountId` in a query, of the demo's customer.
+fn account_parameters(source_required: bool) -> [Value; 2] {
+    let (source, account) = (reference("Source"), reference("AccountId"));
+    let otherwise = if source_required { "" } else { "INSTORE if left out" };
+    [
+        parameter("source", source_required, otherwise, &source, &json!("WECHAT")),
+        parameter("accountId", false, "", &account, &json!("WECHAT-API1")),
+    ]
+}
+
+/// The spellings that callers use of the names of identifiers.
+fn identifier_names() -> Vec<String> {
+    let names = IdentifierName::NAMES.iter().map(|name| (*name).to_owned());
+    names.clone().chain(names.map(|name| name.to_ascii_uppercase())).collect()
+}
+
+/// One schema for each kind of identifier: the member `of` has one of the names of that `kind`, and the member
+/// `value` is such an identifier.
+fn by_kind(
+    of: &str,
+    value: &str,
+    names: &[String],
+    kind: impl Fn(&str) -> Option<IdentifierName>,
+) -> Vec<Value> {
+    let schemas = IdentifierName::ALL.iter().map(|wanted| {
+        let names: Vec<&String> = names.iter().filter(|name| kind(name) == Some(*wanted)).collect();
+        let schema = match wanted {
+            IdentifierName::Mobile => "Mobile",
+            IdentifierName::Email => "Email",
+            IdentifierName::ExternalId | IdentifierName::Wechat => "OpaqueId",
+        };
+        (names, schema)
+    });
+    let schemas = schemas.filter(|(names, _)| !names.is_empty());
+    schemas
+        .map(|(names, schema)| json!({"properties": {of: {"enum": names}, value: reference(schema)}}))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_but_an_unknown_path_is_an_answer_of_some_route() {
+        let document = document().to_string();
+        for problem in Problem::ALL.iter().filter(|problem| **problem != Problem::RouteUnknown) {
+            assert!(document.contains(&format!("`{}` {}", problem.code(), problem.message())), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document = document();
+        let text = document.to_string();
+        for reference in text.split(r##""$ref":"#"##).skip(1) {
+            let pointer = reference.split('"').next().unwrap_or_default();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}

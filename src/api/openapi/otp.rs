@@ -1,0 +1,163 @@
+//! Fetching, issuing and validating OTPs.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    Operation, account_parameters, by_kind, identifier_names, operation_id, optional, parameter, reference,
+};
+use crate::{
+    api::otp::{MOST_CHANNELS, addressed_by},
+    customer::IdentifierName,
+    message::ChannelType,
+    otp::Scope,
+};
+
+const TAG: &str = "OTPs";
+
+pub fn fetch() -> Operation {
+    let [source, account] = account_parameters(true);
+    let name = json!({"enum": identifier_names()});
+    let value = json!({"type": "string", "minLength": 1});
+    let seconds = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
+    let is = "A mobile, an e-mail address, an external ID or a WeChat open id";
+    let least = "So many seconds of validity must be left at least. In an org with \
+                 `CONF_OTP_THRESHOLD_MODE=MAX_AGE`: issued within the last so many seconds.";
+    Operation {
+        tag: TAG,
+        summary: "Fetch the most recent OTP",
+        description: "The most recently issued OTP of that customer and scope that is valid, not consumed, and \
+                      admitted by the threshold.\n\nThe parameters may also stand in the path, \
+                      `/v2/otp/source=WECHAT&…&scope=POINTS`, where `+` is a plus. `mobile=8799361139` (or \
+                      `email=`, `external_id=`, `wechat=`) may stand for the pair of `identifierName` and \
+                      `identifierValue`.",
+        parameters: vec![
+            source,
+            account,
+            parameter("identifierName", true, "What the value is", &name, &json!("mobile")),
+            parameter("identifierValue", true, is, &value, &json!("8799361139")),
+            parameter("scope", true, "What the OTP is for", &json!({"enum": Scope::NAMES}), &json!("POINTS")),
+            parameter("threshold", false, least, &seconds, &json!(60)),
+        ],
+        body: None,
+        answer: json!({
+            "orgId": {"type": "integer"},
+            "userId": {"type": ["integer", "null"], "description": "`null` for REGISTRATION"},
+            "code": {"type": "string"},
+            "validUpto": {
+                "type": "string",
+                "format": "date-time",
+                "pattern": "[+-][0-9]{2}:[0-9]{2}$",
+                "description": "In the org's time zone, with a numeric offset",
+            },
+        }),
+        example: json!({
+            "orgId": 966, "userId": 313_302_314, "code": "538AD87", "validUpto": "2017-08-07T21:44:20+05:30",
+            "warnings": [],
+        }),
+        links: json!({"validate": {
+            "operationId": operation_id(&Method::POST, "/v2/otp/validate"),
+            "requestBody": {
+                "entityType": "$request.query.identifierName",
+                "entityValue": "$request.query.identifierValue",
+                "action": "$request.query.scope",
+                "source": "$request.query.source",
+                "code": "$response.body#/code",
+            },
+        }}),
+        problems: problems! {
+            ParameterRepeated SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
+            IdentifierNameUnknown IdentifierValueMissing IdentifierValueMalformed IdentifiersDiffer MobileMalformed
+            EmailMalformed ScopeInvalid ThresholdInvalid CustomerNotFound OtpNotFound
+        },
+    }
+}
+
+pub fn generate() -> Operation {
+    let text = json!({"type": "string", "pattern": r"\{\{\s*validation_code\s*\}\}"});
+    let email = json!({
+        "type": "object",
+        "properties": {"subject": {"type": ["string", "null"]}, "body": optional(&text)},
+    });
+    let names: Vec<String> = ChannelType::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(addressed_by));
+    let channels = json!({
+        "type": "array",
+        "maxItems": MOST_CHANNELS,
+        "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
+    });
+    let members = json!({
+        "template": optional(&text), "emailTemplate": optional(&email), "channels": optional(&channels),
+    });
+    let example = json!({
+        "entityType": "MOBILE", "entityValue": "8799361139", "action": "POINTS", "source": "WECHAT",
+        "accountId": "WECHAT-API1", "template": "Your OTP is {{ validation_code }}",
+        "channels": [{"type": "SMS", "value": "8799361139"}],
+    });
+    let mut problems = problems! { ChannelInvalid TemplateInvalid OtpLimitReached OtpNotGenerated };
+    problems.extend(entity_problems());
+    Operation {
+        tag: TAG,
+        summary: "Issue an OTP",
+        description: "The code is never in the answer. For a request that names `channels`, the message with the code \
+                      filled in is stored for delivery, with the documented text where the request has none. Each \
+                      customer gets `CONF_OTP_DAILY_LIMIT` OTPs a day of the org's time zone; then 429.",
+        parameters: Vec::new(),
+        body: Some((entity_body(&["entityType", "entityValue", "action"], members), example)),
+        answer: json!({"createdId": {
+            "type": "integer",
+            "format": "int64",
+            "description": "The time of issue in milliseconds times 1,000, and three random digits",
+        }}),
+        example: json!({"createdId": 1_795_235_412_345_123_u64, "warnings": []}),
+        links: json!({"fetch": {
+            "operationId": operation_id(&Method::GET, "/v2/otp"),
+            "parameters": {
+                "identifierName": "$request.body#/entityType",
+                "identifierValue": "$request.body#/entityValue",
+                "scope": "$request.body#/action",
+            },
+        }}),
+        problems,
+    }
+}
+
+pub fn validate() -> Operation {
+    let code = json!({"code": {"type": "string", "pattern": r"\S", "description": "Letters in any case"}});
+    let example = json!({
+        "entityType": "MOBILE", "entityValue": "8799361139", "action": "POINTS", "source": "WECHAT",
+        "accountId": "WECHAT-API1", "code": "538AD87",
+    });
+    let mut problems = problems! { CodeMissing GuessLimitReached };
+    problems.extend(entity_problems());
+    Operation {
+        tag: TAG,
+        summary: "Consume an OTP",
+        description: "`true` exactly once for a right code, `false` for a wrong, expired or used one. After \
+                      `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` wrong codes within `CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE` \
+                      minutes: 429, for a right code too.",
+        parameters: Vec::new(),
+        body: Some((entity_body(&["entityType", "entityValue", "action", "code"], code), example)),
+        answer: json!({"entity": {"type": "boolean"}}),
+        example: json!({"entity": true, "warnings": []}),
+        links: json!({}),
+        problems,
+    }
+}
+
+/// The body of a request about an entity, with further `members`.
+fn entity_body(required: &[&str], mut members: Value) -> Value {
+    members["action"] = json!({"enum": Scope::NAMES});
+    members["source"] = optional(&reference("Source"));
+    members["accountId"] = optional(&reference("AccountId"));
+    let kinds = by_kind("entityType", "entityValue", &identifier_names(), IdentifierName::parse);
+    json!({"type": "object", "required": required, "properties": members, "oneOf": kinds})
+}
+
+fn entity_problems() -> Vec<super::Problem> {
+    problems! {
+        ContentTypeUnsupported BodyMalformed SourceUnknown AccountMissing AccountNotConfigured ScopeInvalid
+        EntityTypeInvalid EntityValueMissing IdentifierValueMalformed MobileMalformed EmailMalformed
+        CustomerNotFound
+    }
+}

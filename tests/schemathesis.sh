@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Plays what schemathesis makes up from openapi.json to the running service, as the demo's till.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+# Whatever it leaves behind goes with the folder: no run depends on an earlier one.
+cd "$(mktemp -d)"
+trap 'kill "$server"; wait "$server" || true; rm -rf "$PWD"' EXIT
+RUST_LOG=error "$root/target/debug/loyaltyctl" serve --demo --in-memory --listen 127.0.0.1:0 >log &
+server=$!
+for _ in {1..100}; do
+  sleep 0.1
+  grep -q '^curl .*/v2/customers' log && break
+done
+base=$(sed -n 's/^loyalty-codes listens on //p' log)
+credentials=$(sed -n 's/^curl .* -u \([^ ]*\) .*/\1/p;T;q' log)
+
+# The credentials are given: schemathesis need not make up others, and still tries without any (`ignored_auth`).
+PYTHONPATH="$root/tests" SCHEMATHESIS_HOOKS=schemathesis_hooks "$root/.tools/schemathesis/bin/schemathesis" run "$base/openapi.json" \
+  --auth "$credentials" --generation-with-security-parameters false \
+  --checks all --phases examples,coverage,fuzzing,stateful --mode all --max-examples 200 --generation-deterministic "$@"
