@@ -16,6 +16,6 @@ base=$(sed -n 's/^loyalty-codes listens on //p' log)
 credentials=$(sed -n 's/^curl .* -u \([^ ]*\) .*/\1/p;T;q' log)
 
 # The credentials are given: schemathesis need not make up others, and still tries without any (`ignored_auth`).
-PYTHONPATH="$root/tests" SCHEMATHESIS_HOOKS=schemathesis_hooks "$root/.tools/schemathesis/bin/schemathesis" run "$base/openapi.json" \
+PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests" SCHEMATHESIS_HOOKS=schemathesis_hooks "$root/.tools/schemathesis/bin/schemathesis" run "$base/openapi.json" \
   --auth "$credentials" --generation-with-security-parameters false \
   --checks all --phases examples,coverage,fuzzing,stateful --mode all --max-examples 200 --generation-deterministic "$@"

@@ -186,7 +186,7 @@ fn schemas() -> Value {
     const FORBIDDEN: &str = r"\x00-\x1f\x7f-\x9f\ufffd";
     let (fewest, most) = (MOBILE_DIGITS.start() - 1, MOBILE_DIGITS.end() - 1);
     json!({
-        "Source": {"enum": Source::NAMES, "description": "Where the customer is registered"},
+        "Source": {"type": "string", "enum": Source::NAMES, "description": "Where the customer is registered"},
         "AccountId": {
             "type": "string",
             "description": "An account that the org has for the source. INSTORE has the one account `\"\"`; of a \

@@ -17,7 +17,7 @@ const TAG: &str = "OTPs";
 
 pub fn fetch() -> Operation {
     let [source, account] = account_parameters(true);
-    let name = json!({"enum": identifier_names()});
+    let name = json!({"type": "string", "enum": identifier_names()});
     let value = json!({"type": "string", "minLength": 1});
     let seconds = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
     let is = "A mobile, an e-mail address, an external ID or a WeChat open id";
@@ -36,7 +36,13 @@ pub fn fetch() -> Operation {
             account,
             parameter("identifierName", true, "What the value is", &name, &json!("mobile")),
             parameter("identifierValue", true, is, &value, &json!("8799361139")),
-            parameter("scope", true, "What the OTP is for", &json!({"enum": Scope::NAMES}), &json!("POINTS")),
+            parameter(
+                "scope",
+                true,
+                "What the OTP is for",
+                &json!({"type": "string", "enum": Scope::NAMES}),
+                &json!("POINTS"),
+            ),
             parameter("threshold", false, least, &seconds, &json!(60)),
         ],
         body: None,
@@ -147,7 +153,7 @@ pub fn validate() -> Operation {
 
 /// The body of a request about an entity, with further `members`.
 fn entity_body(required: &[&str], mut members: Value) -> Value {
-    members["action"] = json!({"enum": Scope::NAMES});
+    members["action"] = json!({"type": "string", "enum": Scope::NAMES});
     members["source"] = optional(&reference("Source"));
     members["accountId"] = optional(&reference("AccountId"));
     let kinds = by_kind("entityType", "entityValue", &identifier_names(), IdentifierName::parse);
