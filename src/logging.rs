@@ -21,7 +21,8 @@ use crate::settings::InvalidSetting;
 pub enum Format {
     /// One JSON object a line.
     Json,
-    /// For a person: with colours if `ansi`.
+    /// For a person: with colours if `ansi`. The function has no use for it.
+    #[cfg(feature = "cli")]
     Text { ansi: bool },
 }
 
@@ -44,6 +45,7 @@ where
         Format::Json => {
             layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
+        #[cfg(feature = "cli")]
         Format::Text { ansi } => layer.with_ansi(ansi).boxed(),
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter(rust_log)?)))

@@ -33,7 +33,8 @@ pub struct Cold {
     pub init: f64,
     pub answer: f64,
     pub peak_mib: f64,
-    pub zip_mb: f64,
+    /// As AWS counts the sizes of packages.
+    pub zip_mib: f64,
 }
 
 /// Starts every function in turn, and again, so that whatever else the machine does falls on all of them.
@@ -52,7 +53,7 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
     println!(
         "\nCold start, {STARTS} each: median (p99) in milliseconds, and as a multiple of the first line's\n"
     );
-    let columns = ["first byte", "init", "first answer", "peak MiB", "zip MB"];
+    let columns = ["first byte", "init", "first answer", "peak MiB", "zip MiB"];
     let mut rows = Vec::new();
     let mut medians = Vec::new();
     for (function, starts) in functions.iter().zip(&starts) {
@@ -62,14 +63,14 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
         let first_byte = milliseconds(|start| start.first_byte.unwrap_or_default());
         let (init, answer) = (milliseconds(|start| start.init), milliseconds(|start| start.answer));
         let peak = Column::new(starts.iter().map(|start| start.peak_kib / 1024.0).collect());
-        let zip = Column::new(vec![function.zip_size() as f64 / 1e6]);
+        let zip = Column::new(vec![function.zip_size() as f64 / f64::from(1 << 20)]);
         medians.push(Cold {
             name: function.name.clone(),
             first_byte: first_byte.median(),
             init: init.median(),
             answer: answer.median(),
             peak_mib: peak.median(),
-            zip_mb: zip.median(),
+            zip_mib: zip.median(),
         });
         rows.push((function.name.as_str(), vec![first_byte, init, answer, peak, zip]));
     }

@@ -50,7 +50,7 @@ pub fn goals(cold: &[Cold], warm: &[Warm]) {
     };
     at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 2.0);
     at_most("init with the warmed connection / hello's init", ours.init / hello.init, 3.0);
-    at_most("zip, MB", ours.zip_mb, 2.0);
+    at_most("zip, MiB", ours.zip_mib, 2.0);
     at_most("peak memory, MiB", ours.peak_mib, 16.0);
     at_most("slowest warm route / bare SDK calls", warmest, 1.10);
     let at_least = |what: &str, reached: f64, goal: f64| {
