@@ -13,15 +13,19 @@ SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
 VENV := .venv
 TOOLS := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1} PATH="$$PWD/$(VENV)/bin:$$PATH"
 ARCH := arm64
+HOST_ARCH := $(subst aarch64,arm64,$(shell uname -m))
+
+# Installs a Debian package of that name unless the program is there.
+INSTALL = command -v $(1) >/dev/null || { apt-get update -qq && apt-get install -y -qq $(1); }
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-26s %s\n", $$1, $$2}'
 
 run: ## Run the whole service at http://127.0.0.1:3000, with a demo org (ARGS='--listen 127.0.0.1:3001')
 	cargo run --locked --features cli --bin loyaltyctl -- serve --demo $(ARGS)
 
 test: ## Run all tests
-	@command -v curl >/dev/null || { echo "installing curl, which pastes the printed requests"; apt-get update -qq && apt-get install -y -qq curl; }
+	@$(call INSTALL,curl)
 	cargo test --locked --all-features
 
 test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service
@@ -74,24 +78,31 @@ advisories: $(CARGO_DENY) ## Check dependencies against the RustSec database, wh
 fmt: ## Format the code
 	cargo fmt
 
-bench: HOST_ARCH := $(subst aarch64,arm64,$(shell uname -m))
-bench: bench-functions ## Measure cold starts and warm requests beside Node.js, Python and plain Rust
+bench: bench-functions ## Measure cold starts and warm requests beside Node.js, Python and plain Rust (needs Node.js with npm)
 	$(MAKE) build ARCH=$(HOST_ARCH)
+	@$(call INSTALL,valgrind)
 	cargo bench --locked --all-features --bench bench
 
-# What the bench compares with. Node.js with npm and valgrind must be there.
+# What the bench compares with.
 bench-functions:
 	cargo build --locked --release --manifest-path benches/functions/Cargo.toml --target-dir target/functions
 	cd benches/functions/node && npm ci --silent && npm run --silent build
-	python3 -m pip install --quiet --upgrade --target target/functions/python --requirement benches/functions/python/requirements.txt
+	python3 -m pip install --quiet --disable-pip-version-check --upgrade --target target/functions/python \
+	  --requirement benches/functions/python/requirements.txt
 	cp benches/functions/python/function.py target/functions/python/
 
-# The dev profile: what is counted runs in a process of its own.
-bench-instructions: ## Count the instructions of what `make build` built; fails at +3 % (needs valgrind)
-	cargo bench --locked --all-features --profile dev --bench bench -- instructions
+# The dev profile is enough: what is counted runs in a process of its own.
+BENCH_INSTRUCTIONS := cargo bench --locked --all-features --profile dev --bench bench -- instructions
 
-bench-instructions-record: ## Make what is counted now the new baseline
-	cargo bench --locked --all-features --profile dev --bench bench -- instructions record
+bench-instructions: ## Count the instructions of the function; fails when they are 3 % more than they were (needs valgrind)
+	$(MAKE) build ARCH=$(HOST_ARCH)
+	@$(call INSTALL,valgrind)
+	$(BENCH_INSTRUCTIONS)
+
+bench-instructions-record: ## Make what is counted now what the next count is compared with
+	$(MAKE) build ARCH=$(HOST_ARCH)
+	@$(call INSTALL,valgrind)
+	$(BENCH_INSTRUCTIONS) record
 
 bench-rate: ## Measure the card-number route against the embedded DynamoDB alone (needs wrk)
 	benches/card_number_rate.sh

@@ -57,6 +57,7 @@ pub async fn run() -> Vec<Warm> {
         floor.round(dynamodb.table.clock.now(), &mut floor_times).await;
         dynamodb.next_day();
     }
+    refusals(&ours).await;
     let node = elsewhere(&Function::node(), &dynamodb, DAYS).await;
     let python = elsewhere(&Function::python(), &dynamodb, DAYS * 2).await;
 
@@ -90,6 +91,26 @@ impl Times {
 fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K, Vec<f64>>) -> Vec<Column> {
     let microseconds = |route: &&str| times[*route].iter().map(|nanoseconds| nanoseconds / 1e3).collect();
     ROUTES.iter().map(|route| Column::new(microseconds(route))).collect()
+}
+
+/// Whether the time of a refusal tells which tills there are.
+async fn refusals(service: &TestService) {
+    let callers = [
+        ("wrong password", service.as_till("store.server", "wrong")),
+        ("unknown till", service.as_till("store.servex", "wrong")),
+    ];
+    let mut times = Times::default();
+    for _ in 0..CALLS * 4 {
+        for (name, caller) in &callers {
+            assert_eq!(times.of(name, caller.get("/v2/cardNumber")).await.status, 401);
+        }
+    }
+    println!("\nRefused credentials, {} calls each: median (p99) in microseconds\n", CALLS * 4);
+    let rows = callers.each_ref().map(|(name, _)| {
+        let microseconds = times.0[name].iter().map(|nanoseconds| nanoseconds / 1e3).collect();
+        (*name, vec![Column::new(microseconds)])
+    });
+    report::table(&["refusal"], &rows);
 }
 
 async fn our_round(service: &TestService, times: &mut Times) {
