@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     CONFIG,
-    common::{self, TABLE, TestService, TestTable},
+    common::{self, TABLE, TestTable},
 };
 
 /// What Lambda's Amazon Linux trusts, and this machine too, if it is one of the usual Linuxes.
@@ -33,7 +33,6 @@ const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki
 
 pub struct DynamoDb {
     pub table: TestTable,
-    pub service: TestService,
     pub endpoint: String,
     /// When the first byte of each connection came.
     connections: mpsc::UnboundedReceiver<Instant>,
@@ -65,7 +64,7 @@ impl DynamoDb {
                 tokio::spawn(relay(stream, acceptor.clone(), upstream.clone(), connected.clone()));
             }
         });
-        Self { table, service, endpoint, connections, folder }
+        Self { table, endpoint, connections, folder }
     }
 
     /// As many roots as the function trusts by itself, and the one of this endpoint.

@@ -46,7 +46,7 @@ impl Function {
         Self {
             name: "Node.js, SDK v3".to_owned(),
             program: which("node"),
-            arguments: vec![in_project("benches/functions/node/dist/index.js")],
+            arguments: vec![in_project("benches/functions/node/dist/index.cjs")],
             trust: Trust::Amazon("NODE_EXTRA_CA_CERTS"),
             package: in_project("benches/functions/node/dist"),
         }

@@ -153,6 +153,13 @@ async fn a_missing_customer_is_answered_as_one_of_another_org() {
     let elsewhere = stranger.fetch().await;
     let nowhere = stranger.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
     assert_eq!(elsewhere, nowhere);
+    for route in ["/v2/otp/generate", "/v2/otp/validate"] {
+        let about =
+            |mobile| json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS", "code": "X"});
+        let elsewhere = stranger.post(route, &about(MOBILE)).await;
+        assert_eq!(elsewhere.refusal(), (404, vec![8015]), "{route}");
+        assert_eq!(elsewhere, stranger.post(route, &about("9999999999")).await, "{route}");
+    }
 }
 
 #[tokio::test]

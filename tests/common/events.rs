@@ -41,9 +41,10 @@ pub fn read(name: &str, version: &str) -> String {
 }
 
 /// What a function finds in its environment, besides what the runtime puts there.
-pub fn function_environment(dynamodb: &str) -> [(&'static str, &str); 6] {
+pub fn function_environment(dynamodb: &str) -> [(&'static str, &str); 7] {
     [
         ("AWS_REGION", "ap-south-1"),
+        ("AWS_DEFAULT_REGION", "ap-south-1"),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_SESSION_TOKEN", "test"),

@@ -78,7 +78,7 @@ impl Runtime {
 
     /// What the function says next, and when it did.
     pub async fn heard_at(&mut self) -> (Instant, Said) {
-        timeout(PATIENCE, self.said.recv()).await.unwrap().unwrap()
+        timeout(PATIENCE, self.said.recv()).await.expect("the function says nothing").unwrap()
     }
 
     pub async fn heard(&mut self) -> Said {
