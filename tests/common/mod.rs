@@ -6,6 +6,7 @@ pub mod contract;
 pub mod events;
 pub mod faults;
 pub mod runtime_api;
+pub mod served;
 
 use std::{
     cell::RefCell,
