@@ -4,23 +4,18 @@
 mod common;
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use common::TestTable;
+use common::{
+    TestTable,
+    served::{PATIENCE, Served, loyaltyctl},
+};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn loyaltyctl(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loyaltyctl"));
-    command.args(arguments).env_remove("AWS_ACCESS_KEY_ID").env("RUST_LOG", "info");
-    command
-}
 
 /// Runs a command that ends by itself; one that does not is killed and fails the test.
 fn finish(command: &mut Command) -> Output {
@@ -33,64 +28,6 @@ fn finish(command: &mut Command) -> Output {
         panic!("{command:?} does not end");
     };
     finished.unwrap()
-}
-
-/// `loyaltyctl serve`, killed when it is dropped.
-struct Served {
-    process: Child,
-    lines: mpsc::Receiver<String>,
-    /// What it said until it was ready.
-    said: Vec<String>,
-}
-
-impl Served {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = loyaltyctl(&["serve", "--listen", "127.0.0.1:0"]);
-        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        let mut served = Self { process, lines, said: Vec::new() };
-        served.wait_for("loyalty-codes listens on ");
-        served.wait_for("DynamoDB listens on ");
-        if arguments.contains(&"--demo") {
-            served.wait_for("# register a customer");
-            served.wait_for("curl ");
-        }
-        served
-    }
-
-    fn wait_for(&mut self, beginning: &str) {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{:?}", self.said));
-            self.said.push(line.clone());
-            if line.starts_with(beginning) {
-                return;
-            }
-        }
-    }
-
-    fn after(&self, beginning: &str) -> &str {
-        let line = self.said.iter().find_map(|line| line.strip_prefix(beginning)).unwrap();
-        line.split(' ').next().unwrap()
-    }
-
-    fn dynamodb(&self) -> &str {
-        self.after("DynamoDB listens on ")
-    }
-
-    /// What it printed to paste.
-    fn requests(&self) -> String {
-        let start = self.said.iter().position(|line| line.starts_with("# issue")).unwrap();
-        self.said[start..].join("\n")
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// Pastes lines into a shell and returns the JSON values that they print.
@@ -169,15 +106,12 @@ fn everything_survives_a_kill_and_the_password_works_again() {
         let line = requests.lines().find(|line| line.ends_with("/v2/cardNumber")).unwrap().to_owned();
         paste(&line)[0]["entity"].as_str().unwrap().to_owned()
     };
-    let mut served = Served::start(&arguments);
-    assert_eq!(card_number(&served), "1000000010");
-    let password = |served: &Served| served.requests().split(['=', ' ', ':']).nth(8).map(str::to_owned);
-    let before = password(&served);
-    // SIGKILL: it has no chance to tidy up.
-    served.process.kill().unwrap();
-    served.process.wait().unwrap();
     let served = Served::start(&arguments);
-    assert_eq!(password(&served), before);
+    assert_eq!(card_number(&served), "1000000010");
+    let before = served.till();
+    served.kill();
+    let served = Served::start(&arguments);
+    assert_eq!(served.till(), before);
     assert_eq!(card_number(&served), "1000000011");
 }
 
@@ -204,7 +138,7 @@ fn get(url: &str) -> (String, String) {
 #[test]
 fn the_reference_page_is_served_with_all_that_it_loads() {
     let served = Served::start(&["--in-memory"]);
-    let base = served.after("loyalty-codes listens on ").to_owned();
+    let base = served.base().to_owned();
     let page = served.after("The reference, to read and to try out, is at ").to_owned();
     let (head, html) = get(&page);
     assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/html"), "{head}");

@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
+pub mod caller;
 pub mod contract;
 pub mod events;
 pub mod faults;
 pub mod runtime_api;
+pub mod served;
 
 use std::{
     cell::RefCell,
