@@ -2,12 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema lint openapi build validate sam-build test-emulator test-cargo-lambda local deploy advisories \
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-cargo-lambda local deploy advisories \
   fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
 SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
+MINISTACK := .tools/ministack/bin/ministack
 
 # cargo-lambda and the SAM CLI, from PyPI.
 VENV := .venv
@@ -31,6 +32,14 @@ test: ## Run all tests
 test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service
 	cargo build --locked --features cli --bin loyaltyctl
 	tests/schemathesis.sh
+
+test-engine: ## Run what uses the store on another DynamoDB, one that asks for no real credentials (ENDPOINT=http://…)
+	@test -n "$(ENDPOINT)" || { echo "which one? ENDPOINT=http://127.0.0.1:8000"; exit 2; }
+	AWS_REGION=us-east-1 DYNAMODB_ENDPOINT=$(ENDPOINT) \
+	  cargo test --locked --all-features --test api --test lambda_runtime --test loyaltyctl --test template
+
+test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
+	tests/ministack.sh
 
 openapi: ## Write openapi.json anew, from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
@@ -119,6 +128,11 @@ $(VENV): requirements.txt
 $(SCHEMATHESIS): tests/requirements.txt
 	python3 -m venv .tools/schemathesis
 	.tools/schemathesis/bin/pip install --quiet --requirement tests/requirements.txt
+	touch $@
+
+$(MINISTACK): tests/requirements-ministack.txt
+	python3 -m venv .tools/ministack
+	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
 
 $(CARGO_DENY):

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::events::{EVENTS, VERSIONS, assert_as_listed, function_environment};
+use common::{
+    TestTable,
+    events::{EVENTS, VERSIONS, assert_as_listed, function_environment},
+};
 
 /// It builds the function first.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -23,14 +26,14 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(dynamodb: &str) -> Self {
+    fn start(table: &TestTable) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let process = Command::new("cargo")
             .args(["lambda", "watch", "--ignore-changes", "--only-lambda-apis", "--bin", FUNCTION])
             .args(["--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
-            .envs(function_environment(dynamodb))
+            .envs(function_environment(&table.endpoint(), table.name()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -68,7 +71,7 @@ impl Drop for Watch {
 async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (table, _service) = common::demo().await;
-        let watch = Watch::start(&table.endpoint());
+        let watch = Watch::start(&table);
         for (name, status, expected) in EVENTS {
             let answer = watch.invoke(&format!("events/{name}.{version}.json"));
             assert_as_listed(name, version, *status, expected, &answer);

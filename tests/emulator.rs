@@ -11,7 +11,10 @@ use std::{
 };
 
 use axum::body::{Body, to_bytes};
-use common::events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read};
+use common::{
+    TestTable,
+    events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -32,14 +35,14 @@ fn free_port() -> u16 {
 }
 
 impl Emulator {
-    fn start(dynamodb: &str) -> Self {
+    fn start(table: &TestTable) -> Self {
         let rie = std::env::var("AWS_LAMBDA_RIE").unwrap();
         let function = std::env::var("FUNCTION").unwrap();
         let (emulator, runtime) = (free_port(), free_port());
         let process = Command::new(rie)
             .args(["--runtime-interface-emulator-address", &format!("127.0.0.1:{emulator}")])
             .args(["--runtime-api-address", &format!("127.0.0.1:{runtime}"), &function])
-            .envs(function_environment(dynamodb))
+            .envs(function_environment(&table.endpoint(), table.name()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -78,7 +81,7 @@ impl Drop for Emulator {
 async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (table, _service) = common::demo().await;
-        let emulator = Emulator::start(&table.endpoint());
+        let emulator = Emulator::start(&table);
         for (name, status, expected) in EVENTS {
             let answer = emulator.play(read(name, version)).await;
             assert_as_listed(name, version, *status, expected, &answer);

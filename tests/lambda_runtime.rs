@@ -7,7 +7,7 @@ mod common;
 use std::process::{Output, Stdio};
 
 use common::{
-    MOBILE, PASSWORD, TestTable,
+    MOBILE, PASSWORD, TABLE, TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
     runtime_api::{PATIENCE, Runtime, Said},
 };
@@ -18,10 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-/// The function that the tests are about, on a DynamoDB.
-fn function(runtime: &Runtime, dynamodb: &str) -> Command {
+/// The function that the tests are about, on a table of a DynamoDB.
+fn function(runtime: &Runtime, dynamodb: &str, table: &str) -> Command {
     let mut command = runtime.function(env!("CARGO_BIN_EXE_loyalty-codes"));
-    command.envs(function_environment(dynamodb)).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(function_environment(dynamodb, table)).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -36,7 +36,7 @@ async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (table, _service) = common::demo().await;
         let mut runtime = Runtime::start().await;
-        let function = function(&runtime, &table.endpoint()).spawn().unwrap();
+        let function = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
         for (name, status, expected) in EVENTS {
             let answer = runtime.play(read(name, version)).await;
             assert_as_listed(name, version, *status, expected, &answer);
@@ -58,7 +58,7 @@ async fn the_connection_is_warmed_before_the_first_event_is_asked_for() {
     let dynamodb = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut runtime = Runtime::start().await;
     let endpoint = format!("http://{}", dynamodb.local_addr().unwrap());
-    let _function = function(&runtime, &endpoint).spawn().unwrap();
+    let _function = function(&runtime, &endpoint, TABLE).spawn().unwrap();
     let connection = timeout(PATIENCE, dynamodb.accept()).await.unwrap().unwrap();
     assert!(runtime.is_silent(), "connected during init");
     drop(connection);
@@ -70,7 +70,7 @@ async fn the_connection_is_warmed_before_the_first_event_is_asked_for() {
 async fn an_unreachable_dynamodb_is_a_503_and_the_function_goes_on() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut runtime = Runtime::start().await;
-    let mut function = function(&runtime, &format!("http://{free}")).spawn().unwrap();
+    let mut function = function(&runtime, &format!("http://{free}"), TABLE).spawn().unwrap();
     for _ in 0..2 {
         let answer = runtime.play(read("card-number-get", "v2")).await;
         assert_eq!(answer["statusCode"], 503);
@@ -90,7 +90,7 @@ async fn a_wrong_setting_fails_init_by_its_name() {
         ("AWS_REGION", ""),
         ("RUST_LOG", "loyalty_codes=loud"),
     ] {
-        let output = function(&runtime, &table.endpoint()).env(variable, value).output();
+        let output = function(&runtime, &table.endpoint(), table.name()).env(variable, value).output();
         let output = timeout(PATIENCE, output).await.unwrap().unwrap();
         assert!(!output.status.success());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -53,7 +53,7 @@ impl Operator {
 
     fn run(&self, arguments: &[&str]) -> Output {
         let endpoint = self.table.endpoint();
-        finish(loyaltyctl(&["--endpoint", &endpoint, "--table", common::TABLE]).args(arguments))
+        finish(loyaltyctl(&["--endpoint", &endpoint, "--table", self.table.name()]).args(arguments))
     }
 
     /// The JSON value that a successful command prints.

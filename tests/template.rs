@@ -78,14 +78,15 @@ fn every_route_is_spelled_out() {
 
 #[tokio::test]
 async fn the_table_is_the_one_that_loyaltyctl_creates() {
-    const NAME: &str = "as-deployed";
     let table = common::TestTable::new().await;
     let client = table.client();
+    let name = format!("{}-as-deployed", table.name());
     // As `loyaltyctl table create` does it.
-    Store::new(client.clone(), NAME.to_owned()).create_table(Stream::NewImages).await.unwrap();
-    let created = client.describe_table().table_name(NAME).send().await.unwrap().table.unwrap();
-    let ttl = client.describe_time_to_live().table_name(NAME).send().await.unwrap();
+    Store::new(client.clone(), name.clone()).create_table(Stream::NewImages).await.unwrap();
+    let created = client.describe_table().table_name(&name).send().await.unwrap().table.unwrap();
+    let ttl = client.describe_time_to_live().table_name(&name).send().await.unwrap();
     let ttl = ttl.time_to_live_description.unwrap();
+    client.delete_table().table_name(&name).send().await.unwrap();
 
     let mut expected: Vec<String> = Vec::new();
     for attribute in created.attribute_definitions() {

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::{
     DynamoDb,
-    common::{events::function_environment, runtime_api::Runtime},
+    common::{TABLE, events::function_environment, runtime_api::Runtime},
 };
 
 /// What a function trusts, and the variable that tells it so.
@@ -87,7 +87,7 @@ impl Function {
     pub fn command(&self, runtime: &Runtime, dynamodb: &DynamoDb, wrapper: &[&str]) -> Command {
         let mut words = wrapper.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut command = runtime.function(words.next().unwrap());
-        command.args(words).args(&self.arguments).envs(function_environment(&dynamodb.endpoint));
+        command.args(words).args(&self.arguments).envs(function_environment(&dynamodb.endpoint, TABLE));
         match self.trust {
             Trust::Amazon(variable) => command.env(variable, dynamodb.amazon_roots()),
             Trust::System(variable) => command.env(variable, dynamodb.system_roots()),

@@ -113,17 +113,17 @@ async fn numbers_that_are_taken_again_and_again_end_in_606() {
 
 #[tokio::test]
 async fn keys_that_dynamodb_leaves_unprocessed_are_asked_for_again() {
-    let (_table, service, faults) = setup().await;
-    let unprocessed = |value: &str| {
+    let (table, service, faults) = setup().await;
+    let name = table.name().to_owned();
+    let unprocessed = move |value: &str| {
         let key = format!(r#"{{"PK":{{"S":"ORG#966#ID#INSTORE##mobile#91{value}"}},"SK":{{"S":"ID"}}}}"#);
-        let keys = format!(r#"{{"test-codes":{{"ConsistentRead":true,"Keys":[{key}]}}}}"#);
+        let keys = format!(r#"{{"{name}":{{"ConsistentRead":true,"Keys":[{key}]}}}}"#);
         Fault::Answer(200, format!(r#"{{"Responses":{{}},"UnprocessedKeys":{keys}}}"#))
     };
     let register =
         json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": MOBILE}]}]});
-    faults.inject(move |operation, call| {
-        (operation == "BatchGetItem" && call < 2).then(|| unprocessed(MOBILE))
-    });
+    let twice = unprocessed.clone();
+    faults.inject(move |operation, call| (operation == "BatchGetItem" && call < 2).then(|| twice(MOBILE)));
     assert_eq!(service.post("/v2/customers", &register).await.refusal(), (409, vec![8008]));
     faults.inject(move |operation, _| (operation == "BatchGetItem").then(|| unprocessed(MOBILE)));
     assert_eq!(service.post("/v2/customers", &register).await.refusal(), (503, vec![503]));

@@ -68,7 +68,7 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     service.as_till("store.server", "wrong-password").get("/v2/cardNumber").await;
 
     // And with DynamoDB gone, so that causes are logged.
-    table.client().delete_table().table_name(crate::common::TABLE).send().await.unwrap();
+    table.client().delete_table().table_name(table.name()).send().await.unwrap();
     service.fetch().await;
     service.post("/v2/otp/generate", &issue).await;
     service.post("/v2/customers", &customer).await;

@@ -7,7 +7,7 @@ use loyalty_codes::{
     store::{Applied, ApplyError},
 };
 
-use crate::common::{TABLE, TestService, TestTable, demo, demo_org, demo_org_with};
+use crate::common::{TestService, TestTable, demo, demo_org, demo_org_with};
 
 async fn reason(service: &TestService, definition: &Definition) -> String {
     match service.apply(definition).await {
@@ -154,12 +154,13 @@ async fn edit_definition(table: &TestTable, edit: impl FnOnce(&mut serde_json::V
     let client = table.client();
     let key =
         [("PK", "ORG#966"), ("SK", "ORG")].map(|(n, v)| (n.to_owned(), AttributeValue::S(v.to_owned())));
-    let item = client.get_item().table_name(TABLE).set_key(Some(key.clone().into())).send().await.unwrap();
+    let item =
+        client.get_item().table_name(table.name()).set_key(Some(key.clone().into())).send().await.unwrap();
     let mut item = item.item.unwrap();
     let mut definition = serde_json::from_str(item["definition"].as_s().unwrap()).unwrap();
     edit(&mut definition);
     item.insert("definition".to_owned(), AttributeValue::S(definition.to_string()));
-    client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
+    client.put_item().table_name(table.name()).set_item(Some(item)).send().await.unwrap();
 }
 
 #[tokio::test]

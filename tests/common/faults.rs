@@ -1,4 +1,4 @@
-//! A proxy before the embedded DynamoDB that goes wrong when it is told to.
+//! A proxy before DynamoDB that goes wrong when it is told to.
 
 use std::{
     fmt,
@@ -13,10 +13,9 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use loyalty_codes::{settings::Settings, store::connect_local};
 use tokio::net::TcpListener;
 
-use super::{TABLE, TestService, TestTable};
+use super::{TestService, TestTable, client};
 
 /// What happens to one call.
 #[derive(Debug, Clone)]
@@ -105,9 +104,7 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    let settings = Settings { table: TABLE.to_owned(), ca_bundle: None, endpoint: None };
-    let client = connect_local(&settings, &endpoint).unwrap();
-    (table.service_with(client, till), Faults(proxy))
+    (table.service_with(client(table.name(), &endpoint), till), Faults(proxy))
 }
 
 /// Makes the proxy close the connection.

@@ -1,4 +1,5 @@
-//! A service on a fresh embedded DynamoDB, with a clock that stands still until it is moved.
+//! A service on a fresh embedded DynamoDB, or on a fresh table of the one that `DYNAMODB_ENDPOINT` names, with a clock
+//! that stands still until it is moved.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
@@ -19,7 +20,8 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use aws_sdk_dynamodb::types::TimeToLiveSpecification;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -31,18 +33,20 @@ use loyalty_codes::{
     logging::{self, Format},
     org::{Definition, OrgId},
     otp::Scope,
-    secret::Secret,
+    secret::{Secret, os_rng},
     settings::Settings,
     store::{
         Applied, ApplyError, Store, Stream, connect_local,
-        keys::{Holder, Series},
+        keys::{self, Holder, Series},
     },
     till::{Credential, Permission, Till, TillName},
 };
+use rand::RngExt;
 use serde_json::Value;
 
 pub const MOBILE: &str = "8799361139";
 pub const PASSWORD: &str = "server123";
+/// The table's name, where each test has an engine of its own.
 pub const TABLE: &str = "test-codes";
 pub const USER: u64 = 313_302_314;
 
@@ -99,37 +103,67 @@ impl TestClock {
     }
 }
 
+/// The DynamoDB that a test runs on.
+#[derive(Debug)]
+enum Engine {
+    /// One of its own.
+    Embedded(Embedded),
+    /// The one at this endpoint, which all tests share.
+    Shared(String),
+}
+
 /// The table of one test; gone when it is dropped.
 #[derive(Debug)]
 pub struct TestTable {
-    embedded: Embedded,
+    engine: Engine,
+    name: String,
     pub clock: TestClock,
 }
 
 impl TestTable {
     pub async fn new() -> Self {
-        let embedded = Embedded::start(&Storage::Memory, "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let table = Self { embedded, clock: TestClock::new() };
+        let (engine, name) = if let Ok(endpoint) = std::env::var("DYNAMODB_ENDPOINT") {
+            (Engine::Shared(endpoint), format!("{TABLE}-{:032x}", os_rng().random::<u128>()))
+        } else {
+            let embedded = Embedded::start(&Storage::Memory, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+            (Engine::Embedded(embedded), TABLE.to_owned())
+        };
+        let table = Self { engine, name, clock: TestClock::new() };
         table.store().create_table(Stream::None).await.unwrap();
+        if matches!(table.engine, Engine::Shared(_)) {
+            table.disable_ttl().await;
+        }
         table
     }
 
+    /// The tests' clock stands in the past, and an engine that deletes what has expired goes by its own.
+    async fn disable_ttl(&self) {
+        let off = TimeToLiveSpecification::builder().attribute_name(keys::EXPIRES_AT).enabled(false).build();
+        let update = self.client().update_time_to_live().table_name(&self.name);
+        // AWS refuses a second change within the hour; it deletes later than any test lasts.
+        // https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateTimeToLive.html
+        let _ = update.time_to_live_specification(off.unwrap()).send().await;
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn endpoint(&self) -> String {
-        self.embedded.endpoint()
+        match &self.engine {
+            Engine::Embedded(embedded) => embedded.endpoint(),
+            Engine::Shared(endpoint) => endpoint.clone(),
+        }
     }
 
     /// The bare SDK, for what only somebody with a console would do.
     pub fn client(&self) -> aws_sdk_dynamodb::Client {
-        connect_local(
-            &Settings { table: TABLE.to_owned(), ca_bundle: None, endpoint: None },
-            &self.endpoint(),
-        )
-        .unwrap()
+        client(&self.name, &self.endpoint())
     }
 
     /// A store with a client and connections of its own, as another process has.
     pub fn store(&self) -> Store {
-        Store::new(self.client(), TABLE.to_owned())
+        Store::new(self.client(), self.name.clone())
     }
 
     /// Another process on the same table.
@@ -139,7 +173,7 @@ impl TestTable {
 
     /// A process that reaches the table through `client`.
     pub fn service_with(&self, client: aws_sdk_dynamodb::Client, till: &str) -> TestService {
-        let store = Store::new(client, TABLE.to_owned());
+        let store = Store::new(client, self.name.clone());
         TestService {
             app: Arc::new(App::new(store.clone(), self.clock.clock())),
             store,
@@ -149,6 +183,27 @@ impl TestTable {
             time_limit: Duration::from_mins(1),
         }
     }
+}
+
+impl Drop for TestTable {
+    fn drop(&mut self) {
+        let Engine::Shared(endpoint) = &self.engine else {
+            return;
+        };
+        let (endpoint, name) = (endpoint.clone(), self.name.clone());
+        // A runtime of its own: that of the test does not wait in here.
+        let deletion = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // The test itself may have deleted it.
+            let _ = runtime.block_on(client(&name, &endpoint).delete_table().table_name(&name).send());
+        });
+        let _ = deletion.join();
+    }
+}
+
+fn client(table: &str, endpoint: &str) -> aws_sdk_dynamodb::Client {
+    let settings = Settings { table: table.to_owned(), ca_bundle: None, endpoint: None };
+    connect_local(&settings, endpoint).unwrap()
 }
 
 /// One process of the service, called by one till.
