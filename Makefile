@@ -2,11 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-cargo-lambda local deploy advisories \
-  fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-cargo-lambda fuzz local deploy \
+  advisories fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := .tools/bin/cargo-fuzz
 SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
 MINISTACK := .tools/ministack/bin/ministack
 
@@ -36,6 +38,17 @@ test-engine: ## Run what uses the store on another DynamoDB, one that asks for n
 
 test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
 	tests/ministack.sh
+
+# Not in CI, which replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
+# toolchain on a stable one: what is looked for are panics and 5xx. Inputs that lead further stay below fuzz/target/; those that fail, in fuzz/artifacts/.
+FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ)
+SECONDS := 30
+fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=30 for each; needs a C++ compiler)
+	$(FUZZ) build --sanitizer none
+	for target in $$($(FUZZ) list); do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  $(FUZZ) run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -timeout=10; \
+	done
 
 openapi: ## Write openapi.json anew, from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
@@ -107,7 +120,7 @@ bench-rate: ## Measure the card-number route against the embedded DynamoDB alone
 
 clean: ## Remove what was built and installed here, and the demo's data
 	cargo clean
-	rm -rf .local .tools .venv .aws-sam
+	rm -rf .local .tools .venv .aws-sam fuzz/target
 
 $(VENV): requirements.txt
 	python3 -m venv $(VENV)
@@ -123,6 +136,9 @@ $(MINISTACK): tests/requirements-ministack.txt
 	python3 -m venv .tools/ministack
 	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
+
+$(CARGO_FUZZ):
+	cargo install --locked --quiet --root .tools --version $(CARGO_FUZZ_VERSION) cargo-fuzz
 
 $(CARGO_DENY):
 	cargo install --locked --quiet --root .tools --version $(CARGO_DENY_VERSION) cargo-deny

@@ -6,6 +6,7 @@
 pub mod contract;
 pub mod events;
 pub mod faults;
+pub mod input;
 pub mod runtime_api;
 
 use std::{
