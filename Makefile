@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-cargo-lambda fuzz local deploy \
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz local deploy \
   advisories fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -74,6 +74,9 @@ sam-build: $(VENV) ## Build what is deployed, by SAM (ARCH=arm64 or x86_64)
 test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` built, under AWS's emulator
 	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
 	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
+
+test-panics: ## Let what `make sam-build ARCH=x86_64` built panic (FUNCTION=… for another build)
+	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
 
 test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
 	$(TOOLS) cargo test --locked --all-features --test cargo_lambda
