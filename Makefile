@@ -3,10 +3,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz local deploy \
-  advisories fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
+  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
+CARGO_AUDIT_VERSION := 0.22.2
+CARGO_AUDIT := .tools/bin/cargo-audit
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := .tools/bin/cargo-cyclonedx
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := .tools/bin/cargo-fuzz
 SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
@@ -93,8 +97,17 @@ deploy: sam-build ## Build and deploy; asks for what it needs the first time
 	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
 	  --parameter-overrides Architecture=$(ARCH)
 
-advisories: $(CARGO_DENY) ## Check dependencies against the RustSec database, which it fetches from GitHub
+advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustSec database, which both tools fetch from GitHub
 	$(CARGO_DENY) --locked --all-features check advisories
+	$(CARGO_AUDIT) audit --deny warnings
+
+# Cargo resolves the features of dependencies together with those of the tests', so a few more are listed than are compiled.
+sbom: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+sbom: $(CARGO_CYCLONEDX) ## Write the function's bill of materials to target/loyalty-codes.cdx.json, CycloneDX (ARCH=arm64 or x86_64)
+	$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps --target $$SBOM_TARGET
+	mv loyalty-codes_bin.cdx.json target/loyalty-codes.cdx.json
+	rm loyaltyctl_bin.cdx.json
+	cargo test --locked --all-features --test dependencies -- --ignored
 
 fmt: ## Format the code
 	cargo fmt
@@ -139,6 +152,12 @@ $(MINISTACK): tests/requirements-ministack.txt
 	python3 -m venv .tools/ministack
 	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
+
+$(CARGO_AUDIT):
+	cargo install --locked --quiet --root .tools --version $(CARGO_AUDIT_VERSION) cargo-audit
+
+$(CARGO_CYCLONEDX):
+	cargo install --locked --quiet --root .tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
 
 $(CARGO_FUZZ):
 	cargo install --locked --quiet --root .tools --version $(CARGO_FUZZ_VERSION) cargo-fuzz
