@@ -2,11 +2,17 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-cargo-lambda local deploy advisories \
-  fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz local deploy \
+  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
+CARGO_AUDIT_VERSION := 0.22.2
+CARGO_AUDIT := .tools/bin/cargo-audit
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := .tools/bin/cargo-cyclonedx
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := .tools/bin/cargo-fuzz
 SCHEMATHESIS := .tools/schemathesis/bin/schemathesis
 MINISTACK := .tools/ministack/bin/ministack
 
@@ -41,6 +47,17 @@ test-engine: ## Run what uses the store on another DynamoDB, one that asks for n
 test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
 	tests/ministack.sh
 
+# Not in CI, which replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
+# toolchain on a stable one: what is looked for are panics and 5xx. Inputs that lead further stay below fuzz/target/; those that fail, in fuzz/artifacts/.
+FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ)
+SECONDS := 30
+fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=30 for each; needs a C++ compiler)
+	$(FUZZ) build --sanitizer none
+	for target in $$($(FUZZ) list); do \
+	  mkdir -p fuzz/target/corpus/$$target; \
+	  $(FUZZ) run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -timeout=10; \
+	done
+
 openapi: ## Write openapi.json anew, from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
 	mv target/openapi.json openapi.json
@@ -66,6 +83,9 @@ test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` 
 	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
 	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
 
+test-panics: ## Let what `make sam-build ARCH=x86_64` built panic (FUNCTION=… for another build)
+	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
+
 test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
 	$(TOOLS) cargo test --locked --all-features --test cargo_lambda
 
@@ -81,8 +101,17 @@ deploy: sam-build ## Build and deploy; asks for what it needs the first time
 	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
 	  --parameter-overrides Architecture=$(ARCH)
 
-advisories: $(CARGO_DENY) ## Check dependencies against the RustSec database, which it fetches from GitHub
+advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustSec database, which both tools fetch from GitHub
 	$(CARGO_DENY) --locked --all-features check advisories
+	$(CARGO_AUDIT) audit --deny warnings
+
+# Cargo resolves the features of dependencies together with those of the tests', so a few more are listed than are compiled.
+sbom: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+sbom: $(CARGO_CYCLONEDX) ## Write the function's bill of materials to target/loyalty-codes.cdx.json, CycloneDX (ARCH=arm64 or x86_64)
+	$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps --target $$SBOM_TARGET
+	mv loyalty-codes_bin.cdx.json target/loyalty-codes.cdx.json
+	rm loyaltyctl_bin.cdx.json
+	cargo test --locked --all-features --test dependencies -- --ignored
 
 fmt: ## Format the code
 	cargo fmt
@@ -118,7 +147,7 @@ bench-rate: ## Measure the card-number route against the embedded DynamoDB alone
 
 clean: ## Remove what was built and installed here, and the demo's data
 	cargo clean
-	rm -rf .local .tools .venv .aws-sam
+	rm -rf .local .tools .venv .aws-sam fuzz/target
 
 $(VENV): requirements.txt
 	python3 -m venv $(VENV)
@@ -134,6 +163,15 @@ $(MINISTACK): tests/requirements-ministack.txt
 	python3 -m venv .tools/ministack
 	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
+
+$(CARGO_AUDIT):
+	cargo install --locked --quiet --root .tools --version $(CARGO_AUDIT_VERSION) cargo-audit
+
+$(CARGO_CYCLONEDX):
+	cargo install --locked --quiet --root .tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
+
+$(CARGO_FUZZ):
+	cargo install --locked --quiet --root .tools --version $(CARGO_FUZZ_VERSION) cargo-fuzz
 
 $(CARGO_DENY):
 	cargo install --locked --quiet --root .tools --version $(CARGO_DENY_VERSION) cargo-deny

@@ -7,10 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use http::header;
 use lambda_http::{
     Body, IntoResponse, RequestExt,
+    aws_lambda_events::query_map::QueryMap,
     request::{LambdaRequest, RequestContext},
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -61,11 +63,19 @@ impl IntoResponse for TextResponse {
 /// What remains of the function's time when it stops waiting for DynamoDB: enough to answer and log.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 
-/// Makes an event fit for `lambda_http`, which panics on what no URI can hold. Callers send such things in a
-/// query, and API Gateway hands the query on as it came; the host is of no interest here.
+/// Makes an event fit for `lambda_http`, which panics on what no URI can hold, and on a body that is not the Base64 that it
+/// is said to be. Callers send such things in a query, and API Gateway hands the query on as it came; the host is of no
+/// interest here. The rest API Gateway does not do.
 pub fn make_safe(event: &mut LambdaRequest) {
     match event {
         LambdaRequest::ApiGatewayV2(event) => {
+            let parts = [&event.raw_path, &event.raw_query_string, &event.request_context.stage];
+            if parts.into_iter().flatten().map(String::len).sum::<usize>() > LONGEST_TARGET {
+                event.raw_path = None;
+                event.raw_query_string = None;
+                event.request_context.stage = None;
+            }
+            event.is_base64_encoded &= is_base64(event.body.as_deref());
             event.headers.remove(header::HOST);
             event.request_context.domain_name = None;
             event.raw_path = event.raw_path.take().map(|path| absolute(&path));
@@ -74,6 +84,19 @@ pub fn make_safe(event: &mut LambdaRequest) {
             }
         }
         LambdaRequest::ApiGatewayV1(event) => {
+            let parts = [&event.path, &event.request_context.stage];
+            let length: usize = parts.into_iter().flatten().map(String::len).sum();
+            let queries = [&event.query_string_parameters, &event.multi_value_query_string_parameters];
+            let pairs = queries.into_iter().flat_map(QueryMap::iter);
+            if length + pairs.map(|(name, value)| name.len() + value.len() + 2).sum::<usize>()
+                > LONGEST_TARGET
+            {
+                event.path = None;
+                event.query_string_parameters = QueryMap::default();
+                event.multi_value_query_string_parameters = QueryMap::default();
+                event.request_context.stage = None;
+            }
+            event.is_base64_encoded &= is_base64(event.body.as_deref());
             event.headers.remove(header::HOST);
             event.multi_value_headers.remove(header::HOST);
             event.request_context.domain_name = None;
@@ -81,6 +104,14 @@ pub fn make_safe(event: &mut LambdaRequest) {
         }
         _ => {}
     }
+}
+
+/// The longest path with its query, in bytes; a longer one leads nowhere. API Gateway takes 10,240 bytes with the headers,
+/// and a URI holds 64 KiB of what may become three bytes each.
+const LONGEST_TARGET: usize = 16 * 1024;
+
+fn is_base64(body: Option<&str>) -> bool {
+    body.is_none_or(|body| general_purpose::STANDARD.decode(body).is_ok())
 }
 
 /// What `http::Uri` refuses in a query, and `#`, which would end it. Everything else stays as it is.

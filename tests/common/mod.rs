@@ -7,6 +7,7 @@ pub mod caller;
 pub mod contract;
 pub mod events;
 pub mod faults;
+pub mod input;
 pub mod runtime_api;
 pub mod served;
 

@@ -90,9 +90,14 @@ impl Runtime {
         self.said.try_recv().is_err()
     }
 
+    /// Has an event ready for whoever asks next.
+    pub fn send(&self, event: String) {
+        self.events.send(event).unwrap();
+    }
+
     /// Plays an event and returns the answer, with the time at which it came.
     pub async fn play_timed(&mut self, event: String) -> (Instant, Value) {
-        self.events.send(event).unwrap();
+        self.send(event);
         loop {
             match self.heard_at().await {
                 (_, Said::Next) => {}

@@ -1,0 +1,104 @@
+//! Requests made of whatever bytes come: what the fuzz targets send, and the tests that replay their corpora.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use lambda_http::request::LambdaRequest;
+use loyalty_codes::{
+    api::{Request, Response, TIME_LIMIT},
+    lambda,
+};
+use serde_json::Value;
+
+/// The till that sends them, and its password.
+pub const TILL: (&str, &str) = ("store.server", "server123");
+
+/// Makes requests of bytes.
+pub type Reading = fn(&[u8]) -> Vec<Request>;
+
+/// Every way of reading an input, by the name of its fuzz target and corpus.
+pub const READINGS: [(&str, Reading); 5] =
+    [("params", params), ("body", body), ("credentials", credentials), ("path", path), ("event", event)];
+
+fn request(method: Method, path: &str, query: &str) -> Request {
+    let (till, password) = TILL;
+    let authorization = format!("Basic {}", STANDARD.encode(format!("{till}:{password}")));
+    Request {
+        method,
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers: header_map([(header::AUTHORIZATION, authorization.as_bytes())]),
+        body: Bytes::new(),
+        time_limit: TIME_LIMIT,
+        request_id: "input".to_owned(),
+    }
+}
+
+/// The headers among these; what cannot be a header's value does not get here.
+fn header_map<'a>(headers: impl IntoIterator<Item = (HeaderName, &'a [u8])>) -> HeaderMap {
+    let valid = |(name, value)| Some((name, HeaderValue::from_bytes(value).ok()?));
+    headers.into_iter().filter_map(valid).collect()
+}
+
+/// The first line is a query, what follows it are parameters in the path.
+pub fn params(input: &[u8]) -> Vec<Request> {
+    let text = String::from_utf8_lossy(input);
+    let (query, tail) = text.split_once('\n').unwrap_or((&text, ""));
+    vec![
+        request(Method::GET, "/v2/otp", query),
+        request(Method::GET, &format!("/v2/otp/{tail}"), query),
+        request(Method::GET, "/v2/cardNumber", query),
+    ]
+}
+
+/// A body of every route that reads one.
+pub fn body(input: &[u8]) -> Vec<Request> {
+    let body = Bytes::copy_from_slice(input);
+    ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers"]
+        .map(|path| Request { body: body.clone(), ..request(Method::POST, path, "") })
+        .into()
+}
+
+/// An `Authorization` header, as it is and as what its Base64 text says.
+pub fn credentials(input: &[u8]) -> Vec<Request> {
+    let encoded = format!("Basic {}", STANDARD.encode(input));
+    [input, encoded.as_bytes()]
+        .map(|value| Request {
+            headers: header_map([(header::AUTHORIZATION, value)]),
+            ..request(Method::GET, "/v2/cardNumber", "")
+        })
+        .into()
+}
+
+/// A method, a space and a path.
+pub fn path(input: &[u8]) -> Vec<Request> {
+    let text = String::from_utf8_lossy(input);
+    let (method, path) = text.split_once(' ').unwrap_or(("GET", &text));
+    Method::try_from(method).map(|method| request(method, path, "")).into_iter().collect()
+}
+
+/// An event of API Gateway, on the way that `main` takes it. What is no event never gets past `lambda_http`.
+pub fn event(input: &[u8]) -> Vec<Request> {
+    let Ok(mut event) = serde_json::from_slice::<LambdaRequest>(input) else {
+        return Vec::new();
+    };
+    lambda::make_safe(&mut event);
+    vec![lambda::request(event.into())]
+}
+
+/// Panics unless an answer is one of the two envelopes, and tells of no fault of ours.
+pub fn check(answer: &Response) {
+    let status = answer.status();
+    let body = serde_json::from_str::<Value>(answer.body());
+    let body = body.unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    assert!(!status.is_server_error(), "{answer:?}");
+    assert!(body["warnings"].is_array(), "{answer:?}");
+    let errors = body["errors"].as_array();
+    assert_eq!(errors.is_none(), status.is_success(), "{answer:?}");
+    for error in errors.into_iter().flatten() {
+        assert!(
+            error["status"] == false && error["code"].is_u64() && error["message"].is_string(),
+            "{answer:?}"
+        );
+    }
+}

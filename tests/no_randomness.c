@@ -1,0 +1,15 @@
+/* Preloaded, it leaves the operating system without randomness for the function's codes. Those calls have no flags; the
+   standard library's, for the keys of its maps, have some. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+ssize_t getrandom(void *buffer, size_t length, unsigned int flags) {
+    if (flags == 0 && length > 0) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_getrandom, buffer, length, flags);
+}
