@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz local deploy \
-  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate clean
+  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate soak clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
@@ -144,6 +144,12 @@ bench-instructions-record: ## Make what is counted now what the next count is co
 
 bench-rate: ## Measure the card-number route against the embedded DynamoDB alone (needs wrk)
 	benches/card_number_rate.sh
+
+# The dev profile: what is measured runs in a process of its own.
+SECONDS := 600
+soak: ## Load the release build for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
+	cargo build --locked --release --features cli --bin loyaltyctl
+	cargo bench --locked --all-features --profile dev --bench soak -- target/release/loyaltyctl $(SECONDS) $(RATE)
 
 clean: ## Remove what was built and installed here, and the demo's data
 	cargo clean

@@ -13,7 +13,7 @@ use crate::{
     card_number::{NumberingPlan, PlanError},
     customer::{Account, Source},
     org::Org,
-    store::{NextValue, Taking, Turn},
+    store::{NextValue, Record, Taking, Turn},
 };
 
 #[derive(Serialize)]
@@ -27,9 +27,9 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
         call.params().account(&call.caller.org, Some(Source::Instore)).map_err(not_for_account)?;
     let (app, org, account) = (call.app, &call.caller.org, &addressed.account);
     let answer = |entity| Answer::new(Generated { entity }, addressed.warning.as_slice());
-    if call.once.is_none() {
+    let Some(once) = &call.once else {
         return answer(app.next_card_number(org, account, call.tally).await?);
-    }
+    };
     for _ in 0..MOST_RIVALS {
         let coming = app.coming_card_number(org, account).await?;
         let answer = answer(coming.number.clone())?;
@@ -38,15 +38,20 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
                 coming.count(call.tally);
                 return Ok(answer);
             }
-            Taking::AnsweredBefore => break,
+            Taking::AnsweredBefore => return call.answer_given_or(Problem::Unavailable).await,
             Taking::Outrun => {}
         }
+    }
+    let answer = answer(app.next_card_number(org, account, call.tally).await?)?;
+    if app.store.keep_answer(&Record { once, answer: answer.as_str() }).await? {
+        return Ok(answer);
     }
     call.answer_given_or(Problem::Unavailable).await
 }
 
-/// How often somebody else may take the number whose turn it is.
-pub const MOST_RIVALS: usize = 100;
+/// How often somebody else may be faster to take the number whose turn it is. Then it is taken before anything is written
+/// of it: at a counter that busy, a gap is better than no answer.
+pub(super) const MOST_RIVALS: usize = 10;
 
 /// An account that does not exist is given numbers as little as one that is not enabled.
 fn not_for_account(Problems(problems): Problems) -> Problems {

@@ -8,6 +8,7 @@ use super::{
     Item, Store, StoreError,
     item::{NewItem, b, n, s, ttl},
     keys,
+    transaction::Outcome,
 };
 use crate::{org::OrgId, till::TillName};
 
@@ -58,6 +59,14 @@ impl Store {
             return Ok(None);
         }
         Ok(Some(Given { request: item.bytes(REQUEST)?, answer: item.s(ANSWER)?.to_owned() }))
+    }
+
+    /// Keeps an answer by itself; `false` when the same request was answered before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn keep_answer(&self, record: &Record<'_>) -> Result<bool, StoreError> {
+        Ok(self.transact(vec![self.put_answer(record)?]).await? == Outcome::Done)
     }
 
     /// The write that keeps an answer, unless there is one under its key.
