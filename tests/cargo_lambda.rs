@@ -51,7 +51,8 @@ impl Watch {
     /// What the function answers to the event in a file.
     fn invoke(&self, file: &str) -> serde_json::Value {
         let invoked = Command::new("cargo")
-            .args(["lambda", "invoke", FUNCTION, "--invoke-port", &self.port, "--data-file", file])
+            .args(["lambda", "invoke", FUNCTION, "--data-file", file])
+            .args(["--invoke-address", "127.0.0.1", "--invoke-port", &self.port])
             .output()
             .unwrap();
         assert!(invoked.status.success(), "{}", String::from_utf8_lossy(&invoked.stderr));
