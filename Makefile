@@ -50,7 +50,7 @@ test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
 # Not in CI, which replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
 # toolchain on a stable one: what is looked for are panics and 5xx. Inputs that lead further stay below fuzz/target/; those that fail, in fuzz/artifacts/.
 FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ)
-SECONDS := 30
+fuzz: SECONDS := 30
 fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=30 for each; needs a C++ compiler)
 	$(FUZZ) build --sanitizer none
 	for target in $$($(FUZZ) list); do \
@@ -146,7 +146,7 @@ bench-rate: ## Measure the card-number route against the embedded DynamoDB alone
 	benches/card_number_rate.sh
 
 # The dev profile: what is measured runs in a process of its own.
-SECONDS := 600
+soak: SECONDS := 600
 soak: ## Load the release build for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
 	cargo build --locked --release --features cli --bin loyaltyctl
 	cargo bench --locked --all-features --profile dev --bench soak -- target/release/loyaltyctl $(SECONDS) $(RATE)

@@ -30,7 +30,9 @@ pub fn request(event: lambda_http::Request) -> Request {
     };
     let context = event.lambda_context_ref();
     let lambda_id = context.map(|context| context.request_id.clone());
-    let time_left = context.and_then(|context| context.deadline().duration_since(SystemTime::now()).ok());
+    // A deadline that is over leaves nothing.
+    let time_left =
+        context.map(|context| context.deadline().duration_since(SystemTime::now()).unwrap_or_default());
     let path = without_stage(event.raw_http_path(), stage.as_deref()).to_owned();
     let query = event.uri().query().unwrap_or_default().to_owned();
     let (parts, body) = event.into_parts();

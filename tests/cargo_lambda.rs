@@ -31,7 +31,7 @@ impl Watch {
         let port = listener.local_addr().unwrap().port();
         drop(listener);
         let process = Command::new("cargo")
-            .args(["lambda", "watch", "--ignore-changes", "--only-lambda-apis", "--bin", FUNCTION])
+            .args(["lambda", "watch", "--ignore-changes", "--bin", FUNCTION])
             .args(["--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
             .envs(function_environment(&table.endpoint(), table.name()))
             .stdout(Stdio::null())

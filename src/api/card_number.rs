@@ -13,7 +13,7 @@ use crate::{
     card_number::{NumberingPlan, PlanError},
     customer::{Account, Source},
     org::Org,
-    store::{NextValue, Record, Taking, Turn},
+    store::{NextValue, Record, Taking, Turn, pause},
 };
 
 #[derive(Serialize)]
@@ -30,7 +30,8 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
     let Some(once) = &call.once else {
         return answer(app.next_card_number(org, account, call.tally).await?);
     };
-    for _ in 0..MOST_RIVALS {
+    for rivals in 0..MOST_RIVALS {
+        pause(rivals).await;
         let coming = app.coming_card_number(org, account).await?;
         let answer = answer(coming.number.clone())?;
         match app.store.take_card_number(org.id(), &coming.turn, call.record(&answer)).await? {
@@ -51,7 +52,7 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
 
 /// How often somebody else may be faster to take the number whose turn it is. Then it is taken before anything is written
 /// of it: at a counter that busy, a gap is better than no answer.
-pub(super) const MOST_RIVALS: usize = 10;
+pub(super) const MOST_RIVALS: u32 = 10;
 
 /// An account that does not exist is given numbers as little as one that is not enabled.
 fn not_for_account(Problems(problems): Problems) -> Problems {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     customer::{Account, Identifier, IdentifierName, Identity, UserId},
     org::Org,
-    store::{NewCustomer, Profile, Registration},
+    store::{NewCustomer, Profile, Registration, Taking, pause},
 };
 
 #[derive(Serialize)]
@@ -40,11 +40,12 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         registered_at: call.now,
     };
     let answer = Answer::new(Registered { created_id: customer.user }, &wanted.warnings)?;
-    for attempt in 0..MOST_SKIPPED {
+    let mut rivals = 0;
+    for _ in 0..MOST_SKIPPED {
         let mut coming = None;
         if let Some(account) = &wanted.generate_for {
             // With a key, the number is taken by the registration itself: one that comes to nothing uses up none.
-            let number = if call.once.is_some() && attempt < MOST_RIVALS {
+            let number = if call.once.is_some() && rivals < MOST_RIVALS {
                 let next = call.app.coming_card_number(org, account).await?;
                 coming.insert(next).number.clone()
             } else {
@@ -63,14 +64,19 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
                 }
                 return Ok(answer);
             }
-            Registration::IdentifierTaken => return Err(Problem::IdentifierTaken.into()),
+            Registration::IdentifierTaken => return call.answer_given_or(Problem::IdentifierTaken).await,
             Registration::AnsweredBefore => break,
             Registration::GeneratedTaken => {
-                if let Some(turn) = turn {
-                    store.take_card_number(org.id(), turn, None).await?;
+                if let Some(coming) = &coming
+                    && store.take_card_number(org.id(), &coming.turn, None).await? == Taking::Taken
+                {
+                    coming.count(call.tally);
                 }
             }
-            Registration::Outrun => {}
+            Registration::Outrun => {
+                rivals += 1;
+                pause(rivals).await;
+            }
         }
     }
     call.answer_given_or(Problem::Unavailable).await
@@ -85,7 +91,7 @@ struct Wanted {
     warnings: Vec<Notice>,
 }
 
-/// A transaction writes at most 100 items; these leave room for the profile and the generated number.
+/// A transaction writes at most 100 items; these leave room for the profile, the generated number, its counter and the answer.
 pub(super) const MOST_PROFILES: usize = 20;
 pub(super) const MOST_IDENTIFIERS: usize = 50;
 pub(super) const LONGEST_NAME: usize = 255;

@@ -262,8 +262,7 @@ pub struct ErrorBody {
     warnings: Vec<Notice>,
 }
 
-/// The body of every success: what the handler answers, and the warnings.
-#[derive(Debug)]
+/// The body of every success: what the handler answers, and the warnings. It may hold an OTP, so that nothing prints it.
 pub struct Answer(String);
 
 #[derive(Serialize)]

@@ -58,12 +58,12 @@ impl Call<'_> {
         self.once.as_ref().map(|once| Record { once, answer: answer.as_str() })
     }
 
-    /// What a rival with the same key was answered, if it was faster; otherwise `problem`.
-    pub(super) async fn answer_given_or(&self, problem: Problem) -> Result<Answer, ApiError> {
+    /// What a rival with the same key was answered, if it was faster; otherwise `error`.
+    pub(super) async fn answer_given_or(&self, error: impl Into<ApiError>) -> Result<Answer, ApiError> {
         let given = match &self.once {
             Some(once) => self.app.answer_given(once).await?,
             None => None,
         };
-        given.ok_or_else(|| problem.into())
+        given.ok_or_else(|| error.into())
     }
 }

@@ -99,7 +99,8 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
                 return Ok(answer);
             }
             Issue::LimitReached => {
-                return Err(ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now));
+                let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
+                return call.answer_given_or(error).await;
             }
             Issue::AnsweredBefore => return call.answer_given_or(Problem::Unavailable).await,
             Issue::IdTaken => {}

@@ -30,8 +30,7 @@ pub struct Once {
     pub now: DateTime<Utc>,
 }
 
-/// What was answered under a key.
-#[derive(Debug)]
+/// What was answered under a key. Nothing prints it: a number may be in it.
 pub struct Given {
     /// SHA-256 of what the caller asked for.
     pub request: [u8; 32],
@@ -39,7 +38,7 @@ pub struct Given {
 }
 
 /// An answer that is to be kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Record<'a> {
     pub once: &'a Once,
     pub answer: &'a str,

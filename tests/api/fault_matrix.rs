@@ -80,7 +80,7 @@ impl Setup {
                     });
                     let process = self.attacked.another_process();
                     let started = Instant::now();
-                    let answer = request(process).await;
+                    let answer = request(process.clone()).await;
                     let what = format!("{name} at call {n}, forever: {forever}");
                     assert!(started.elapsed() < TIME_LIMIT + GRACE, "{what}: a hang");
                     if answer.status >= 500 {
@@ -89,6 +89,8 @@ impl Setup {
                     }
                     let reached = self.faults.calls() > n;
                     self.faults.end();
+                    let recovered = TestService { time_limit: GRACE, ..process }.fetch().await;
+                    assert!(recovered.status < 500, "{name} at call {n}: the same process works again");
                     check(&what, &answer).await;
                     if !reached {
                         break;

@@ -1,6 +1,7 @@
 //! How many times a warm process goes to DynamoDB for each request. These numbers do not grow.
 
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 
 use crate::common::{Log, MOBILE, Recording, TestService, TestTable, demo};
 
@@ -28,6 +29,19 @@ async fn a_warm_process_keeps_to_the_budget() {
     assert_eq!(last(&log), 3, "validate, right");
     service.card_number().await;
     assert_eq!(last(&log), 1, "card number");
+}
+
+#[tokio::test]
+async fn a_key_costs_one_read_and_that_of_the_counter() {
+    let (_table, service, log, _guard) = warm().await;
+    let send = async |url, body: Value| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "key-1")];
+        let answer = service.send(Method::POST, url, &headers, body.to_string().into()).await;
+        assert_eq!(answer.status, 200);
+        last(&log)
+    };
+    assert_eq!(send("/v2/cardNumber", json!({})).await, 3, "card number");
+    assert_eq!(send("/v2/cardNumber", json!({})).await, 1, "the same again");
 }
 
 #[tokio::test]
