@@ -30,9 +30,8 @@ pub fn request(event: lambda_http::Request) -> Request {
     };
     let context = event.lambda_context_ref();
     let lambda_id = context.map(|context| context.request_id.clone());
-    // A deadline that is over leaves nothing.
-    let time_left =
-        context.map(|context| context.deadline().duration_since(SystemTime::now()).unwrap_or_default());
+    // Lambda sends nothing after its deadline. One in the past is no deadline: `cargo lambda watch` sends such.
+    let time_left = context.and_then(|context| context.deadline().duration_since(SystemTime::now()).ok());
     let path = without_stage(event.raw_http_path(), stage.as_deref()).to_owned();
     let query = event.uri().query().unwrap_or_default().to_owned();
     let (parts, body) = event.into_parts();
