@@ -16,7 +16,7 @@ use crate::{
 const ROUTES: [&str; 3] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/customers"];
 
 /// A request that succeeds, for each route that takes a key.
-fn body(route: &str) -> Value {
+pub fn body(route: &str) -> Value {
     match route {
         "/v2/otp/generate" => json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}),
         "/v2/customers" => {
@@ -26,7 +26,7 @@ fn body(route: &str) -> Value {
     }
 }
 
-async fn send(service: &TestService, route: &str, key: &str, body: &Value) -> Answer {
+pub async fn send(service: &TestService, route: &str, key: &str, body: &Value) -> Answer {
     let headers = [("content-type", "application/json"), ("idempotency-key", key)];
     service.send(Method::POST, route, &headers, body.to_string().into()).await
 }
