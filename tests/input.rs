@@ -187,6 +187,11 @@ proptest! {
     }
 
     #[test]
+    fn any_idempotency_keys_are_answered(keys in vec(prop_oneof![any::<Vec<u8>>(), "[!-~]{0,300}".prop_map(String::into_bytes)], 0..3)) {
+        answer(input::keys(&keys));
+    }
+
+    #[test]
     fn any_method_and_path_are_answered(method in method(), path in path()) {
         answer(input::path(format!("{method} {path}").as_bytes()));
     }

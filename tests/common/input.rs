@@ -51,6 +51,15 @@ pub fn params(input: &[u8]) -> Vec<Request> {
     ]
 }
 
+/// A request under these keys: one at most is right.
+pub fn keys(keys: &[Vec<u8>]) -> Vec<Request> {
+    let mut keyed = request(Method::POST, "/v2/cardNumber", "");
+    for value in keys.iter().filter_map(|key| HeaderValue::from_bytes(key).ok()) {
+        keyed.headers.append("idempotency-key", value);
+    }
+    vec![keyed]
+}
+
 /// A body of every route that reads one.
 pub fn body(input: &[u8]) -> Vec<Request> {
     let body = Bytes::copy_from_slice(input);
