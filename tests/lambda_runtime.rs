@@ -4,11 +4,15 @@
 
 mod common;
 
-use std::process::{Output, Stdio};
+use std::{
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use common::{
     MOBILE, PASSWORD, TABLE, TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
+    faults::{Fault, behind_faults},
     runtime_api::{PATIENCE, Runtime, Said},
 };
 use serde_json::Value;
@@ -78,6 +82,32 @@ async fn an_unreachable_dynamodb_is_a_503_and_the_function_goes_on() {
         assert!(answer["body"].as_str().unwrap().contains("\"code\":503"));
     }
     assert!(function.try_wait().unwrap().is_none(), "it is running still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_dynamodb_leaves_unanswered_is_made_again() {
+    let (table, _service) = common::demo().await;
+    let (_service, faults) = behind_faults(&table, "store.server").await;
+    let mut runtime = Runtime::start().await;
+    let _function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
+    assert_eq!(runtime.heard().await, Said::Next);
+    faults.inject(|_, call| (call == 0).then_some(Fault::Silence));
+    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_before_the_deadline() {
+    let (table, _service) = common::demo().await;
+    let (_service, faults) = behind_faults(&table, "store.server").await;
+    let mut runtime = Runtime::start().await;
+    let _function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
+    assert_eq!(runtime.heard().await, Said::Next);
+    faults.inject(|_, _| Some(Fault::Silence));
+    let (started, limit) = (Instant::now(), Duration::from_millis(1500));
+    runtime.set_deadline(limit);
+    let (answered, answer) = runtime.play_timed(read("card-number-get", "v2")).await;
+    assert_eq!(answer["statusCode"], 503);
+    assert!(answered - started < limit, "{:?}", answered - started);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -59,7 +60,10 @@ impl Fault {
 type Plan = Box<dyn FnMut(&str, usize) -> Option<Fault> + Send>;
 
 struct Proxy {
+    /// Of the engine.
     endpoint: String,
+    /// Its own.
+    address: SocketAddr,
     client: Client<HttpConnector, Body>,
     plan: Mutex<(Plan, usize)>,
 }
@@ -79,6 +83,11 @@ impl Faults {
         self.inject(|_, _| None);
     }
 
+    /// Where the proxy listens.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.0.address)
+    }
+
     /// How many calls came since the last change.
     pub fn calls(&self) -> usize {
         self.0.plan.lock().unwrap().1
@@ -87,13 +96,14 @@ impl Faults {
 
 /// A process whose way to the table leads through a proxy.
 pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Faults) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
     let proxy = Arc::new(Proxy {
         endpoint: table.endpoint(),
+        address,
         client: Client::builder(TokioExecutor::new()).build_http(),
         plan: Mutex::new((Box::new(|_, _| None), 0)),
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let served = Arc::clone(&proxy);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -104,7 +114,8 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    (table.service_with(client(table.name(), &endpoint), till), Faults(proxy))
+    let faults = Faults(proxy);
+    (table.service_with(client(table.name(), &faults.endpoint()), till), faults)
 }
 
 /// Makes the proxy close the connection.

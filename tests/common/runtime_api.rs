@@ -4,8 +4,11 @@
 use std::{
     ffi::OsStr,
     net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -40,10 +43,15 @@ pub struct Runtime {
     address: SocketAddr,
     events: mpsc::UnboundedSender<String>,
     said: mpsc::UnboundedReceiver<(Instant, Said)>,
+    deadline_ms: Arc<AtomicU64>,
 }
+
+/// 2100: far away.
+const NO_DEADLINE: u64 = 4_102_444_800_000;
 
 #[derive(Clone)]
 struct Shared {
+    deadline_ms: Arc<AtomicU64>,
     events: Arc<Mutex<mpsc::UnboundedReceiver<String>>>,
     said: mpsc::UnboundedSender<(Instant, Said)>,
 }
@@ -52,7 +60,9 @@ impl Runtime {
     pub async fn start() -> Self {
         let (events, queue) = mpsc::unbounded_channel();
         let (say, said) = mpsc::unbounded_channel();
-        let shared = Shared { events: Arc::new(Mutex::new(queue)), said: say };
+        let deadline_ms = Arc::new(AtomicU64::new(NO_DEADLINE));
+        let shared =
+            Shared { deadline_ms: Arc::clone(&deadline_ms), events: Arc::new(Mutex::new(queue)), said: say };
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(outcome))
@@ -60,7 +70,7 @@ impl Runtime {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, events, said }
+        Self { address, events, said, deadline_ms }
     }
 
     /// A function, as Lambda starts it.
@@ -74,6 +84,12 @@ impl Runtime {
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .kill_on_drop(true);
         command
+    }
+
+    /// The next events must be answered within `time` from now.
+    pub fn set_deadline(&self, time: Duration) {
+        let deadline = (SystemTime::now() + time).duration_since(UNIX_EPOCH).unwrap();
+        self.deadline_ms.store(deadline.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
     /// What the function says next, and when it did.
@@ -119,7 +135,7 @@ async fn next(State(shared): State<Shared>) -> Response {
     let event = shared.events.lock().await.recv().await;
     let headers = [
         ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
-        ("lambda-runtime-deadline-ms", "4102444800000"),
+        ("lambda-runtime-deadline-ms", &shared.deadline_ms.load(Ordering::SeqCst).to_string()),
         (
             "lambda-runtime-invoked-function-arn",
             "arn:aws:lambda:ap-south-1:123456789012:function:loyalty-codes",
