@@ -2,6 +2,7 @@
 //! stage and the payload versions do to the path, and to choose the request id.
 
 use std::{
+    collections::HashMap,
     future::{Future, ready},
     pin::Pin,
     time::{Duration, SystemTime},
@@ -65,7 +66,7 @@ impl IntoResponse for TextResponse {
 const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 
 /// Makes an event fit for `lambda_http`, which panics on what no URI can hold, and on a body that is not the Base64 that it
-/// is said to be. Callers send such things in a query, and API Gateway hands the query on as it came; the host is of no
+/// is said to be, or a parameter without a value. Callers send such things in a query, and API Gateway hands the query on as it came; the host is of no
 /// interest here. The rest API Gateway does not do.
 pub fn make_safe(event: &mut LambdaRequest) {
     match event {
@@ -87,6 +88,10 @@ pub fn make_safe(event: &mut LambdaRequest) {
         LambdaRequest::ApiGatewayV1(event) => {
             let parts = [&event.path, &event.request_context.stage];
             let length: usize = parts.into_iter().flatten().map(String::len).sum();
+            for query in [&mut event.query_string_parameters, &mut event.multi_value_query_string_parameters]
+            {
+                *query = with_values(query);
+            }
             let queries = [&event.query_string_parameters, &event.multi_value_query_string_parameters];
             let pairs = queries.into_iter().flat_map(QueryMap::iter);
             if length + pairs.map(|(name, value)| name.len() + value.len() + 2).sum::<usize>()
@@ -110,6 +115,14 @@ pub fn make_safe(event: &mut LambdaRequest) {
 /// The longest path with its query, in bytes; a longer one leads nowhere. API Gateway takes 10,240 bytes with the headers,
 /// and a URI holds 64 KiB of what may become three bytes each.
 const LONGEST_TARGET: usize = 16 * 1024;
+
+/// The parameters that have a value. Whoever iterates over one without any panics.
+fn with_values(query: &QueryMap) -> QueryMap {
+    let pairs = serde_json::to_value(query).and_then(serde_json::from_value::<HashMap<String, Vec<String>>>);
+    let mut pairs = pairs.unwrap_or_default();
+    pairs.retain(|_, values| !values.is_empty());
+    pairs.into()
+}
 
 fn is_base64(body: Option<&str>) -> bool {
     body.is_none_or(|body| general_purpose::STANDARD.decode(body).is_ok())

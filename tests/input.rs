@@ -230,6 +230,13 @@ fn the_corpora_of_the_fuzz_targets_are_answered() {
 }
 
 #[test]
+fn a_parameter_without_a_value_in_an_event_is_none() {
+    let mut event: Value = serde_json::from_str(&read("otp-fetch", "v1")).unwrap();
+    event["multiValueQueryStringParameters"]["threshold"] = Value::Array(Vec::new());
+    answer(input::event(event.to_string().as_bytes()));
+}
+
+#[test]
 fn a_body_that_is_not_the_base64_that_it_is_said_to_be_is_bad_input() {
     for version in VERSIONS {
         let mut event: Value = serde_json::from_str(&read("otp-generate-base64", version)).unwrap();
