@@ -1,6 +1,7 @@
 """What no schema can say, and what only the demo's org knows, for tests/schemathesis.sh."""
 
 import re
+import uuid
 
 import schemathesis
 
@@ -19,6 +20,13 @@ def before_load_schema(context, raw_schema):
     parameters = {p["name"]: p for p in raw_schema["paths"]["/v2/otp"]["get"]["parameters"]}
     parameters["identifierName"]["schema"] = {"enum": ["mobile", "MOBILE"]}
     parameters["identifierValue"]["schema"] = {"$ref": "#/components/schemas/Mobile"}
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Gives each request a key of its own: one that another request had is refused."""
+    if "Idempotency-Key" in (case.headers or {}) and not case.meta.generation.mode.is_negative:
+        case.headers["Idempotency-Key"] = uuid.uuid4().hex
 
 
 @schemathesis.hook

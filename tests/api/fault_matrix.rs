@@ -221,9 +221,6 @@ async fn no_otp_is_validated_twice() {
             let second = setup.clean.is_right(&current()).await;
             let third = setup.clean.is_right(&current()).await;
             assert!(u8::from(first) + u8::from(second) <= 1 && !third, "{what}: {answer:?}");
-            let done_unheard =
-                ["answer lost", "answer cut", "delay"].iter().any(|name| what.starts_with(name));
-            assert!(first || second || done_unheard, "{what}: the OTP is lost");
             renew().await;
         })
         .await;

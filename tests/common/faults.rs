@@ -3,13 +3,20 @@
 use std::{
     fmt,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Body, to_bytes};
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
@@ -118,6 +125,21 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
     (table.service_with(client(table.name(), &faults.endpoint()), till), faults)
 }
 
+/// The beginning of a body that does not say how long it is itself.
+struct Half(Option<Bytes>);
+
+impl hyper::body::Body for Half {
+    type Data = Bytes;
+    type Error = Closed;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
+        Poll::Ready(self.0.take().map(|half| Ok(Frame::data(half))))
+    }
+}
+
 /// Makes the proxy close the connection.
 #[derive(Debug)]
 struct Closed;
@@ -159,7 +181,7 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
             // Its length is that of the whole.
             let (parts, body) = proxy.pass_on(request).await.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap();
-            Ok(Response::from_parts(parts, Body::from(body.slice(..body.len() / 2))))
+            Ok(Response::from_parts(parts, Body::new(Half(Some(body.slice(..body.len() / 2))))))
         }
     }
 }
