@@ -65,9 +65,9 @@ impl IntoResponse for TextResponse {
 /// What remains of the function's time when it stops waiting for DynamoDB: enough to answer and log.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 
-/// Makes an event fit for `lambda_http`, which panics on what no URI can hold, and on a body that is not the Base64 that it
-/// is said to be, or a parameter without a value. Callers send such things in a query, and API Gateway hands the query on as it came; the host is of no
-/// interest here. The rest API Gateway does not do.
+/// Makes an event fit for `lambda_http`, which panics on what no URI can hold, on a body that is not the Base64 that it is said
+/// to be, and on a parameter without a value. The first callers do send in a query, and API Gateway hands the query on as
+/// it came; the rest API Gateway does not do. The host is of no interest here.
 pub fn make_safe(event: &mut LambdaRequest) {
     match event {
         LambdaRequest::ApiGatewayV2(event) => {
@@ -77,7 +77,7 @@ pub fn make_safe(event: &mut LambdaRequest) {
                 event.raw_query_string = None;
                 event.request_context.stage = None;
             }
-            event.is_base64_encoded &= is_base64(event.body.as_deref());
+            event.is_base64_encoded = event.is_base64_encoded && is_base64(event.body.as_deref());
             event.headers.remove(header::HOST);
             event.request_context.domain_name = None;
             event.raw_path = event.raw_path.take().map(|path| absolute(&path));
@@ -102,7 +102,7 @@ pub fn make_safe(event: &mut LambdaRequest) {
                 event.multi_value_query_string_parameters = QueryMap::default();
                 event.request_context.stage = None;
             }
-            event.is_base64_encoded &= is_base64(event.body.as_deref());
+            event.is_base64_encoded = event.is_base64_encoded && is_base64(event.body.as_deref());
             event.headers.remove(header::HOST);
             event.multi_value_headers.remove(header::HOST);
             event.request_context.domain_name = None;

@@ -7,7 +7,11 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::{org::OrgId, secret::Secret, wire::wire_enum};
+use crate::{
+    org::OrgId,
+    secret::Secret,
+    wire::{hex, wire_enum},
+};
 
 wire_enum! {
     /// What a till may do; each route needs one.
@@ -81,8 +85,7 @@ pub struct Credential {
 impl Credential {
     #[must_use]
     pub fn new(password: &str, created_at: DateTime<Utc>) -> Self {
-        let md5hex =
-            Md5::digest(password).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let md5hex = hex(&Md5::digest(password));
         Self {
             created_at,
             password_digest: Sha256::digest(password).into(),

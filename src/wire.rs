@@ -1,4 +1,4 @@
-//! Enumerations that callers name in their requests.
+//! How values are written for others: names of enumerations, bytes as digits.
 
 /// Declares an enum whose values have names on the wire: matched without regard to case,
 /// always written in the first spelling given.
@@ -64,3 +64,8 @@ macro_rules! wire_enum {
 }
 
 pub(crate) use wire_enum;
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}

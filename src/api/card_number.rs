@@ -13,7 +13,7 @@ use crate::{
     card_number::{NumberingPlan, PlanError},
     customer::{Account, Source},
     org::Org,
-    store::{NextValue, Record, Taking, Turn, pause},
+    store::{NextTurn, Record, Taking, Turn, pause},
 };
 
 #[derive(Serialize)]
@@ -78,19 +78,28 @@ impl fmt::Display for CounterDiffers {
 
 impl std::error::Error for CounterDiffers {}
 
-/// A number whose turn it is, and that nobody has yet.
-pub(super) struct Coming {
+/// A number of the sequence, with its place there.
+pub(super) struct NextNumber {
     pub number: String,
     pub turn: Turn,
     percent_used: f64,
 }
 
-impl Coming {
+impl NextNumber {
     /// Counts the number as generated.
     pub fn count(&self, tally: &Tally) {
         tally.count(Happened::CardNumberGenerated);
         tally.set(Happened::CardNumberRangeUsed, self.percent_used);
     }
+}
+
+/// What becomes of the number whose turn it is.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// It is taken: nobody else gets it.
+    Take,
+    /// It stays there, to be taken together with what is written of it.
+    Look,
 }
 
 impl App {
@@ -101,45 +110,50 @@ impl App {
         account: &Account,
         tally: &Tally,
     ) -> Result<String, ApiError> {
-        let mut org = Arc::clone(org);
-        for _ in 0..MOST_CHANGES {
-            let plan = plan(&org, account)?;
-            if let Some(value) = current(self.store.next_card_number(org.id(), plan).await?)? {
-                tally.count(Happened::CardNumberGenerated);
-                tally.set(Happened::CardNumberRangeUsed, plan.percent_used(value));
-                return Ok(plan.number(value, &org.permutation_key));
-            }
-            org = self.org_with_another_plan(&org).await?;
-        }
-        Err(Problem::Unavailable.into())
+        let next = self.reach_for_number(org, account, Reach::Take).await?;
+        next.count(tally);
+        Ok(next.number)
     }
 
-    /// The number whose turn it is, to be taken together with what is written of it.
+    /// The number whose turn it is, which nobody has yet.
     pub(super) async fn coming_card_number(
         &self,
         org: &Arc<Org>,
         account: &Account,
-    ) -> Result<Coming, ApiError> {
+    ) -> Result<NextNumber, ApiError> {
+        self.reach_for_number(org, account, Reach::Look).await
+    }
+
+    async fn reach_for_number(
+        &self,
+        org: &Arc<Org>,
+        account: &Account,
+        reach: Reach,
+    ) -> Result<NextNumber, ApiError> {
         let mut org = Arc::clone(org);
         for _ in 0..MOST_CHANGES {
             let plan = plan(&org, account)?;
-            if let Some(turn) = current(self.store.coming_card_number(org.id(), plan).await?)? {
-                let number = plan.number(turn.value, &org.permutation_key);
-                return Ok(Coming { number, percent_used: plan.percent_used(turn.value), turn });
+            let next = match reach {
+                Reach::Take => self.store.next_card_number(org.id(), plan).await?,
+                Reach::Look => self.store.coming_card_number(org.id(), plan).await?,
+            };
+            match next {
+                NextTurn::Turn(turn) => {
+                    let number = plan.number(turn.value, &org.permutation_key);
+                    return Ok(NextNumber { number, percent_used: plan.percent_used(turn.value), turn });
+                }
+                NextTurn::Exhausted => return Err(Problem::CardNumbersExhausted.into()),
+                NextTurn::PlanChanged => {}
             }
-            org = self.org_with_another_plan(&org).await?;
+            // The plan was changed within the last minute, and this process has not heard of it.
+            let fresh = self.reload_org(org.id()).await?;
+            if fresh.numbering_plan() == org.numbering_plan() {
+                // The counter never got the plan that the org's item holds: somebody edited the item.
+                return Err(ApiError::caused_by(Problem::CardNumberSettingsInvalid, CounterDiffers));
+            }
+            org = fresh;
         }
         Err(Problem::Unavailable.into())
-    }
-
-    /// The org, when its plan was changed within the last minute and this process has not heard of it.
-    async fn org_with_another_plan(&self, org: &Org) -> Result<Arc<Org>, ApiError> {
-        let fresh = self.reload_org(org.id()).await?;
-        if fresh.numbering_plan() == org.numbering_plan() {
-            // The counter never got the plan that the org's item holds: somebody edited the item.
-            return Err(ApiError::caused_by(Problem::CardNumberSettingsInvalid, CounterDiffers));
-        }
-        Ok(fresh)
     }
 }
 
@@ -155,13 +169,4 @@ fn plan<'a>(org: &'a Org, account: &Account) -> Result<&'a NumberingPlan, ApiErr
         PlanError::Length(_) => ApiError::caused_by(Problem::CardNumberLengthInvalid, error.clone()),
         PlanError::Settings(_) => ApiError::caused_by(Problem::CardNumberSettingsInvalid, error.clone()),
     })
-}
-
-/// What the counter gave, or `None` when the org counts by another plan than it was asked for.
-fn current<T>(next: NextValue<T>) -> Result<Option<T>, Problem> {
-    match next {
-        NextValue::Value(value) => Ok(Some(value)),
-        NextValue::Exhausted => Err(Problem::CardNumbersExhausted),
-        NextValue::PlanChanged => Ok(None),
-    }
 }

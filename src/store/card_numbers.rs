@@ -18,22 +18,22 @@ pub(super) const NEXT: &str = "next";
 /// The shape of the plan that the counter counts for; see [`NumberingPlan::shape`].
 pub(super) const SHAPE: &str = "shape";
 
-/// What the counter had to give.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NextValue<T = u64> {
-    /// A value that nobody else gets.
-    Value(T),
-    /// All values of the plan have been given.
-    Exhausted,
-    /// The org counts by another plan by now; the one asked for is outdated.
-    PlanChanged,
-}
-
-/// A place in an org's sequence: the value whose turn it is while the counter is as it was read.
+/// A place in an org's sequence: the value, and the shape of the plan that it counts for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     pub value: u64,
     shape: String,
+}
+
+/// What the counter had to give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NextTurn {
+    /// The next place.
+    Turn(Turn),
+    /// All values of the plan have been given.
+    Exhausted,
+    /// The org counts by another plan by now; the one asked for is outdated.
+    PlanChanged,
 }
 
 /// How taking a turn ended. Unless it is `Taken`, nothing was written.
@@ -52,7 +52,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
-    pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextValue, StoreError> {
+    pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
+        let shape = plan.shape();
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let updated = self
@@ -65,21 +66,24 @@ impl Store {
                 .expression_attribute_names("#next", NEXT)
                 .expression_attribute_names("#shape", SHAPE)
                 .expression_attribute_values(":one", n(1))
-                .expression_attribute_values(":shape", s(plan.shape()))
+                .expression_attribute_values(":shape", s(shape.as_str()))
                 .expression_attribute_values(":end", n(plan.end()))
                 .return_values(ReturnValue::UpdatedNew)
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .send()
                 .await;
             let error = match updated {
-                Ok(output) => return taken(output.attributes).map(NextValue::Value),
+                Ok(output) => {
+                    let value = taken(output.attributes)?;
+                    return Ok(NextTurn::Turn(Turn { value, shape }));
+                }
                 Err(error) => error,
             };
             match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
-                    let shape = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
-                    let current = shape.is_some_and(|shape| shape == plan.shape());
-                    return Ok(if current { NextValue::Exhausted } else { NextValue::PlanChanged });
+                    let counts_for = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
+                    let current = counts_for.is_some_and(|counts_for| counts_for == shape);
+                    return Ok(if current { NextTurn::Exhausted } else { NextTurn::PlanChanged });
                 }
                 // A request with an `Idempotency-Key` takes its number at this moment.
                 Some(UpdateItemError::TransactionConflictException(_)) => {}
@@ -93,18 +97,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the counter is corrupt.
-    pub async fn coming_card_number(
-        &self,
-        org: OrgId,
-        plan: &NumberingPlan,
-    ) -> Result<NextValue<Turn>, StoreError> {
-        let counter = self.get(&keys::card_number_counter(org)).await?.unwrap_or_default();
+    pub async fn coming_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
+        let (counter, shape) = (self.get(&keys::card_number_counter(org)).await?, plan.shape());
+        let counter = counter.unwrap_or_default();
         let counter = Item(&counter);
-        if !counter.has(SHAPE) || counter.s(SHAPE)? != plan.shape() {
-            return Ok(NextValue::PlanChanged);
+        if !counter.has(SHAPE) || counter.s(SHAPE)? != shape {
+            return Ok(NextTurn::PlanChanged);
         }
-        let turn = Turn { value: counter.n(NEXT)?, shape: plan.shape() };
-        Ok(if turn.value < plan.end() { NextValue::Value(turn) } else { NextValue::Exhausted })
+        let value = counter.n(NEXT)?;
+        Ok(if value < plan.end() { NextTurn::Turn(Turn { value, shape }) } else { NextTurn::Exhausted })
     }
 
     /// Takes a turn and keeps the answer that tells of it, or nothing.

@@ -12,6 +12,7 @@ use crate::{
     org::OrgId,
     otp::{CreatedId, Scope},
     till::TillName,
+    wire::hex,
 };
 
 pub const PK: &str = "PK";
@@ -144,8 +145,7 @@ pub fn user_id_counter(org: OrgId) -> Key {
 
 /// The answer that a till was given under an `Idempotency-Key`, of which only the SHA-256 is kept.
 pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
-    let key = key.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    Key::new(format!("ORG#{org}#ANSWER#{till}#{key}"), "ANSWER")
+    Key::new(format!("ORG#{org}#ANSWER#{till}#{}", hex(key)), "ANSWER")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod transaction;
 
 use aws_sdk_dynamodb::Client;
 
-pub use card_numbers::{NextValue, Taking, Turn};
+pub use card_numbers::{NextTurn, Taking, Turn};
 pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_local};
