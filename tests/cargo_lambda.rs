@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use std::{
 use common::{
     TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment},
+    free_port,
 };
 
 /// It builds the function first.
@@ -27,9 +28,7 @@ struct Watch {
 
 impl Watch {
     fn start(table: &TestTable) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
+        let port = free_port();
         let process = Command::new("cargo")
             .args(["lambda", "watch", "--ignore-changes", "--bin", FUNCTION])
             .args(["--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])

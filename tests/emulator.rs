@@ -5,7 +5,6 @@
 mod common;
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use axum::body::{Body, to_bytes};
 use common::{
     TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
+    free_port,
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -28,10 +28,6 @@ struct Emulator {
     process: Child,
     invocations: String,
     client: Client<HttpConnector, Body>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Emulator {

@@ -12,7 +12,7 @@ use std::{
 use common::{
     MOBILE, PASSWORD, TABLE, TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
-    faults::{Fault, behind_faults},
+    faults::{Fault, Faults, behind_faults},
     runtime_api::{PATIENCE, Runtime, Said},
 };
 use serde_json::Value;
@@ -84,24 +84,26 @@ async fn an_unreachable_dynamodb_is_a_503_and_the_function_goes_on() {
     assert!(function.try_wait().unwrap().is_none(), "it is running still");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_dynamodb_leaves_unanswered_is_made_again() {
+/// A function that waits for its first event, on a DynamoDB that can go wrong.
+async fn waiting_behind_faults() -> (TestTable, Runtime, Child, Faults) {
     let (table, _service) = common::demo().await;
     let (_service, faults) = behind_faults(&table, "store.server").await;
     let mut runtime = Runtime::start().await;
-    let _function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
+    let function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
     assert_eq!(runtime.heard().await, Said::Next);
+    (table, runtime, function, faults)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_dynamodb_leaves_unanswered_is_made_again() {
+    let (_table, mut runtime, _function, faults) = waiting_behind_faults().await;
     faults.inject(|_, call| (call == 0).then_some(Fault::Silence));
     assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_comes_before_the_deadline() {
-    let (table, _service) = common::demo().await;
-    let (_service, faults) = behind_faults(&table, "store.server").await;
-    let mut runtime = Runtime::start().await;
-    let _function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
-    assert_eq!(runtime.heard().await, Said::Next);
+    let (_table, mut runtime, _function, faults) = waiting_behind_faults().await;
     faults.inject(|_, _| Some(Fault::Silence));
     let (started, limit) = (Instant::now(), Duration::from_millis(1500));
     runtime.set_deadline(limit);

@@ -2,7 +2,6 @@
 //! to its first answer.
 
 use std::{
-    fs,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,7 +12,8 @@ use crate::{
         events::read,
         runtime_api::{Runtime, Said},
     },
-    report::{self, Column},
+    measure::{Values, memory},
+    report,
 };
 
 const STARTS: usize = 20;
@@ -23,7 +23,7 @@ struct Start {
     first_byte: Option<Duration>,
     init: Duration,
     answer: Duration,
-    peak_kib: f64,
+    peak_mib: f64,
 }
 
 /// The medians of a function's starts, times in milliseconds.
@@ -58,14 +58,14 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
     let mut medians = Vec::new();
     for (function, starts) in functions.iter().zip(&starts) {
         let milliseconds = |of: fn(&Start) -> Duration| {
-            Column::new(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect())
+            Values::new(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect())
         };
         // A function that says nothing to DynamoDB has no first byte.
         let first_byte = milliseconds(|start| start.first_byte.unwrap_or_default());
         assert!(first_byte.median() > 0.0 || function.name.starts_with("hello"), "{}", function.name);
         let (init, answer) = (milliseconds(|start| start.init), milliseconds(|start| start.answer));
-        let peak = Column::new(starts.iter().map(|start| start.peak_kib / 1024.0).collect());
-        let zip = Column::new(vec![function.zip_size() as f64 / f64::from(1 << 20)]);
+        let peak = Values::new(starts.iter().map(|start| start.peak_mib).collect());
+        let zip = Values::new(vec![function.zip_size() as f64 / f64::from(1 << 20)]);
         medians.push(Cold {
             name: function.name.clone(),
             first_byte: first_byte.median(),
@@ -94,13 +94,6 @@ async fn start(function: &Function, dynamodb: &mut DynamoDb) -> Start {
         first_byte: dynamodb.first_byte().map(|at| at - started),
         init: ready - started,
         answer: answered - started,
-        peak_kib: peak_memory(process.id().unwrap()),
+        peak_mib: memory(process.id().unwrap(), "VmHWM"),
     }
-}
-
-/// The most memory that a process has had at once, in KiB.
-fn peak_memory(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }

@@ -45,7 +45,7 @@ impl Function {
     pub fn node() -> Self {
         Self {
             name: "Node.js, SDK v3".to_owned(),
-            program: which("node"),
+            program: interpreter("node", ["-e", "console.log(process.execPath)"]),
             arguments: vec![in_project("benches/functions/node/dist/index.cjs")],
             trust: Trust::Amazon("NODE_EXTRA_CA_CERTS"),
             package: in_project("benches/functions/node/dist"),
@@ -55,7 +55,7 @@ impl Function {
     pub fn python() -> Self {
         Self {
             name: "Python, boto3".to_owned(),
-            program: which("python3"),
+            program: interpreter("python3", ["-c", "import sys; print(sys.executable)"]),
             arguments: vec![in_project("target/functions/python/function.py")],
             trust: Trust::System("AWS_CA_BUNDLE"),
             package: in_project("target/functions/python"),
@@ -121,14 +121,9 @@ fn in_project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A program on `PATH`, which functions do not get.
-fn which(program: &str) -> PathBuf {
-    let script = match program {
-        // What is on `PATH` may be a shim that looks for the interpreter at every start.
-        "python3" => "import sys; print(sys.executable)",
-        _ => "console.log(process.execPath)",
-    };
-    let option = if program == "python3" { "-c" } else { "-e" };
-    let output = process::Command::new(program).args([option, script]).output().unwrap();
+/// Where an interpreter is that `PATH` leads to, as it says itself: what is on `PATH` may be a shim that looks for it at every
+/// start, and functions get no `PATH`.
+fn interpreter(program: &str, ask: [&str; 2]) -> PathBuf {
+    let output = process::Command::new(program).args(ask).output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }

@@ -19,6 +19,8 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../measure/mod.rs"]
+mod measure;
 
 mod cold;
 mod dynamodb;

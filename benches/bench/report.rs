@@ -1,28 +1,9 @@
 //! Tables, and the goals held against what was measured.
 
-use crate::{cold::Cold, warm::Warm};
-
-/// All values of one measure.
-pub struct Column(Vec<f64>);
-
-impl Column {
-    pub fn new(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self(values)
-    }
-
-    pub fn median(&self) -> f64 {
-        self.percentile(50)
-    }
-
-    /// The smallest value that so many percent of all do not exceed.
-    pub fn percentile(&self, percent: usize) -> f64 {
-        self.0[(self.0.len() * percent).div_ceil(100).max(1) - 1]
-    }
-}
+use crate::{cold::Cold, measure::Values, warm::Warm};
 
 /// Prints rows of measures; each as a multiple of the first row's.
-pub fn table(columns: &[&str], rows: &[(&str, Vec<Column>)]) {
+pub fn table(columns: &[&str], rows: &[(&str, Vec<Values>)]) {
     print!("{:<24}", "");
     for column in columns {
         print!("{column:>26}");
@@ -32,7 +13,7 @@ pub fn table(columns: &[&str], rows: &[(&str, Vec<Column>)]) {
         print!("{name:<24}");
         for (value, first) in values.iter().zip(&rows[0].1) {
             let (median, worst) = (value.median(), value.percentile(99));
-            let spread = if value.0.len() > 1 { format!("({worst:.2})") } else { String::new() };
+            let spread = if value.count() > 1 { format!("({worst:.2})") } else { String::new() };
             print!("{median:>10.2} {spread:>9} {:>5}", format!("{:.1}x", median / first.median()));
         }
         println!();

@@ -13,7 +13,6 @@ use aws_sdk_dynamodb::{
     Client,
     types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem, Update},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
@@ -25,8 +24,9 @@ use serde_json::{Value, json};
 
 use crate::{
     DynamoDb, Function,
-    common::{MOBILE, PASSWORD, TABLE, runtime_api::Runtime},
-    report::{self, Column},
+    common::{MOBILE, PASSWORD, TABLE, basic, runtime_api::Runtime},
+    measure::Values,
+    report,
 };
 
 const CALLS: usize = 500;
@@ -90,9 +90,9 @@ impl Times {
     }
 }
 
-fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K, Vec<f64>>) -> Vec<Column> {
+fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K, Vec<f64>>) -> Vec<Values> {
     let microseconds = |route: &&str| times[*route].iter().map(|nanoseconds| nanoseconds / 1e3).collect();
-    ROUTES.iter().map(|route| Column::new(microseconds(route))).collect()
+    ROUTES.iter().map(|route| Values::new(microseconds(route))).collect()
 }
 
 /// A caller of our handlers, as whom API Gateway would call the function.
@@ -103,8 +103,7 @@ struct Till<'a> {
 
 impl<'a> Till<'a> {
     fn new(app: &'a App, name: &str, password: &str) -> Self {
-        let authorization = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
-        Self { app, authorization: authorization.parse().unwrap() }
+        Self { app, authorization: basic(&format!("{name}:{password}")) }
     }
 
     async fn call(&self, method: Method, path: &str, query: &str, body: String) -> Response {
@@ -157,7 +156,7 @@ async fn refusals(app: &App) {
     println!("\nRefused credentials, {} calls each: median (p99) in microseconds\n", CALLS * 4);
     let rows = callers.each_ref().map(|(name, _)| {
         let microseconds = times.0[name].iter().map(|nanoseconds| nanoseconds / 1e3).collect();
-        (*name, vec![Column::new(microseconds)])
+        (*name, vec![Values::new(microseconds)])
     });
     report::table(&["refusal"], &rows);
 }

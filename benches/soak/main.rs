@@ -13,6 +13,8 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../measure/mod.rs"]
+mod measure;
 
 mod oracle;
 mod pace;

@@ -1,8 +1,9 @@
 //! The table, and what is required of it.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
+    measure::{Values, memory},
     oracle::Oracle,
     pace::{Pace, SLICE, Slice},
 };
@@ -21,10 +22,7 @@ pub async fn watch_memory(process: u32, pace: Arc<Pace>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
         second.tick().await;
-        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let kib: f64 = line.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-        pace.has_memory(kib / 1024.0);
+        pace.has_memory(memory(process, "VmRSS"));
     }
 }
 
@@ -39,17 +37,12 @@ pub struct Line {
 
 impl Line {
     fn new(slices: &[Slice]) -> Self {
-        let mut latencies: Vec<f64> = slices.iter().flat_map(|slice| slice.latencies.clone()).collect();
-        latencies.sort_by(f64::total_cmp);
-        let percentile = |percent: usize| {
-            let at = (latencies.len() * percent).div_ceil(100).max(1) - 1;
-            latencies.get(at).copied().unwrap_or_default()
-        };
+        let latencies = Values::new(slices.iter().flat_map(|slice| slice.latencies.clone()).collect());
         Self {
-            requests: latencies.len(),
-            median: percentile(50),
-            p99: percentile(99),
-            max: percentile(100),
+            requests: latencies.count(),
+            median: latencies.median(),
+            p99: latencies.percentile(99),
+            max: latencies.percentile(100),
             memory: slices.iter().map(|slice| slice.memory).fold(0.0, f64::max),
         }
     }
@@ -120,9 +113,8 @@ impl Report {
             println!("         p99: there is no minute to hold against the first");
             return met;
         }
-        let mut first: Vec<f64> = self.slices.iter().take(MINUTE).map(|line| line.p99).collect();
-        first.sort_by(f64::total_cmp);
-        let limit = first[first.len() / 2] * SLOWER;
+        let first = Values::new(self.slices.iter().take(MINUTE).map(|line| line.p99).collect());
+        let limit = first.median() * SLOWER;
         let worst = later.iter().map(|line| line.p99).fold(0.0, f64::max);
         let rule = "3 × the median p99 of the first minute's slices";
         require(

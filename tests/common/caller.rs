@@ -1,7 +1,6 @@
 //! A caller of the served API, over HTTP as a till.
 
 use axum::body::{Body, to_bytes};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Method, header};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -9,7 +8,7 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, served::Served};
+use super::{Answer, basic, served::Served};
 
 /// The connection broke: whether the request happened is unknown.
 #[derive(Debug)]
@@ -26,11 +25,10 @@ pub struct Caller {
 impl Caller {
     /// As the demo's till.
     pub fn new(served: &Served) -> Self {
-        let credentials = format!("Basic {}", STANDARD.encode(served.till()));
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             base: served.base().to_owned(),
-            authorization: credentials.parse().unwrap(),
+            authorization: basic(&served.till()),
         }
     }
 

@@ -202,6 +202,16 @@ impl Drop for TestTable {
     }
 }
 
+/// Basic credentials, of `name:password`.
+pub fn basic(credentials: &str) -> HeaderValue {
+    format!("Basic {}", STANDARD.encode(credentials)).parse().unwrap()
+}
+
+/// A port that was free a moment ago, for what cannot listen on port 0.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 fn client(table: &str, endpoint: &str) -> aws_sdk_dynamodb::Client {
     let settings = Settings { table: table.to_owned(), ca_bundle: None, endpoint: None };
     connect_local(&settings, endpoint).unwrap()
@@ -327,8 +337,7 @@ impl TestService {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let mut all = HeaderMap::new();
         if let Some((name, password)) = &self.credentials {
-            let value = format!("Basic {}", STANDARD.encode(format!("{name}:{password}")));
-            all.insert(header::AUTHORIZATION, value.parse().unwrap());
+            all.insert(header::AUTHORIZATION, basic(&format!("{name}:{password}")));
         }
         for (name, value) in headers {
             all.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
