@@ -156,17 +156,17 @@ clean: ## Remove what was built and installed here, and the demo's data
 	rm -rf .local .tools .venv .aws-sam fuzz/target
 
 $(VENV): requirements.txt
-	python3 -m venv $(VENV)
+	python3 -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement requirements.txt
 	touch $(VENV)
 
 $(SCHEMATHESIS): tests/requirements.txt
-	python3 -m venv .tools/schemathesis
+	python3 -m venv --clear .tools/schemathesis
 	.tools/schemathesis/bin/pip install --quiet --requirement tests/requirements.txt
 	touch $@
 
 $(MINISTACK): tests/requirements-ministack.txt
-	python3 -m venv .tools/ministack
+	python3 -m venv --clear .tools/ministack
 	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
 
