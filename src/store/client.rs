@@ -95,6 +95,17 @@ pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, Inva
     Ok(from_sdk_config(&config, timeouts))
 }
 
+/// A client for the DynamoDB that this process embeds, with which it lives and dies: no answer between the two is lost, so
+/// no transaction needs a token that tells it from its own repetition.
+///
+/// # Errors
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+#[cfg(feature = "cli")]
+pub fn connect_embedded(settings: &Settings, endpoint: &str) -> Result<Client, InvalidSetting> {
+    let config = connect_local(settings, endpoint)?.config().to_builder();
+    Ok(Client::from_conf(config.interceptor(super::tokens::LeaveOut).build()))
+}
+
 fn sdk_config(
     settings: &Settings,
     region: Region,

@@ -15,6 +15,8 @@ mod orgs;
 mod otps;
 mod table;
 mod tills;
+#[cfg(feature = "cli")]
+mod tokens;
 mod transaction;
 
 use aws_sdk_dynamodb::Client;
@@ -22,7 +24,7 @@ use aws_sdk_dynamodb::Client;
 pub use card_numbers::{NextTurn, Taking, Turn};
 pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
-pub use client::{connect, connect_local};
+pub use client::{connect, connect_embedded, connect_local};
 pub use customers::{NewCustomer, Profile, Registration};
 pub use error::{StoreError, chain};
 pub use idempotency::{Given, Once, Record};

@@ -15,7 +15,7 @@ use loyalty_codes::{
     clock::Clock,
     embedded::{Embedded, Storage},
     logging::{self, Format},
-    store::{Store, Stream, connect_local},
+    store::{Store, Stream, connect_embedded},
 };
 use tokio::{
     net::TcpListener,
@@ -124,7 +124,7 @@ async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<
     let address = options.dynamodb_listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
     let embedded = Embedded::start(storage, address).await?;
     let settings = target.settings()?;
-    let client = connect_local(&settings, &embedded.endpoint())?;
+    let client = connect_embedded(&settings, &embedded.endpoint())?;
     let store = Store::new(client, settings.table);
     store.create_table(Stream::None).await?;
     Ok((store, embedded))
