@@ -13,7 +13,7 @@ use crate::{
     card_number::{NumberingPlan, PlanError},
     customer::{Account, Source},
     org::Org,
-    store::{NextTurn, Record, Taking, Turn, pause},
+    store::{NextTurn, Once, Taking, Turn},
 };
 
 #[derive(Serialize)]
@@ -30,29 +30,20 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
     let Some(once) = &call.once else {
         return answer(app.next_card_number(org, account, call.tally).await?);
     };
-    for rivals in 0..MOST_RIVALS {
-        pause(rivals).await;
-        let coming = app.coming_card_number(org, account).await?;
+    for _ in 0..MOST_CHANGES {
+        let coming = app.coming_card_number(org, account, once).await?;
         let answer = answer(coming.number.clone())?;
         match app.store.take_card_number(org.id(), &coming.turn, call.record(&answer)).await? {
             Taking::Taken => {
                 coming.count(call.tally);
                 return Ok(answer);
             }
-            Taking::AnsweredBefore => return call.answer_given_or(Problem::Unavailable).await,
+            Taking::AnsweredBefore => break,
             Taking::Outrun => {}
         }
     }
-    let answer = answer(app.next_card_number(org, account, call.tally).await?)?;
-    if app.store.keep_answer(&Record { once, answer: answer.as_str() }).await? {
-        return Ok(answer);
-    }
     call.answer_given_or(Problem::Unavailable).await
 }
-
-/// How often somebody else may be faster to take the number whose turn it is. Then it is taken before anything is written
-/// of it: at a counter that busy, a gap is better than no answer.
-pub(super) const MOST_RIVALS: u32 = 10;
 
 /// An account that does not exist is given numbers as little as one that is not enabled.
 fn not_for_account(Problems(problems): Problems) -> Problems {
@@ -95,11 +86,11 @@ impl NextNumber {
 
 /// What becomes of the number whose turn it is.
 #[derive(Clone, Copy)]
-enum Reach {
+enum Reach<'a> {
     /// It is taken: nobody else gets it.
     Take,
-    /// It stays there, to be taken together with what is written of it.
-    Look,
+    /// It stays there, to be taken together with what is written of it for this request.
+    Look(&'a Once),
 }
 
 impl App {
@@ -115,27 +106,28 @@ impl App {
         Ok(next.number)
     }
 
-    /// The number whose turn it is, which nobody has yet.
+    /// The number for a request to take, which nobody has yet.
     pub(super) async fn coming_card_number(
         &self,
         org: &Arc<Org>,
         account: &Account,
+        once: &Once,
     ) -> Result<NextNumber, ApiError> {
-        self.reach_for_number(org, account, Reach::Look).await
+        self.reach_for_number(org, account, Reach::Look(once)).await
     }
 
     async fn reach_for_number(
         &self,
         org: &Arc<Org>,
         account: &Account,
-        reach: Reach,
+        reach: Reach<'_>,
     ) -> Result<NextNumber, ApiError> {
         let mut org = Arc::clone(org);
         for _ in 0..MOST_CHANGES {
             let plan = plan(&org, account)?;
             let next = match reach {
                 Reach::Take => self.store.next_card_number(org.id(), plan).await?,
-                Reach::Look => self.store.coming_card_number(org.id(), plan).await?,
+                Reach::Look(once) => self.store.coming_card_number(org.id(), plan, once).await?,
             };
             match next {
                 NextTurn::Turn(turn) => {

@@ -4,14 +4,13 @@ use serde::Serialize;
 
 use super::{
     Call,
-    card_number::MOST_RIVALS,
     error::{Answer, ApiError, Gather, Notice, Problem, Problems},
     params::Members,
 };
 use crate::{
     customer::{Account, Identifier, IdentifierName, Identity, UserId},
     org::Org,
-    store::{NewCustomer, Profile, Registration, Taking, pause},
+    store::{NewCustomer, Profile, Registration, Taking},
 };
 
 #[derive(Serialize)]
@@ -40,16 +39,15 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         registered_at: call.now,
     };
     let answer = Answer::new(Registered { created_id: customer.user }, &wanted.warnings)?;
-    let mut rivals = 0;
     for _ in 0..MOST_SKIPPED {
         let mut coming = None;
         if let Some(account) = &wanted.generate_for {
             // With a key, the number is taken by the registration itself: one that comes to nothing uses up none.
-            let number = if call.once.is_some() && rivals < MOST_RIVALS {
-                let next = call.app.coming_card_number(org, account).await?;
-                coming.insert(next).number.clone()
-            } else {
-                call.app.next_card_number(org, account, call.tally).await?
+            let number = match &call.once {
+                Some(once) => {
+                    coming.insert(call.app.coming_card_number(org, account, once).await?).number.clone()
+                }
+                None => call.app.next_card_number(org, account, call.tally).await?,
             };
             let identifier = org
                 .identifier(IdentifierName::ExternalId, &number)
@@ -73,10 +71,7 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
                     coming.count(call.tally);
                 }
             }
-            Registration::Outrun => {
-                rivals += 1;
-                pause(rivals).await;
-            }
+            Registration::Outrun => {}
         }
     }
     call.answer_given_or(Problem::Unavailable).await

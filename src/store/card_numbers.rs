@@ -1,12 +1,19 @@
 //! Counters: the sequence of an org's card numbers, and that of its user ids.
+//!
+//! A request without `Idempotency-Key` takes its number in one write. One with a key must take the number in the transaction
+//! that keeps the answer, and a transaction tells nothing of what it wrote. So it looks whose turn it is, and takes that, on
+//! the condition that nobody else did. If somebody did, it lets the counter hold a value back for it, which no other
+//! request can take.
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
-    types::{ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update},
+    types::{
+        ReturnValue, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update, builders::UpdateBuilder,
+    },
 };
 
 use super::{
-    Attributes, Item, Record, Store, StoreError,
+    Attributes, Item, Once, Record, Store, StoreError,
     item::{n, s},
     keys,
     transaction::{ATTEMPTS, Outcome, pause},
@@ -23,6 +30,10 @@ pub(super) const SHAPE: &str = "shape";
 pub struct Turn {
     pub value: u64,
     shape: String,
+    /// The first value that the plan does not have.
+    end: u64,
+    /// The attribute of the counter that holds the value back, if one does.
+    reservation: Option<String>,
 }
 
 /// What the counter had to give.
@@ -40,7 +51,7 @@ pub enum NextTurn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
     Taken,
-    /// Somebody else took it.
+    /// Somebody else took it. For a request with a key another one is reserved now.
     Outrun,
     /// The same request was answered before.
     AnsweredBefore,
@@ -53,7 +64,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
-        let shape = plan.shape();
+        let (shape, end) = (plan.shape(), plan.end());
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
             let updated = self
@@ -67,7 +78,7 @@ impl Store {
                 .expression_attribute_names("#shape", SHAPE)
                 .expression_attribute_values(":one", n(1))
                 .expression_attribute_values(":shape", s(shape.as_str()))
-                .expression_attribute_values(":end", n(plan.end()))
+                .expression_attribute_values(":end", n(end))
                 .return_values(ReturnValue::UpdatedNew)
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
                 .send()
@@ -75,7 +86,7 @@ impl Store {
             let error = match updated {
                 Ok(output) => {
                     let value = taken(output.attributes)?;
-                    return Ok(NextTurn::Turn(Turn { value, shape }));
+                    return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: None }));
                 }
                 Err(error) => error,
             };
@@ -93,19 +104,35 @@ impl Store {
         Err(StoreError::gave_up("the counter kept conflicting"))
     }
 
-    /// The value whose turn it is, which nobody has yet. It must be [taken](Self::take_card_number).
+    /// The value that is reserved for a request, or else the one whose turn it is; nobody has it yet. It must be
+    /// [taken](Self::take_card_number).
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the counter is corrupt.
-    pub async fn coming_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
-        let (counter, shape) = (self.get(&keys::card_number_counter(org)).await?, plan.shape());
+    pub async fn coming_card_number(
+        &self,
+        org: OrgId,
+        plan: &NumberingPlan,
+        once: &Once,
+    ) -> Result<NextTurn, StoreError> {
+        let counter = self.get(&keys::card_number_counter(org)).await?;
+        let (shape, end) = (plan.shape(), plan.end());
         let counter = counter.unwrap_or_default();
         let counter = Item(&counter);
         if !counter.has(SHAPE) || counter.s(SHAPE)? != shape {
             return Ok(NextTurn::PlanChanged);
         }
+        let reservation = keys::reservation(&once.till, &once.key);
+        if counter.has(&reservation) {
+            let value = counter.n(&reservation)?;
+            return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: Some(reservation) }));
+        }
         let value = counter.n(NEXT)?;
-        Ok(if value < plan.end() { NextTurn::Turn(Turn { value, shape }) } else { NextTurn::Exhausted })
+        Ok(if value < end {
+            NextTurn::Turn(Turn { value, shape, end, reservation: None })
+        } else {
+            NextTurn::Exhausted
+        })
     }
 
     /// Takes a turn and keeps the answer that tells of it, or nothing.
@@ -125,25 +152,53 @@ impl Store {
         Ok(match self.transact(writes).await? {
             Outcome::Done => Taking::Taken,
             Outcome::Refused(at) if at.contains(&1) => Taking::AnsweredBefore,
-            Outcome::Refused(_) => Taking::Outrun,
+            Outcome::Refused(_) => match record {
+                Some(record) => self.reserve(org, turn, record.once).await?,
+                None => Taking::Outrun,
+            },
         })
     }
 
     /// The write that takes a turn.
     pub(super) fn take(&self, org: OrgId, turn: &Turn) -> Result<TransactWriteItem, StoreError> {
-        let update = Update::builder()
+        let update = self.update_counter(org, turn).expression_attribute_values(":value", n(turn.value));
+        write(match &turn.reservation {
+            None => update
+                .update_expression("ADD #next :one")
+                .condition_expression("#shape = :shape AND #next = :value")
+                .expression_attribute_names("#next", NEXT)
+                .expression_attribute_values(":one", n(1)),
+            Some(reservation) => update
+                .update_expression("REMOVE #reserved")
+                .condition_expression("#shape = :shape AND #reserved = :value")
+                .expression_attribute_names("#reserved", reservation),
+        })
+    }
+
+    /// Reserves a value for a request that was outrun to `turn`, unless it has one or was answered by now.
+    pub(super) async fn reserve(&self, org: OrgId, turn: &Turn, once: &Once) -> Result<Taking, StoreError> {
+        let reserve = self
+            .update_counter(org, turn)
+            .update_expression("SET #reserved = #next ADD #next :one")
+            .condition_expression("#shape = :shape AND #next < :end AND attribute_not_exists(#reserved)")
+            .expression_attribute_names("#next", NEXT)
+            .expression_attribute_names("#reserved", keys::reservation(&once.till, &once.key))
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":end", n(turn.end));
+        Ok(match self.transact(vec![write(reserve)?, self.unanswered(once)?]).await? {
+            Outcome::Refused(at) if at.contains(&1) => Taking::AnsweredBefore,
+            // Why the counter refused is seen by who looks at it next.
+            Outcome::Done | Outcome::Refused(_) => Taking::Outrun,
+        })
+    }
+
+    /// The beginning of a write to the counter that a turn belongs to.
+    fn update_counter(&self, org: OrgId, turn: &Turn) -> UpdateBuilder {
+        Update::builder()
             .table_name(&self.table)
             .set_key(Some(keys::card_number_counter(org).attributes()))
-            .update_expression("ADD #next :one")
-            .condition_expression("#shape = :shape AND #next = :value")
-            .expression_attribute_names("#next", NEXT)
             .expression_attribute_names("#shape", SHAPE)
-            .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":shape", s(turn.shape.as_str()))
-            .expression_attribute_values(":value", n(turn.value))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(update).build())
     }
 
     /// Takes the next user id of an org.
@@ -165,6 +220,11 @@ impl Store {
             .map_err(StoreError::from_sdk)?;
         taken(updated.attributes).map(UserId)
     }
+}
+
+fn write(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
+    let update = update.build().map_err(StoreError::from_build)?;
+    Ok(TransactWriteItem::builder().update(update).build())
 }
 
 /// The value that the counter stood at before it was raised.

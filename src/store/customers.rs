@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Item, Record, Store, StoreError, Turn,
+    Item, Record, Store, StoreError, Taking, Turn,
     item::{NewItem, json, millis, n},
     keys,
     transaction::{ATTEMPTS, Outcome, pause},
@@ -45,7 +45,7 @@ pub enum Registration {
     IdentifierTaken,
     /// Somebody was given the generated number by hand.
     GeneratedTaken,
-    /// Somebody else took the number whose turn it was.
+    /// Somebody else took the number whose turn it was. For a request with a key another one is reserved now.
     Outrun,
     /// The same request was answered before.
     AnsweredBefore,
@@ -140,7 +140,17 @@ impl Store {
                 Registration::IdentifierTaken
             }
             // Whoever was faster has both by now: the number, and its place in the sequence.
-            Outcome::Refused(at) if at.iter().any(|position| *position > profile_at) => Registration::Outrun,
+            Outcome::Refused(at) if at.iter().any(|position| *position > profile_at) => {
+                let reserved = match (turn, record) {
+                    (Some(turn), Some(record)) => self.reserve(org, turn, record.once).await?,
+                    _ => Taking::Outrun,
+                };
+                if reserved == Taking::AnsweredBefore {
+                    Registration::AnsweredBefore
+                } else {
+                    Registration::Outrun
+                }
+            }
             Outcome::Refused(at) if at.iter().any(|position| *position < identities.len()) => {
                 Registration::GeneratedTaken
             }

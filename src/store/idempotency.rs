@@ -1,14 +1,13 @@
 //! The answers given to requests with an `Idempotency-Key`. Each is written in the transaction that it tells of, so there is
 //! no answer without its deed, and no deed twice.
 
-use aws_sdk_dynamodb::types::TransactWriteItem;
+use aws_sdk_dynamodb::types::{ConditionCheck, TransactWriteItem};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Item, Store, StoreError,
     item::{NewItem, b, n, s, ttl},
     keys,
-    transaction::Outcome,
 };
 use crate::{org::OrgId, till::TillName};
 
@@ -17,6 +16,9 @@ const ANSWER: &str = "answer";
 
 /// How long a key holds.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// An answer that has expired may still be there: TTL deletes late.
+const UNANSWERED: &str = "attribute_not_exists(#pk) OR #expires <= :now";
 
 /// A request that must happen once, however often it is sent.
 #[derive(Debug, Clone)]
@@ -60,14 +62,6 @@ impl Store {
         Ok(Some(Given { request: item.bytes(REQUEST)?, answer: item.s(ANSWER)?.to_owned() }))
     }
 
-    /// Keeps an answer by itself; `false` when the same request was answered before.
-    ///
-    /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
-    pub async fn keep_answer(&self, record: &Record<'_>) -> Result<bool, StoreError> {
-        Ok(self.transact(vec![self.put_answer(record)?]).await? == Outcome::Done)
-    }
-
     /// The write that keeps an answer, unless there is one under its key.
     pub(super) fn put_answer(&self, record: &Record<'_>) -> Result<TransactWriteItem, StoreError> {
         let Record { once, answer } = record;
@@ -75,12 +69,25 @@ impl Store {
             .with(REQUEST, b(&once.request))
             .with(ANSWER, s(*answer))
             .with(keys::EXPIRES_AT, ttl(once.now + LIFETIME));
-        // One that has expired may still be there: TTL deletes late.
         self.put_if(item, |put| {
-            put.condition_expression("attribute_not_exists(#pk) OR #expires <= :now")
+            put.condition_expression(UNANSWERED)
                 .expression_attribute_names("#pk", keys::PK)
                 .expression_attribute_names("#expires", keys::EXPIRES_AT)
                 .expression_attribute_values(":now", n(once.now.timestamp()))
         })
+    }
+
+    /// Lets a transaction happen only as long as there is no answer to a request.
+    pub(super) fn unanswered(&self, once: &Once) -> Result<TransactWriteItem, StoreError> {
+        let check = ConditionCheck::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::answer(once.org, &once.till, &once.key).attributes()))
+            .condition_expression(UNANSWERED)
+            .expression_attribute_names("#pk", keys::PK)
+            .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            .expression_attribute_values(":now", n(once.now.timestamp()))
+            .build()
+            .map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 }

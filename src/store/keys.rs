@@ -143,6 +143,11 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
+/// The attribute of the card number counter that holds a value back for a request with an `Idempotency-Key`.
+pub fn reservation(till: &TillName, key: &[u8; 32]) -> String {
+    format!("reserved#{till}#{}", hex(key))
+}
+
 /// The answer that a till was given under an `Idempotency-Key`, of which only the SHA-256 is kept.
 pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
     Key::new(format!("ORG#{org}#ANSWER#{till}#{}", hex(key)), "ANSWER")
@@ -200,6 +205,8 @@ mod tests {
         ] {
             assert_eq!(key, Key::new(pk, sk));
         }
+        let reservation = reservation(&TillName::parse("store.server").unwrap(), &[0xab; 32]);
+        assert_eq!(reservation, format!("reserved#store.server#{}", "ab".repeat(32)));
     }
 
     #[test]

@@ -32,7 +32,6 @@ pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};
 pub use table::{Stream, TableCreation};
-pub use transaction::pause;
 
 use item::{Attributes, Item};
 use keys::Key;

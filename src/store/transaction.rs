@@ -70,7 +70,7 @@ impl Store {
 }
 
 /// Waits before an attempt: not at all before the first, then longer each time, with jitter.
-pub async fn pause(attempt: u32) {
+pub(super) async fn pause(attempt: u32) {
     if attempt > 0 {
         let most = LONGEST_PAUSE.min(Duration::from_millis(4 << attempt.min(16)));
         tokio::time::sleep(os_rng().random_range(Duration::ZERO..=most)).await;

@@ -52,6 +52,8 @@ struct Setup {
     clean: TestService,
     attacked: TestService,
     faults: Faults,
+    /// The route on which somebody else is faster to the number that a request takes first.
+    outrun_on: Option<&'static str>,
 }
 
 impl Setup {
@@ -61,7 +63,7 @@ impl Setup {
         let (table, clean) = demo_with(&config).await;
         let (mut attacked, faults) = behind_faults(&table, "store.server").await;
         attacked.time_limit = TIME_LIMIT;
-        Self { _table: table, clean, attacked, faults }
+        Self { _table: table, clean, attacked, faults, outrun_on: None }
     }
 
     /// Every call of a request goes wrong once, and, in another request, it and all that follow it do, until
@@ -76,9 +78,13 @@ impl Setup {
                 for n in 0.. {
                     let fault = fault.clone();
                     let goes_wrong = move |call| if forever { call >= n } else { call == n };
-                    self.faults.inject(move |operation, call| {
+                    let plan = move |operation: &str, call| {
                         (operation.starts_with(happens_to) && goes_wrong(call)).then(|| fault.clone())
-                    });
+                    };
+                    match self.outrun_on {
+                        Some(route) => self.faults.inject(idempotency::outrun(route, plan)),
+                        None => self.faults.inject(plan),
+                    }
                     let process = self.attacked.another_process();
                     let started = Instant::now();
                     let answer = request(process.clone()).await;
@@ -126,8 +132,7 @@ async fn no_card_number_is_given_twice() {
 }
 
 /// Sends requests under a key, with every fault, and again without one.
-async fn attack_with_keys(route: &str, mut check: impl AsyncFnMut(&Setup, &str)) {
-    let setup = Setup::new().await;
+async fn attack_with_keys(setup: Setup, route: &str, mut check: impl AsyncFnMut(&Setup, &str)) {
     let number = AtomicU64::new(0);
     let keyed = async |service: TestService| {
         let number = number.load(Ordering::SeqCst);
@@ -148,10 +153,11 @@ async fn attack_with_keys(route: &str, mut check: impl AsyncFnMut(&Setup, &str))
         .await;
 }
 
-/// Attacks a route whose every request takes one number.
-async fn attack_numbers_with_keys(route: &str) {
+/// Attacks a route whose every request takes one number, which somebody else is faster to or not.
+async fn attack_numbers_with_keys(route: &'static str, outrun: bool) {
+    let setup = Setup { outrun_on: outrun.then_some(route), ..Setup::new().await };
     let mut next = 1_000_000_011_u64;
-    attack_with_keys(route, async |setup, what| {
+    attack_with_keys(setup, route, async |setup, what| {
         assert_eq!(setup.clean.card_number().await, next.to_string(), "{what}: no second number is burnt");
         next += 2;
     })
@@ -160,17 +166,27 @@ async fn attack_numbers_with_keys(route: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_number_with_a_key_is_taken_once() {
-    attack_numbers_with_keys("/v2/cardNumber").await;
+    attack_numbers_with_keys("/v2/cardNumber", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_number_with_a_key_is_taken_once_where_others_are_faster() {
+    attack_numbers_with_keys("/v2/cardNumber", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_with_a_key_takes_one_number() {
-    attack_numbers_with_keys("/v2/customers").await;
+    attack_numbers_with_keys("/v2/customers", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_with_a_key_takes_one_number_where_others_are_faster() {
+    attack_numbers_with_keys("/v2/customers", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_otp_with_a_key_is_issued_once() {
-    attack_with_keys("/v2/otp/generate", async |setup, what| {
+    attack_with_keys(Setup::new().await, "/v2/otp/generate", async |setup, what| {
         assert_eq!(setup.clean.issued_otps().await, 1, "{what}");
         setup.clean.clock.advance(A_DAY);
     })
