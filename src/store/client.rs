@@ -1,6 +1,10 @@
 //! The one DynamoDB client: TLS, timeouts and retries.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_config::{
     BehaviorVersion, Region, SdkConfig,
@@ -146,11 +150,13 @@ fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> 
         .with_trust_store(TrustStore::empty().with_pem_certificate(roots))
         .build()
         .map_err(|error| invalid(error.to_string()))?;
-    // Made once. What `aws_smithy_http_client::Builder` builds makes another one first, for the SDK to validate, and each
-    // reads the roots: a tenth of the work of a cold start.
-    let connector = OnceLock::new();
+    // One for each pair of timeouts. What `aws_smithy_http_client::Builder` builds makes another one first, for the SDK to
+    // validate, and each reads the roots: a tenth of the work of a cold start.
+    let connectors = Mutex::new(HashMap::new());
     Ok(http_client_fn(move |timeouts, components| {
-        let connector = connector.get_or_init(|| {
+        let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let connector = connectors.entry((timeouts.connect_timeout(), timeouts.read_timeout()));
+        let connector = connector.or_insert_with(|| {
             let mut builder = Connector::builder();
             builder.set_connector_settings(Some(timeouts.clone())).set_sleep_impl(components.sleep_impl());
             let builder = builder.tls_provider(Provider::Rustls(CryptoMode::Ring));
