@@ -31,7 +31,11 @@ pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
         return answer(app.next_card_number(org, account, call.tally).await?);
     };
     for _ in 0..MOST_CHANGES {
-        let coming = app.coming_card_number(org, account, once).await?;
+        let coming = match app.coming_card_number(org, account, once).await {
+            Ok(coming) => coming,
+            // The last number may be that of a rival with the same key.
+            Err(error) => return call.answer_given_or(error).await,
+        };
         let answer = answer(coming.number.clone())?;
         match app.store.take_card_number(org.id(), &coming.turn, call.record(&answer)).await? {
             Taking::Taken => {
@@ -54,7 +58,8 @@ fn not_for_account(Problems(problems): Problems) -> Problems {
     Problems(problems.into_iter().map(forbid).collect())
 }
 
-/// How often a plan may change while one number is being taken.
+/// How often a plan may change while one number is being taken. A request with a key is outrun once, and otherwise
+/// only by that.
 const MOST_CHANGES: usize = 8;
 
 /// The org's counter belongs to another numbering plan than the org has.

@@ -42,11 +42,14 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
     for _ in 0..MOST_SKIPPED {
         let mut coming = None;
         if let Some(account) = &wanted.generate_for {
-            // With a key, the number is taken by the registration itself: one that comes to nothing uses up none.
+            // With a key, the number is taken by the registration itself: one that comes to nothing uses up none, or has
+            // one reserved for when it is sent again.
             let number = match &call.once {
-                Some(once) => {
-                    coming.insert(call.app.coming_card_number(org, account, once).await?).number.clone()
-                }
+                Some(once) => match call.app.coming_card_number(org, account, once).await {
+                    Ok(next) => coming.insert(next).number.clone(),
+                    // The last number may be that of a rival with the same key.
+                    Err(error) => return call.answer_given_or(error).await,
+                },
                 None => call.app.next_card_number(org, account, call.tally).await?,
             };
             let identifier = org

@@ -3,7 +3,7 @@
 //! A request without `Idempotency-Key` takes its number in one write. One with a key must take the number in the transaction
 //! that keeps the answer, and a transaction tells nothing of what it wrote. So it looks whose turn it is, and takes that, on
 //! the condition that nobody else did. If somebody did, it lets the counter hold a value back for it, which no other
-//! request can take.
+//! request can take. What nobody came back for within a day is swept away by the next reservation.
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
@@ -14,8 +14,9 @@ use aws_sdk_dynamodb::{
 
 use super::{
     Attributes, Item, Once, Record, Store, StoreError,
+    idempotency::LIFETIME,
     item::{n, s},
-    keys,
+    keys::{self, Reservation},
     transaction::{ATTEMPTS, Outcome, pause},
 };
 use crate::{card_number::NumberingPlan, customer::UserId, org::OrgId};
@@ -32,9 +33,14 @@ pub struct Turn {
     shape: String,
     /// The first value that the plan does not have.
     end: u64,
-    /// The attribute of the counter that holds the value back, if one does.
-    reservation: Option<String>,
+    /// What holds the value back, if it is reserved.
+    reservation: Option<Reservation>,
+    /// Reservations that nobody will come back for.
+    stale: Vec<Reservation>,
 }
+
+/// So many are swept at once: more would make a long expression, and there are hardly ever any.
+const MOST_SWEPT: usize = 10;
 
 /// What the counter had to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +53,11 @@ pub enum NextTurn {
     PlanChanged,
 }
 
-/// How taking a turn ended. Unless it is `Taken`, nothing was written.
+/// How taking a turn ended. Unless it is `Taken`, nothing was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taking {
     Taken,
-    /// Somebody else took it. For a request with a key another one is reserved now.
+    /// Somebody else took it, or the plan changed. A request with a key has another one reserved now, if there is one.
     Outrun,
     /// The same request was answered before.
     AnsweredBefore,
@@ -86,7 +92,13 @@ impl Store {
             let error = match updated {
                 Ok(output) => {
                     let value = taken(output.attributes)?;
-                    return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: None }));
+                    return Ok(NextTurn::Turn(Turn {
+                        value,
+                        shape,
+                        end,
+                        reservation: None,
+                        stale: Vec::new(),
+                    }));
                 }
                 Err(error) => error,
             };
@@ -122,20 +134,24 @@ impl Store {
         if !counter.has(SHAPE) || counter.s(SHAPE)? != shape {
             return Ok(NextTurn::PlanChanged);
         }
-        let reservation = keys::reservation(&once.till, &once.key);
-        if counter.has(&reservation) {
-            let value = counter.n(&reservation)?;
-            return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: Some(reservation) }));
+        let own = Reservation::new(&once.till, &once.key);
+        if counter.has(&own.value) {
+            let value = counter.n(&own.value)?;
+            return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: Some(own), stale: Vec::new() }));
         }
         let value = counter.n(NEXT)?;
-        Ok(if value < end {
-            NextTurn::Turn(Turn { value, shape, end, reservation: None })
-        } else {
-            NextTurn::Exhausted
-        })
+        if value >= end {
+            return Ok(NextTurn::Exhausted);
+        }
+        let too_old = (once.now - LIFETIME).timestamp();
+        let mut stale: Vec<_> = counter.0.keys().filter_map(|name| Reservation::with_since(name)).collect();
+        stale.retain(|reservation| counter.n::<i64>(&reservation.since).is_ok_and(|since| since < too_old));
+        stale.truncate(MOST_SWEPT);
+        Ok(NextTurn::Turn(Turn { value, shape, end, reservation: None, stale }))
     }
 
-    /// Takes a turn and keeps the answer that tells of it, or nothing.
+    /// Takes a turn and keeps the answer that tells of it. Where somebody else was faster, another is reserved for the
+    /// request of the answer.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -169,23 +185,38 @@ impl Store {
                 .expression_attribute_names("#next", NEXT)
                 .expression_attribute_values(":one", n(1)),
             Some(reservation) => update
-                .update_expression("REMOVE #reserved")
+                .update_expression("REMOVE #reserved, #since")
                 .condition_expression("#shape = :shape AND #reserved = :value")
-                .expression_attribute_names("#reserved", reservation),
+                .expression_attribute_names("#reserved", &reservation.value)
+                .expression_attribute_names("#since", &reservation.since),
         })
     }
 
     /// Reserves a value for a request that was outrun to `turn`, unless it has one or was answered by now.
     pub(super) async fn reserve(&self, org: OrgId, turn: &Turn, once: &Once) -> Result<Taking, StoreError> {
-        let reserve = self
+        let own = Reservation::new(&once.till, &once.key);
+        // What is set is calculated from the item as it was before.
+        // https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/example_dynamodb_Scenario_UpdateExpressionOrder_section.html
+        let mut reserve = self
             .update_counter(org, turn)
-            .update_expression("SET #reserved = #next ADD #next :one")
             .condition_expression("#shape = :shape AND #next < :end AND attribute_not_exists(#reserved)")
             .expression_attribute_names("#next", NEXT)
-            .expression_attribute_names("#reserved", keys::reservation(&once.till, &once.key))
+            .expression_attribute_names("#reserved", own.value)
+            .expression_attribute_names("#since", own.since)
             .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":now", n(once.now.timestamp()))
             .expression_attribute_values(":end", n(turn.end));
-        Ok(match self.transact(vec![write(reserve)?, self.unanswered(once)?]).await? {
+        let mut swept = Vec::new();
+        for (i, name) in turn.stale.iter().flat_map(|stale| [&stale.value, &stale.since]).enumerate() {
+            let stale = format!("#stale{i}");
+            reserve = reserve.expression_attribute_names(stale.as_str(), name);
+            swept.push(stale);
+        }
+        let sweep = if swept.is_empty() { String::new() } else { format!(" REMOVE {}", swept.join(", ")) };
+        let reserve = write(reserve.update_expression(format!(
+            "SET #reserved = #next, #since = :now, #next = #next + :one{sweep}"
+        )))?;
+        Ok(match self.transact(vec![reserve, self.unanswered(once)?]).await? {
             Outcome::Refused(at) if at.contains(&1) => Taking::AnsweredBefore,
             // Why the counter refused is seen by who looks at it next.
             Outcome::Done | Outcome::Refused(_) => Taking::Outrun,

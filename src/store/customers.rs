@@ -37,7 +37,7 @@ pub struct NewCustomer {
     pub registered_at: DateTime<Utc>,
 }
 
-/// How a registration ended. Unless it is `Registered`, nothing was written.
+/// How a registration ended. Unless it is `Registered`, nothing of the customer was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
     Registered,
@@ -45,7 +45,8 @@ pub enum Registration {
     IdentifierTaken,
     /// Somebody was given the generated number by hand.
     GeneratedTaken,
-    /// Somebody else took the number whose turn it was. For a request with a key another one is reserved now.
+    /// Somebody else took the number whose turn it was, or the plan changed. A request with a key has another one
+    /// reserved now, if there is one.
     Outrun,
     /// The same request was answered before.
     AnsweredBefore,

@@ -15,7 +15,7 @@ const REQUEST: &str = "request";
 const ANSWER: &str = "answer";
 
 /// How long a key holds.
-const LIFETIME: TimeDelta = TimeDelta::hours(24);
+pub(super) const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// An answer that has expired may still be there: TTL deletes late.
 const UNANSWERED: &str = "attribute_not_exists(#pk) OR #expires <= :now";

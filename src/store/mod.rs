@@ -1,7 +1,8 @@
 //! Everything that is kept, in one DynamoDB table. One file an item collection; every key in [`keys`].
 //!
 //! Reads that must see the last write are consistent. Every write that must not happen twice is
-//! conditional, or in a transaction with a client token. Expiry is judged by the reader: TTL deletes late.
+//! conditional, or in a transaction with a client token (none towards the engine that `loyaltyctl serve`
+//! embeds, see `tokens`). Expiry is judged by the reader: TTL deletes late.
 
 mod card_numbers;
 mod client;

@@ -27,7 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 impl Store {
     /// Writes all of `writes` or nothing. Conflicts with other transactions are tried again, with jitter;
-    /// the SDK adds a client token, so that its own retry of a lost answer writes nothing twice.
+    /// the SDK adds a client token, so that its own retry of a lost answer writes nothing twice. Where the engine is part of
+    /// the process, no answer is lost, and `tokens` leaves it out.
     pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Outcome, StoreError> {
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;

@@ -122,7 +122,14 @@ fn dies_after_reserving() -> impl FnMut(&str, usize) -> Option<Fault> + Send + '
 async fn reservations(table: &TestTable) -> usize {
     let key = keys::card_number_counter(OrgId(966)).attributes();
     let counter = table.client().get_item().table_name(table.name()).set_key(Some(key)).send().await.unwrap();
-    counter.item.unwrap().keys().filter(|name| name.starts_with("reserved#")).count()
+    let (values, since): (Vec<String>, Vec<String>) = counter
+        .item
+        .unwrap()
+        .into_keys()
+        .filter(|name| name.starts_with("reserved"))
+        .partition(|name| name.starts_with("reserved#"));
+    assert_eq!(values.len(), since.len());
+    values.len()
 }
 
 #[tokio::test]
@@ -156,6 +163,38 @@ async fn a_reserved_number_waits_for_the_next_attempt() {
         }
         assert_eq!(plain.card_number().await, "1000000012", "{route}: no second number is burnt");
         assert_eq!(reservations(&table).await, 0, "{route}");
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_came_back_for_is_swept_after_a_day() {
+    let (table, plain) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    for key in ["key-1", "key-2"] {
+        faults.inject(outrun("/v2/cardNumber", dies_after_reserving()));
+        assert_eq!(send(&service, "/v2/cardNumber", key, &json!({})).await.status, 503);
+    }
+    plain.clock.advance(TimeDelta::hours(24));
+    faults.inject(outrun("/v2/cardNumber", |_, _| None));
+    assert_eq!(send(&service, "/v2/cardNumber", "key-3", &json!({})).await.status, 200);
+    assert_eq!(reservations(&table).await, 2, "a day is not over");
+    plain.clock.advance(TimeDelta::seconds(1));
+    faults.inject(outrun("/v2/cardNumber", |_, _| None));
+    assert_eq!(send(&service, "/v2/cardNumber", "key-4", &json!({})).await.status, 200);
+    assert_eq!(reservations(&table).await, 0);
+    assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!({})).await.json["entity"], "1000000014");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_number_is_given_to_all_who_ask_with_its_key() {
+    for _ in 0..4 {
+        let (table, _service) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
+        let work = |service: TestService, _| async move {
+            send(&service, "/v2/cardNumber", "key-1", &json!({})).await
+        };
+        for answer in all_at_once(&processes(&table), 16, work).await {
+            assert_eq!(answer.json["entity"], "99", "{answer:?}");
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::common::{Log, MOBILE, Recording, TestService, TestTable, demo};
+use crate::{
+    common::{Log, MOBILE, Recording, TestService, TestTable, demo, faults::behind_faults},
+    idempotency::{outrun, send},
+};
 
 /// The round trips of the last request.
 fn last(log: &Log) -> u64 {
@@ -42,6 +45,17 @@ async fn a_key_costs_one_read_and_that_of_the_counter() {
     };
     assert_eq!(send("/v2/cardNumber", json!({})).await, 3, "card number");
     assert_eq!(send("/v2/cardNumber", json!({})).await, 1, "the same again");
+}
+
+#[tokio::test]
+async fn who_is_outrun_to_a_number_makes_three_more() {
+    let (table, _service) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    service.card_number().await;
+    let (log, _guard) = Log::record();
+    faults.inject(outrun("/v2/cardNumber", |_, _| None));
+    assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.status, 200);
+    assert_eq!(last(&log), 6);
 }
 
 #[tokio::test]
