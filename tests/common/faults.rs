@@ -34,6 +34,8 @@ pub enum Fault {
     Silence,
     /// The engine sees it late.
     Delay(Duration),
+    /// The caller hears nothing; the engine sees it when [`Faults::let_late_through`] says so, after whatever came since.
+    Late,
     /// The engine does not see it; the connection is reset.
     Reset,
     /// The engine does it; the connection is reset before the answer.
@@ -72,6 +74,7 @@ struct Proxy {
     /// Its own.
     address: SocketAddr,
     client: Client<HttpConnector, Body>,
+    late: Mutex<Vec<Request<Body>>>,
     plan: Mutex<(Plan, usize)>,
 }
 
@@ -88,6 +91,14 @@ impl Faults {
     /// From now on, nothing goes wrong.
     pub fn end(&self) {
         self.inject(|_, _| None);
+    }
+
+    /// Lets the engine see what was late until now.
+    pub async fn let_late_through(&self) {
+        let late = std::mem::take(&mut *self.0.late.lock().unwrap());
+        for request in late {
+            self.0.client.request(request).await.unwrap();
+        }
     }
 
     /// Where the proxy listens.
@@ -109,6 +120,7 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
         endpoint: table.endpoint(),
         address,
         client: Client::builder(TokioExecutor::new()).build_http(),
+        late: Mutex::default(),
         plan: Mutex::new((Box::new(|_, _| None), 0)),
     });
     let served = Arc::clone(&proxy);
@@ -172,6 +184,11 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
             tokio::time::sleep(delay).await;
             Ok(proxy.pass_on(request).await)
         }
+        Some(Fault::Late) => {
+            let request = proxy.address(request).await;
+            proxy.late.lock().unwrap().push(request);
+            std::future::pending().await
+        }
         Some(Fault::Reset) => Err(Closed),
         Some(Fault::LostAnswer) => {
             proxy.pass_on(request).await;
@@ -187,11 +204,16 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
 }
 
 impl Proxy {
-    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
+    /// The whole request, for the engine.
+    async fn address(&self, request: Request<Incoming>) -> Request<Body> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.parse::<Uri>().unwrap();
         let body = to_bytes(Body::new(body), usize::MAX).await.unwrap();
-        let answer = self.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
-        answer.map(Body::new)
+        Request::from_parts(parts, Body::from(body))
+    }
+
+    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
+        let request = self.address(request).await;
+        self.client.request(request).await.unwrap().map(Body::new)
     }
 }
