@@ -282,8 +282,7 @@ impl Shopper {
         format!("91{:010}", 7_000_000_000 + self.oracle.name())
     }
 
-    /// Few have one: numbers under keys are taken by who comes first, and the others try again, so that many at once would
-    /// mostly measure that.
+    /// One in eight has one.
     fn key(&mut self) -> Option<String> {
         self.one_in(8).then(|| format!("key-{}", self.oracle.name()))
     }
