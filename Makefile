@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz local deploy \
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz check-fuzz local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -47,7 +47,7 @@ test-engine: ## Run what uses the store on another DynamoDB, one that asks for n
 test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
 	tests/ministack.sh
 
-# Not in CI, which replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
+# Not in CI, which checks that they compile and replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
 # toolchain on a stable one: what is looked for are panics and 5xx. Inputs that lead further stay below fuzz/target/; those that fail, in fuzz/artifacts/.
 FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ)
 fuzz: SECONDS := 30
@@ -57,6 +57,10 @@ fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=
 	  mkdir -p fuzz/target/corpus/$$target; \
 	  $(FUZZ) run --sanitizer none $$target fuzz/target/corpus/$$target fuzz/corpus/$$target -- -max_total_time=$(SECONDS) -timeout=10; \
 	done
+
+check-fuzz: ## Check that the fuzz targets compile
+	@$(call INSTALL,g++)
+	cargo check --locked --manifest-path fuzz/Cargo.toml --target-dir fuzz/target
 
 openapi: ## Write openapi.json anew, from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
