@@ -131,7 +131,7 @@ impl TestTable {
         };
         let table = Self { engine, name, clock: TestClock::new() };
         table.store().create_table(Stream::None).await.unwrap();
-        if matches!(table.engine, Engine::Shared(_)) {
+        if table.is_shared() {
             table.disable_ttl().await;
         }
         table
@@ -148,6 +148,11 @@ impl TestTable {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether other tests use the same engine.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.engine, Engine::Shared(_))
     }
 
     pub fn endpoint(&self) -> String {
