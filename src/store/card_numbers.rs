@@ -39,6 +39,13 @@ pub struct Turn {
     stale: Vec<Reservation>,
 }
 
+impl Turn {
+    /// The next place, reserved for nobody.
+    const fn next(value: u64, shape: String, end: u64) -> Self {
+        Self { value, shape, end, reservation: None, stale: Vec::new() }
+    }
+}
+
 /// So many are swept at once: more would make a long expression, and there are hardly ever any.
 const MOST_SWEPT: usize = 10;
 
@@ -92,13 +99,7 @@ impl Store {
             let error = match updated {
                 Ok(output) => {
                     let value = taken(output.attributes)?;
-                    return Ok(NextTurn::Turn(Turn {
-                        value,
-                        shape,
-                        end,
-                        reservation: None,
-                        stale: Vec::new(),
-                    }));
+                    return Ok(NextTurn::Turn(Turn::next(value, shape, end)));
                 }
                 Err(error) => error,
             };
@@ -137,7 +138,7 @@ impl Store {
         let own = Reservation::new(&once.till, &once.key);
         if counter.has(&own.value) {
             let value = counter.n(&own.value)?;
-            return Ok(NextTurn::Turn(Turn { value, shape, end, reservation: Some(own), stale: Vec::new() }));
+            return Ok(NextTurn::Turn(Turn { reservation: Some(own), ..Turn::next(value, shape, end) }));
         }
         let value = counter.n(NEXT)?;
         if value >= end {
@@ -147,7 +148,7 @@ impl Store {
         let mut stale: Vec<_> = counter.0.keys().filter_map(|name| Reservation::with_since(name)).collect();
         stale.retain(|reservation| counter.n::<i64>(&reservation.since).is_ok_and(|since| since < too_old));
         stale.truncate(MOST_SWEPT);
-        Ok(NextTurn::Turn(Turn { value, shape, end, reservation: None, stale }))
+        Ok(NextTurn::Turn(Turn { stale, ..Turn::next(value, shape, end) }))
     }
 
     /// Takes a turn and keeps the answer that tells of it. Where somebody else was faster, another is reserved for the
