@@ -2,7 +2,6 @@
 //! the same client as the real one.
 
 use std::{
-    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -28,16 +27,9 @@ pub struct Embedded {
 }
 
 /// Why the embedded DynamoDB did not start, or failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct EngineError(String);
-
-impl fmt::Display for EngineError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for EngineError {}
 
 impl Embedded {
     /// Opens the tables and listens on `address`; with port 0, on one that is free.

@@ -6,10 +6,10 @@ use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
 use loyalty_codes::{
     api::{App, metrics::Metrics},
     clock::Clock,
-    lambda::{self, TextResponse},
+    entrypoints::api_gateway::{self, TextResponse},
     logging::{self, Format},
     settings::Settings,
-    store::{self, Store, chain},
+    store::{self, Store, error_chain},
 };
 
 // One event at a time is all that a function's environment gets: one thread serves it.
@@ -21,17 +21,17 @@ async fn main() -> Result<(), Error> {
 
     // During init, so that the first caller does not wait for TLS. The first request tries again anyway.
     if let Err(error) = store.warm().await {
-        tracing::warn!(cause = chain(&error), "DynamoDB cannot be reached yet");
+        tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
     }
 
     let app = Arc::new(App::new(store, Clock::system()).with_metrics(Metrics::new(io::stdout())));
     let service = service_fn(move |event| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Error>(TextResponse(app.handle(lambda::request(event)).await)) }
+        async move { Ok::<_, Error>(TextResponse(app.handle(api_gateway::request(event)).await)) }
     });
     // What `lambda_http::run` does, with one step before it.
     let adapter = lambda_http::Adapter::from(service).map_request(|mut event: LambdaEvent<_>| {
-        lambda::make_safe(&mut event.payload);
+        api_gateway::sanitize_event(&mut event.payload);
         event
     });
     lambda_runtime::run(adapter).await

@@ -1,6 +1,6 @@
 //! The environment variables of a process, read once.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 /// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`]; region and credentials the AWS
 /// SDK reads by itself.
@@ -15,19 +15,12 @@ pub struct Settings {
 }
 
 /// A variable that cannot be used, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}: {reason}")]
 pub struct InvalidSetting {
     pub variable: &'static str,
     pub reason: String,
 }
-
-impl fmt::Display for InvalidSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.variable, self.reason)
-    }
-}
-
-impl std::error::Error for InvalidSetting {}
 
 /// The table's name where `TABLE_NAME` is not set.
 pub const DEFAULT_TABLE: &str = "loyalty-codes";

@@ -35,7 +35,7 @@ use tokio::{sync::Notify, task::JoinSet};
 const LIVES: u64 = 50;
 const CALLERS: u64 = 8;
 /// A life ends after so many answers at most.
-const MOST_ANSWERS: u64 = 80;
+const MAX_ANSWERS: u64 = 80;
 
 /// What all lives share.
 #[derive(Default)]
@@ -77,7 +77,7 @@ struct Life {
 
 impl Life {
     /// Counts an answer, which must be a success. Only a kill excuses that there is none.
-    fn heard(&self, result: Result<Answer, Lost>) -> Result<Answer, Lost> {
+    fn completed(&self, result: Result<Answer, Lost>) -> Result<Answer, Lost> {
         match result {
             Ok(answer) => {
                 assert_eq!(answer.status, 200, "{answer:?}");
@@ -102,7 +102,7 @@ struct Keyed {
 
 impl Keyed {
     /// The first answer, or that one again.
-    fn hears(&mut self, answer: &Answer) {
+    fn record(&mut self, answer: &Answer) {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(*self.answer.get_or_insert_with(|| answer.text.clone()), answer.text, "{}", self.key);
     }
@@ -152,12 +152,12 @@ impl Memory {
                 customer.live(life, rng).await?;
             }
             match world.key(rng) {
-                None => world.take(&life.heard(caller.card_number(None).await)?),
+                None => world.take(&life.completed(caller.card_number(None).await)?),
                 Some(keyed) => {
                     self.card_numbers.push(keyed);
                     if let Some(keyed) = self.card_numbers.last_mut() {
-                        let answer = life.heard(caller.card_number(Some(&keyed.key)).await)?;
-                        keyed.hears(&answer);
+                        let answer = life.completed(caller.card_number(Some(&keyed.key)).await)?;
+                        keyed.record(&answer);
                         world.take(&answer);
                     }
                 }
@@ -173,7 +173,7 @@ impl Memory {
         for keyed in &mut self.card_numbers {
             let unknown = keyed.answer.is_none();
             let answer = caller.card_number(Some(&keyed.key)).await.unwrap();
-            keyed.hears(&answer);
+            keyed.record(&answer);
             if unknown {
                 world.take(&answer);
             }
@@ -191,20 +191,20 @@ impl Customer {
 
     async fn live(&mut self, life: &Life, rng: &mut SmallRng) -> Result<(), Lost> {
         let caller = &life.caller;
-        let answer = life.heard(caller.register(&self.mobile, key(self.key.as_ref())).await)?;
+        let answer = life.completed(caller.register(&self.mobile, key(self.key.as_ref())).await)?;
         self.registered = true;
-        self.key.iter_mut().for_each(|keyed| keyed.hears(&answer));
+        self.key.iter_mut().for_each(|keyed| keyed.record(&answer));
 
         let otp = self.otp.insert(Otp::new(life.world.key(rng)));
-        let answer = life.heard(caller.generate(&self.mobile, key(otp.key.as_ref())).await)?;
+        let answer = life.completed(caller.generate(&self.mobile, key(otp.key.as_ref())).await)?;
         otp.issued = true;
-        otp.key.iter_mut().for_each(|keyed| keyed.hears(&answer));
+        otp.key.iter_mut().for_each(|keyed| keyed.record(&answer));
 
-        let answer = life.heard(caller.fetch(&format!("mobile={}", self.mobile)).await)?;
+        let answer = life.completed(caller.fetch(&format!("mobile={}", self.mobile)).await)?;
         let code = otp.code.insert(answer.json["code"].as_str().unwrap().to_owned());
         if rng.random() {
             otp.asked_to_validate = true;
-            let answer = life.heard(caller.validate(&self.mobile, code).await)?;
+            let answer = life.completed(caller.validate(&self.mobile, code).await)?;
             assert_eq!(answer.json["entity"], true, "{answer:?}");
             otp.validated = true;
         }
@@ -227,7 +227,7 @@ impl Customer {
         let known = self.is_known(caller).await;
         assert!(known || !self.registered, "{} is gone", self.mobile);
         if let Some(keyed) = &mut self.key {
-            keyed.hears(&caller.register(&self.mobile, Some(&keyed.key)).await.unwrap());
+            keyed.record(&caller.register(&self.mobile, Some(&keyed.key)).await.unwrap());
         } else if !known {
             assert_eq!(caller.register(&self.mobile, None).await.unwrap().status, 200);
         }
@@ -254,7 +254,7 @@ impl Otp {
 
     async fn check(&mut self, mobile: &str, caller: &Caller) {
         if let Some(keyed) = &mut self.key {
-            keyed.hears(&caller.generate(mobile, Some(&keyed.key)).await.unwrap());
+            keyed.record(&caller.generate(mobile, Some(&keyed.key)).await.unwrap());
             self.issued = true;
         }
         let answer = caller.fetch(&format!("mobile={mobile}")).await.unwrap();
@@ -298,12 +298,12 @@ async fn check(memories: Vec<Memory>, world: &Arc<World>, caller: &Caller) -> Ve
 }
 
 /// Loads the process until it is killed, and returns what its callers remember.
-async fn live_and_die(served: Served, world: &Arc<World>, rng: &mut SmallRng) -> Vec<Memory> {
+async fn run_until_killed(served: Served, world: &Arc<World>, rng: &mut SmallRng) -> Vec<Memory> {
     let life = Arc::new(Life {
         world: Arc::clone(world),
         caller: Caller::new(&served),
         answers: AtomicU64::new(0),
-        ends_after: rng.random_range(0..MOST_ANSWERS),
+        ends_after: rng.random_range(0..MAX_ANSWERS),
         end: Notify::new(),
         killed: AtomicBool::new(false),
     });
@@ -380,7 +380,7 @@ async fn no_answer_is_contradicted_after_any_of_50_kills_under_load() {
     let world = Arc::new(World::default());
     let (mut served, mut memories) = (start(), Vec::new());
     for _ in 0..LIVES {
-        let remembered = live_and_die(served, &world, &mut rng).await;
+        let remembered = run_until_killed(served, &world, &mut rng).await;
         served = start();
         memories.extend(check(remembered, &world, &Caller::new(&served)).await);
     }

@@ -67,7 +67,7 @@ async fn the_connection_is_warmed_before_the_first_event_is_asked_for() {
     assert!(runtime.is_silent(), "connected during init");
     drop(connection);
     drop(dynamodb);
-    assert_eq!(runtime.heard().await, Said::Next, "and an error there is not fatal");
+    assert_eq!(runtime.next_call().await, Said::Next, "and an error there is not fatal");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +90,7 @@ async fn waiting_behind_faults() -> (TestTable, Runtime, Child, Faults) {
     let (_service, faults) = behind_faults(&table, "store.server").await;
     let mut runtime = Runtime::start().await;
     let function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
-    assert_eq!(runtime.heard().await, Said::Next);
+    assert_eq!(runtime.next_call().await, Said::Next);
     (table, runtime, function, faults)
 }
 

@@ -45,7 +45,7 @@ async fn a_panic_ends_the_function_without_an_answer_and_the_next_one_serves() {
     let mut runtime = Runtime::start().await;
     let panicking = function(&runtime, &table).env("LD_PRELOAD", &library).spawn().unwrap();
     let number = entity(&runtime.play(read("card-number-get", "v2")).await);
-    assert_eq!(runtime.heard().await, Said::Next);
+    assert_eq!(runtime.next_call().await, Said::Next);
     runtime.send(read("otp-generate", "v2"));
     let output = timeout(PATIENCE, panicking.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(output.status.signal(), Some(SIGABRT));

@@ -86,7 +86,7 @@ async fn start(function: &Function, dynamodb: &mut DynamoDb) -> Start {
     let mut command = function.command(&runtime, dynamodb, &[]);
     let started = Instant::now();
     let process = command.stdout(Stdio::null()).spawn().unwrap();
-    let (ready, said) = runtime.heard_at().await;
+    let (ready, said) = runtime.next_call_at().await;
     assert_eq!(said, Said::Next, "{}", function.name);
     let (answered, answer) = runtime.play_timed(read("otp-fetch", "v2")).await;
     assert_eq!(answer["statusCode"], 200, "{}: {answer}", function.name);

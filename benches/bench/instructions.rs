@@ -95,11 +95,11 @@ async fn run(events: &[String]) -> u64 {
     let mut command = Function::ours().command(&runtime, &dynamodb, &callgrind);
     command.env("PATH", std::env::var("PATH").unwrap());
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    assert_eq!(runtime.heard().await, Said::Next);
+    assert_eq!(runtime.next_call().await, Said::Next);
     for event in events {
         let answer = runtime.play(event.clone()).await;
         assert_eq!(answer["statusCode"], 200, "{answer}");
-        assert_eq!(runtime.heard().await, Said::Next);
+        assert_eq!(runtime.next_call().await, Said::Next);
     }
     let id = process.id().unwrap().to_string();
     process::Command::new("kill").args(["-TERM", &id]).status().await.unwrap();

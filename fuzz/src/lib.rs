@@ -17,14 +17,7 @@ use aws_sdk_dynamodb::{
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_types::body::SdkBody;
 use http::{Request, Response};
-use loyalty_codes::{
-    api::{self, App},
-    clock::Clock,
-    customer::UserId,
-    secret::Secret,
-    store::Store,
-    till::{Credential, Permission, Till, TillName},
-};
+use loyalty_codes::{api::{self, App}, clock::Clock, model::{customer::UserId, till::{Credential, Permission, Till, TillName}}, secret::Secret, store::Store};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 

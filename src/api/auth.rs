@@ -1,6 +1,6 @@
 //! Who is calling: Basic credentials of a till, its org, its permissions.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose};
 use http::{HeaderMap, header};
@@ -10,9 +10,11 @@ use super::{
     error::{ApiError, Problem},
 };
 use crate::{
-    org::{Org, OrgId},
+    model::{
+        org::{Org, OrgId},
+        till::{Till, TillName},
+    },
     secret::Secret,
-    till::{Till, TillName},
 };
 
 /// A till that has proved who it is, and the org it calls for. No parameter of a request can change the
@@ -24,16 +26,9 @@ pub struct Caller {
 }
 
 /// A till belongs to an org that is not there.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("there is no org {0}")]
 struct NoOrg(OrgId);
-
-impl fmt::Display for NoOrg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no org {}", self.0)
-    }
-}
-
-impl std::error::Error for NoOrg {}
 
 impl App {
     /// The caller that the headers name.

@@ -1,19 +1,21 @@
 //! Generating card numbers, which are external IDs.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{
     App, Call,
-    error::{Answer, ApiError, Problem, Problems},
-    metrics::{Happened, Tally},
+    error::{ApiError, Problem, Problems, SuccessBody},
+    metrics::{Event, EventCounts},
 };
 use crate::{
-    card_number::{NumberingPlan, PlanError},
-    customer::{Account, Source},
-    org::Org,
-    store::{NextTurn, Once, Taking, Turn},
+    model::{
+        card_number::{NumberingPlan, PlanError},
+        customer::{Account, Source},
+        org::Org,
+    },
+    store::{IdempotentRequest, NextTurn, Taking, Turn},
 };
 
 #[derive(Serialize)]
@@ -22,31 +24,31 @@ struct Generated {
 }
 
 /// `GET` or `POST /v2/cardNumber`: the next number of the org.
-pub async fn next(call: Call<'_>) -> Result<Answer, ApiError> {
+pub async fn next(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let addressed =
         call.params().account(&call.caller.org, Some(Source::Instore)).map_err(not_for_account)?;
     let (app, org, account) = (call.app, &call.caller.org, &addressed.account);
-    let answer = |entity| Answer::new(Generated { entity }, addressed.warning.as_slice());
-    let Some(once) = &call.once else {
-        return answer(app.next_card_number(org, account, call.tally).await?);
+    let answer = |entity| SuccessBody::new(Generated { entity }, addressed.warning.as_slice());
+    let Some(once) = &call.idempotent_request else {
+        return answer(app.next_card_number(org, account, call.events).await?);
     };
-    for _ in 0..MOST_CHANGES {
+    for _ in 0..MAX_CHANGES {
         let coming = match app.coming_card_number(org, account, once).await {
             Ok(coming) => coming,
             // The last number may be that of a rival with the same key.
-            Err(error) => return call.answer_given_or(error).await,
+            Err(error) => return call.stored_response_or(error).await,
         };
         let answer = answer(coming.number.clone())?;
         match app.store.take_card_number(org.id(), &coming.turn, call.record(&answer)).await? {
             Taking::Taken => {
-                coming.count(call.tally);
+                coming.count(call.events);
                 return Ok(answer);
             }
             Taking::AnsweredBefore => break,
             Taking::Outrun => {}
         }
     }
-    call.answer_given_or(Problem::Unavailable).await
+    call.stored_response_or(Problem::Unavailable).await
 }
 
 /// An account that does not exist is given numbers as little as one that is not enabled.
@@ -60,19 +62,12 @@ fn not_for_account(Problems(problems): Problems) -> Problems {
 
 /// How often a plan may change while one number is being taken. A request with a key is outrun once, and otherwise
 /// only by that.
-const MOST_CHANGES: usize = 8;
+const MAX_CHANGES: usize = 8;
 
 /// The org's counter belongs to another numbering plan than the org has.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the card number counter has another plan than the org; apply the org's file again")]
 struct CounterDiffers;
-
-impl fmt::Display for CounterDiffers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the card number counter has another plan than the org; apply the org's file again")
-    }
-}
-
-impl std::error::Error for CounterDiffers {}
 
 /// A number of the sequence, with its place there.
 pub(super) struct NextNumber {
@@ -83,9 +78,9 @@ pub(super) struct NextNumber {
 
 impl NextNumber {
     /// Counts the number as generated.
-    pub fn count(&self, tally: &Tally) {
-        tally.count(Happened::CardNumberGenerated);
-        tally.set(Happened::CardNumberRangeUsed, self.percent_used);
+    pub fn count(&self, events: &EventCounts) {
+        events.count(Event::CardNumberGenerated);
+        events.set(Event::CardNumberRangeUsed, self.percent_used);
     }
 }
 
@@ -95,7 +90,7 @@ enum Reach<'a> {
     /// It is taken: nobody else gets it.
     Take,
     /// It stays there, to be taken together with what is written of it for this request.
-    Look(&'a Once),
+    Look(&'a IdempotentRequest),
 }
 
 impl App {
@@ -104,10 +99,10 @@ impl App {
         &self,
         org: &Arc<Org>,
         account: &Account,
-        tally: &Tally,
+        events: &EventCounts,
     ) -> Result<String, ApiError> {
         let next = self.reach_for_number(org, account, Reach::Take).await?;
-        next.count(tally);
+        next.count(events);
         Ok(next.number)
     }
 
@@ -116,7 +111,7 @@ impl App {
         &self,
         org: &Arc<Org>,
         account: &Account,
-        once: &Once,
+        once: &IdempotentRequest,
     ) -> Result<NextNumber, ApiError> {
         self.reach_for_number(org, account, Reach::Look(once)).await
     }
@@ -128,7 +123,7 @@ impl App {
         reach: Reach<'_>,
     ) -> Result<NextNumber, ApiError> {
         let mut org = Arc::clone(org);
-        for _ in 0..MOST_CHANGES {
+        for _ in 0..MAX_CHANGES {
             let plan = plan(&org, account)?;
             let next = match reach {
                 Reach::Take => self.store.next_card_number(org.id(), plan).await?,

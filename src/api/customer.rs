@@ -4,12 +4,14 @@ use serde::Serialize;
 
 use super::{
     Call,
-    error::{Answer, ApiError, Gather, Notice, Problem, Problems},
-    params::Members,
+    error::{ApiError, ApiMessage, Gather, Problem, Problems, SuccessBody},
+    params::JsonFields,
 };
 use crate::{
-    customer::{Account, Identifier, IdentifierName, Identity, UserId},
-    org::Org,
+    model::{
+        customer::{Account, Identifier, IdentifierName, Identity, UserId},
+        org::Org,
+    },
     store::{NewCustomer, Profile, Registration, Taking},
 };
 
@@ -21,15 +23,15 @@ struct Registered {
 
 /// How many generated numbers that were given by hand one registration skips. The next one goes on after
 /// them.
-const MOST_SKIPPED: usize = 100;
+const MAX_SKIPPED: usize = 100;
 
 /// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
-pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
+pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, store) = (&call.caller.org, &call.app.store);
-    let wanted = Wanted::read(&Members::new(&call.json_object()?), org)?;
+    let wanted = RegistrationRequest::read(&JsonFields::new(&call.json_object()?), org)?;
     // Asked first, so that a number is not spent on a customer who is there already.
     if store.any_taken(org.id(), &wanted.identities).await? {
-        return call.answer_given_or(Problem::IdentifierTaken).await;
+        return call.stored_response_or(Problem::IdentifierTaken).await;
     }
     let mut customer = NewCustomer {
         user: store.next_user_id(org.id()).await?,
@@ -38,19 +40,19 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         generated: None,
         registered_at: call.now,
     };
-    let answer = Answer::new(Registered { created_id: customer.user }, &wanted.warnings)?;
-    for _ in 0..MOST_SKIPPED {
+    let answer = SuccessBody::new(Registered { created_id: customer.user }, &wanted.warnings)?;
+    for _ in 0..MAX_SKIPPED {
         let mut coming = None;
         if let Some(account) = &wanted.generate_for {
             // With a key, the number is taken by the registration itself: one that comes to nothing uses up none, or has
             // one reserved for when it is sent again.
-            let number = match &call.once {
+            let number = match &call.idempotent_request {
                 Some(once) => match call.app.coming_card_number(org, account, once).await {
                     Ok(next) => coming.insert(next).number.clone(),
                     // The last number may be that of a rival with the same key.
-                    Err(error) => return call.answer_given_or(error).await,
+                    Err(error) => return call.stored_response_or(error).await,
                 },
-                None => call.app.next_card_number(org, account, call.tally).await?,
+                None => call.app.next_card_number(org, account, call.events).await?,
             };
             let identifier = org
                 .identifier(IdentifierName::ExternalId, &number)
@@ -61,43 +63,43 @@ pub async fn register(call: Call<'_>) -> Result<Answer, ApiError> {
         match store.register(org.id(), &customer, turn, call.record(&answer)).await? {
             Registration::Registered => {
                 if let Some(coming) = coming {
-                    coming.count(call.tally);
+                    coming.count(call.events);
                 }
                 return Ok(answer);
             }
-            Registration::IdentifierTaken => return call.answer_given_or(Problem::IdentifierTaken).await,
+            Registration::IdentifierTaken => return call.stored_response_or(Problem::IdentifierTaken).await,
             Registration::AnsweredBefore => break,
             Registration::GeneratedTaken => {
                 if let Some(coming) = &coming
                     && store.take_card_number(org.id(), &coming.turn, None).await? == Taking::Taken
                 {
-                    coming.count(call.tally);
+                    coming.count(call.events);
                 }
             }
             Registration::Outrun => {}
         }
     }
-    call.answer_given_or(Problem::Unavailable).await
+    call.stored_response_or(Problem::Unavailable).await
 }
 
 /// What a request asks to register.
-struct Wanted {
+struct RegistrationRequest {
     profiles: Vec<Profile>,
     identities: Vec<Identity>,
     /// The account to generate an external ID for, when none was given and the org generates them.
     generate_for: Option<Account>,
-    warnings: Vec<Notice>,
+    warnings: Vec<ApiMessage>,
 }
 
 /// A transaction writes at most 100 items; these leave room for the profile, the generated number, its counter and the answer.
-pub(super) const MOST_PROFILES: usize = 20;
-pub(super) const MOST_IDENTIFIERS: usize = 50;
-pub(super) const LONGEST_NAME: usize = 255;
+pub(super) const MAX_PROFILES: usize = 20;
+pub(super) const MAX_IDENTIFIERS: usize = 50;
+pub(super) const MAX_NAME_LENGTH: usize = 255;
 
-impl Wanted {
-    fn read(body: &Members<'_>, org: &Org) -> Result<Self, Problems> {
+impl RegistrationRequest {
+    fn read(body: &JsonFields<'_>, org: &Org) -> Result<Self, Problems> {
         let entries = body.objects("profiles", Problem::ProfilesMissing)?;
-        if !(1..=MOST_PROFILES).contains(&entries.len()) {
+        if !(1..=MAX_PROFILES).contains(&entries.len()) {
             return Err(Problem::ProfilesMissing.into());
         }
         let mut wanted =
@@ -119,7 +121,7 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn add_profile(&mut self, entry: &Members<'_>, org: &Org) -> Result<(), Problems> {
+    fn add_profile(&mut self, entry: &JsonFields<'_>, org: &Org) -> Result<(), Problems> {
         let (addressed, identifiers, first_name, last_name) = (
             entry.account(org, None),
             identifiers(entry, org),
@@ -143,7 +145,7 @@ impl Wanted {
         if self.identities.is_empty() {
             return Err(Problem::IdentifierNameMissing);
         }
-        if self.identities.len() > MOST_IDENTIFIERS {
+        if self.identities.len() > MAX_IDENTIFIERS {
             return Err(Problem::IdentifiersInvalid);
         }
         if self.external_ids() > 1 {
@@ -159,7 +161,7 @@ impl Wanted {
 }
 
 /// All identifiers of a profile, or every problem that any of them has.
-fn identifiers(entry: &Members<'_>, org: &Org) -> Result<Vec<Identifier>, Problems> {
+fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Problems> {
     let (mut identifiers, mut problems) = (Vec::new(), Vec::new());
     for member in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
         match member.identifier(org) {
@@ -170,9 +172,9 @@ fn identifiers(entry: &Members<'_>, org: &Org) -> Result<Vec<Identifier>, Proble
     if problems.is_empty() { Ok(identifiers) } else { Err(Problems(problems)) }
 }
 
-fn name(entry: &Members<'_>, member: &str) -> Result<Option<String>, Problems> {
+fn name(entry: &JsonFields<'_>, member: &str) -> Result<Option<String>, Problems> {
     let name = entry.text(member, Problem::NameInvalid)?;
-    if name.is_some_and(|name| name.chars().count() > LONGEST_NAME) {
+    if name.is_some_and(|name| name.chars().count() > MAX_NAME_LENGTH) {
         return Err(Problem::NameInvalid.into());
     }
     Ok(name.map(str::to_owned))

@@ -4,7 +4,7 @@
 //! which HTTP status, code and message it has. An [`ApiError`] is what a handler fails with: one problem or
 //! several of one status, what the headers need, and the cause, which only the log gets to see.
 //!
-//! Every body is one of two envelopes: [`Answer`] for success and [`ErrorBody`] for failure.
+//! Every body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for failure.
 
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -71,7 +71,7 @@ problems! {
     OtpNotGenerated => SERVICE_UNAVAILABLE, 606, "Unable to generate OTP at the moment";
     OtpNotFound => NOT_FOUND, 9001, "No valid OTP found";
     OtpLimitReached => TOO_MANY_REQUESTS, 429, "The customer's OTPs of the day are used up";
-    GuessLimitReached => TOO_MANY_REQUESTS, 429, "Too many wrong OTPs; try again later";
+    AttemptLimitReached => TOO_MANY_REQUESTS, 429, "Too many wrong OTPs; try again later";
 
     // Card numbers.
     CardNumbersDisabled => FORBIDDEN, 703, "Card number generation disabled";
@@ -193,7 +193,7 @@ impl ApiError {
     }
 
     pub fn body(&self) -> ErrorBody {
-        let errors = self.problems.0.iter().copied().map(Notice::from).collect();
+        let errors = self.problems.0.iter().copied().map(ApiMessage::from).collect();
         ErrorBody { errors, warnings: Vec::new() }
     }
 
@@ -238,18 +238,18 @@ impl From<StoreError> for ApiError {
 
 /// An error or a warning, as the API words it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Notice {
+pub struct ApiMessage {
     status: bool,
     code: u16,
     message: &'static str,
 }
 
-impl Notice {
+impl ApiMessage {
     /// The source's only account was meant, though it was not named.
-    pub const ACCOUNT_CONCLUDED: Self = Self { status: false, code: 8054, message: "Account id not passed" };
+    pub const ACCOUNT_DEFAULTED: Self = Self { status: false, code: 8054, message: "Account id not passed" };
 }
 
-impl From<Problem> for Notice {
+impl From<Problem> for ApiMessage {
     fn from(problem: Problem) -> Self {
         Self { status: false, code: problem.code(), message: problem.message() }
     }
@@ -258,24 +258,24 @@ impl From<Problem> for Notice {
 /// The body of every failure.
 #[derive(Debug, Serialize)]
 pub struct ErrorBody {
-    errors: Vec<Notice>,
-    warnings: Vec<Notice>,
+    errors: Vec<ApiMessage>,
+    warnings: Vec<ApiMessage>,
 }
 
 /// The body of every success: what the handler answers, and the warnings. It may hold an OTP, so that nothing prints it.
-pub struct Answer(String);
+pub struct SuccessBody(String);
 
 #[derive(Serialize)]
 struct WithWarnings<'a, T> {
     #[serde(flatten)]
     body: T,
-    warnings: &'a [Notice],
+    warnings: &'a [ApiMessage],
 }
 
-impl Answer {
+impl SuccessBody {
     /// # Errors
     /// [`Problem::Internal`] when a body cannot be written as JSON.
-    pub fn new(body: impl Serialize, warnings: &[Notice]) -> Result<Self, ApiError> {
+    pub fn new(body: impl Serialize, warnings: &[ApiMessage]) -> Result<Self, ApiError> {
         let json = serde_json::to_string(&WithWarnings { body, warnings });
         json.map(Self).map_err(|error| ApiError::caused_by(Problem::Internal, error))
     }

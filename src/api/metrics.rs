@@ -18,8 +18,8 @@ use crate::wire::wire_enum;
 const NAMESPACE: &str = "loyalty-codes";
 
 wire_enum! {
-    /// What happened in a request, besides its outcome.
-    pub enum Happened {
+    /// What events in a request, besides its outcome.
+    pub enum Event {
         OtpIssued = "OtpsIssued",
         OtpFetched = "OtpsFetched",
         /// A right code.
@@ -32,29 +32,29 @@ wire_enum! {
     }
 }
 
-/// What happened in one request. Each thing has one value: a line can hold a metric once.
+/// What events in one request. Each thing has one value: a line can hold a metric once.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<BTreeMap<Happened, f64>>);
+pub struct EventCounts(Mutex<BTreeMap<Event, f64>>);
 
-impl Tally {
-    /// It happened once more.
-    pub fn count(&self, happened: Happened) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(happened).or_default() += 1.0;
+impl EventCounts {
+    /// It events once more.
+    pub fn count(&self, events: Event) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(events).or_default() += 1.0;
     }
 
     /// It stands at `value` now.
-    pub fn set(&self, happened: Happened, value: f64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(happened, value);
+    pub fn set(&self, events: Event, value: f64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(events, value);
     }
 
-    pub fn into_values(self) -> BTreeMap<Happened, f64> {
+    pub fn into_values(self) -> BTreeMap<Event, f64> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One request, as it is measured.
 #[derive(Debug)]
-pub struct Measured {
+pub struct RequestMetrics {
     pub at: SystemTime,
     /// The org's number, or `none` for a caller who proved nothing.
     pub org: String,
@@ -68,10 +68,10 @@ pub struct Measured {
     pub retries: u32,
     /// Whether it is the first request of its process.
     pub cold_start: bool,
-    pub happened: BTreeMap<Happened, f64>,
+    pub events: BTreeMap<Event, f64>,
 }
 
-impl Entry for Measured {
+impl Entry for RequestMetrics {
     fn write<'a>(&'a self, writer: &mut impl EntryWriter<'a>) {
         writer.timestamp(self.at);
         writer.value("org", &self.org);
@@ -84,8 +84,8 @@ impl Entry for Measured {
         writer.value("DynamoDbRoundTrips", &u64::from(self.round_trips));
         writer.value("DynamoDbRetries", &u64::from(self.retries));
         writer.value("ColdStarts", &u64::from(self.cold_start));
-        for (happened, value) in &self.happened {
-            writer.value(happened.as_str(), value);
+        for (events, value) in &self.events {
+            writer.value(events.as_str(), value);
         }
     }
 }
@@ -108,7 +108,7 @@ impl Metrics {
     }
 
     /// Writes a line. One that cannot be written is worth a warning and no failed request.
-    pub fn write(&self, measured: &Measured) {
+    pub fn write(&self, measured: &RequestMetrics) {
         let Sink { format, writer } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // In one piece: lines of the log must not come between.
         let mut line = Vec::new();

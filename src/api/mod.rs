@@ -35,15 +35,17 @@ use tokio::time::timeout;
 
 use crate::{
     clock::Clock,
-    message::Message,
-    org::{Org, OrgId},
-    store::{Once, Store, Usage, chain, count_usage},
-    till::{Permission, Till, TillName},
+    model::{
+        message::Message,
+        org::{Org, OrgId},
+        till::{Permission, Till, TillName},
+    },
+    store::{IdempotentRequest, Store, Usage, count_usage, error_chain},
 };
 pub use auth::Caller;
 use cache::Cache;
-use error::{Answer, ApiError, Problem};
-use metrics::{Measured, Metrics, Tally};
+use error::{ApiError, Problem, SuccessBody};
+use metrics::{EventCounts, Metrics, RequestMetrics};
 use params::Params;
 
 /// Something that callers can do.
@@ -52,8 +54,8 @@ pub struct Route {
     pub path: &'static str,
     /// What a till needs to do it.
     pub permission: Permission,
-    /// Whether an `Idempotency-Key` makes it happen once.
-    pub once: bool,
+    /// Whether it takes an `Idempotency-Key`.
+    pub idempotent: bool,
     handler: Handler,
     #[cfg(feature = "cli")]
     describe: fn() -> openapi::Operation,
@@ -66,18 +68,19 @@ impl Route {
     }
 }
 
-type Handler = for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send + 'a>>;
+type Handler =
+    for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<SuccessBody, ApiError>> + Send + 'a>>;
 
 macro_rules! route {
     ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident) => {
-        route!($method $path, $permission, $file::$handler, once: false)
+        route!($method $path, $permission, $file::$handler, idempotent: false)
     };
-    ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident, once: $once:literal) => {
+    ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident, idempotent: $idempotent:literal) => {
         Route {
             method: Method::$method,
             path: $path,
             permission: Permission::$permission,
-            once: $once,
+            idempotent: $idempotent,
             handler: |call| Box::pin($file::$handler(call)),
             #[cfg(feature = "cli")]
             describe: openapi::$file::$handler,
@@ -88,11 +91,11 @@ macro_rules! route {
 /// Everything that callers can do.
 pub const ROUTES: &[Route] = &[
     route!(GET "/v2/otp", OtpFetch, otp::fetch),
-    route!(POST "/v2/otp/generate", OtpIssue, otp::generate, once: true),
+    route!(POST "/v2/otp/generate", OtpIssue, otp::generate, idempotent: true),
     route!(POST "/v2/otp/validate", OtpValidate, otp::validate),
     route!(GET "/v2/cardNumber", CardNumberGenerate, card_number::next),
-    route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next, once: true),
-    route!(POST "/v2/customers", CustomerRegister, customer::register, once: true),
+    route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next, idempotent: true),
+    route!(POST "/v2/customers", CustomerRegister, customer::register, idempotent: true),
 ];
 
 /// The route whose parameters may also stand in the path, `/v2/otp/source=…&scope=…`: so do the documents
@@ -118,7 +121,7 @@ pub struct Request {
     pub body: Bytes,
     /// How long the caller's answer may take at most; then it is 503.
     pub time_limit: Duration,
-    /// Given back as `X-Request-Id`, and part of the log line.
+    /// StoredResponse back as `X-Request-Id`, and part of the log line.
     pub request_id: String,
 }
 
@@ -148,10 +151,10 @@ pub struct Call<'a> {
     /// What follows the route's path.
     tail: Option<&'a str>,
     /// What the request is known by, if it has an `Idempotency-Key`.
-    once: Option<Once>,
+    idempotent_request: Option<IdempotentRequest>,
     /// The moment at which everything in this request happens.
     now: DateTime<Utc>,
-    tally: &'a Tally,
+    events: &'a EventCounts,
 }
 
 impl Call<'_> {
@@ -166,10 +169,10 @@ impl Call<'_> {
 
 /// What became known of a request, for the log and the metrics.
 #[derive(Default)]
-struct Seen {
+struct RequestTrace {
     route: Option<&'static Route>,
     caller: Option<Caller>,
-    tally: Tally,
+    events: EventCounts,
 }
 
 impl App {
@@ -201,32 +204,32 @@ impl App {
     /// Answers a request and writes its log line.
     pub async fn handle(&self, request: Request) -> Response {
         let started = Instant::now();
-        let mut seen = Seen::default();
+        let mut trace = RequestTrace::default();
         let answer = async {
-            let answer = timeout(request.time_limit, self.answer(&request, &mut seen)).await;
+            let answer = timeout(request.time_limit, self.answer(&request, &mut trace)).await;
             answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
         let (result, usage) = count_usage(answer).await;
         let response = respond(&result, &request.request_id);
-        log(&request, &seen, &result, response.status(), usage, started);
+        log(&request, &trace, &result, response.status(), usage, started);
         if let Some(metrics) = &self.metrics {
-            metrics.write(&self.measure(seen, &result, usage, started));
+            metrics.write(&self.measure(trace, &result, usage, started));
         }
         response
     }
 
     fn measure(
         &self,
-        seen: Seen,
+        trace: RequestTrace,
         result: &Result<String, ApiError>,
         usage: Usage,
         started: Instant,
-    ) -> Measured {
+    ) -> RequestMetrics {
         let none = || "none".to_owned();
-        Measured {
+        RequestMetrics {
             at: self.clock.now().into(),
-            org: seen.caller.map_or_else(none, |caller| caller.org.id().to_string()),
-            route: seen.route.map_or_else(none, Route::name),
+            org: trace.caller.map_or_else(none, |caller| caller.org.id().to_string()),
+            route: trace.route.map_or_else(none, Route::name),
             outcomes: result
                 .as_ref()
                 .map_or_else(ApiError::code_list, |_| vec!["ok".to_owned()])
@@ -236,31 +239,40 @@ impl App {
             round_trips: usage.round_trips,
             retries: usage.round_trips.saturating_sub(usage.operations),
             cold_start: self.cold.swap(false, Ordering::Relaxed),
-            happened: seen.tally.into_values(),
+            events: trace.events.into_values(),
         }
     }
 
-    async fn answer(&self, request: &Request, seen: &mut Seen) -> Result<String, ApiError> {
+    async fn answer(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
         let now = self.clock.now();
         let (route, tail) = find_route(&request.method, &request.path)?;
-        seen.route = Some(route);
+        trace.route = Some(route);
         if request.body.len() > MAX_BODY {
             return Err(Problem::BodyTooLarge.into());
         }
-        let caller = seen.caller.insert(self.authenticate(&request.headers).await?);
+        let caller = trace.caller.insert(self.authenticate(&request.headers).await?);
         if !caller.till.may(route.permission) {
             return Err(Problem::NotPermitted.into());
         }
         if !caller.org.config().v2_enabled {
             return Err(Problem::V2NotEnabled.into());
         }
-        let once = if route.once { idempotency::once(request, route, caller, now)? } else { None };
-        if let Some(once) = &once
-            && let Some(answer) = self.answer_given(once).await?
+        let idempotent_request =
+            if route.idempotent { idempotency::read(request, route, caller, now)? } else { None };
+        if let Some(idempotent_request) = &idempotent_request
+            && let Some(answer) = self.stored_response(idempotent_request).await?
         {
             return Ok(answer.into_json());
         }
-        let call = Call { app: self, request, caller, tail: tail.as_deref(), once, now, tally: &seen.tally };
+        let call = Call {
+            app: self,
+            request,
+            caller,
+            tail: tail.as_deref(),
+            idempotent_request,
+            now,
+            events: &trace.events,
+        };
         Ok((route.handler)(call).await?.into_json())
     }
 }
@@ -320,7 +332,7 @@ fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
 /// One line a request. It holds nothing of the path, the query or the bodies: customers are in them.
 fn log(
     request: &Request,
-    seen: &Seen,
+    trace: &RequestTrace,
     result: &Result<String, ApiError>,
     status: StatusCode,
     usage: Usage,
@@ -331,14 +343,14 @@ fn log(
         ($level:ident) => {
             tracing::$level!(
                 request_id = request.request_id,
-                route = seen.route.map(Route::name),
+                route = trace.route.map(Route::name),
                 status = status.as_u16(),
-                org = seen.caller.as_ref().map(|caller| caller.org.id().0),
-                till = seen.caller.as_ref().map(|caller| caller.till.name.as_str()),
+                org = trace.caller.as_ref().map(|caller| caller.org.id().0),
+                till = trace.caller.as_ref().map(|caller| caller.till.name.as_str()),
                 outcome = error.map_or_else(|| "ok".to_owned(), |error| error.code_list().join(",")),
                 ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
                 round_trips = usage.round_trips,
-                cause = error.and_then(ApiError::cause).map(chain),
+                cause = error.and_then(ApiError::cause).map(error_chain),
                 "request"
             )
         };

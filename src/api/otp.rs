@@ -5,20 +5,19 @@ use serde::Serialize;
 
 use super::{
     Call,
-    error::{Answer, ApiError, Gather, Problem, Problems},
-    metrics::Happened,
-    params::Members,
+    error::{ApiError, Gather, Problem, Problems, SuccessBody},
+    metrics::Event,
+    params::JsonFields,
 };
 use crate::{
-    customer::{IdentifierName, Identity, Source, UserId},
-    message::{Channel, ChannelType, Message, Templates},
-    org::{Org, OrgId},
-    otp::{Code, CreatedId, OrgDay, Otp, Scope, matching, most_recent},
-    secret::os_rng,
-    store::{
-        Issue, Quota, Verdict,
-        keys::{Holder, Series},
+    model::{
+        customer::{IdentifierName, Identity, Source, UserId},
+        message::{Channel, ChannelType, Message, Templates},
+        org::{Org, OrgId},
+        otp::{Code, CreatedId, OrgDay, Otp, OtpOwner, OtpSeries, Scope, matching, most_recent},
     },
+    secret::os_rng,
+    store::{Issue, Quota, ValidationOutcome},
 };
 
 #[derive(Serialize)]
@@ -31,25 +30,25 @@ struct Fetched<'a> {
 }
 
 /// `GET /v2/otp`: the most recent valid OTP of a customer.
-pub async fn fetch(call: Call<'_>) -> Result<Answer, ApiError> {
+pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, params) = (&*call.caller.org, call.params());
     let (addressed, identifier, scope, threshold) =
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
-    let found = call.app.store.otps_and_guesses(&series, call.now).await?;
+    let found = call.app.store.otps_and_attempts(&series, call.now).await?;
     let otp = most_recent(&found.otps, call.now, threshold).ok_or(Problem::OtpNotFound)?;
 
-    let user_id = match series.holder {
-        Holder::Customer(user) => Some(user),
-        Holder::Contact(_) => None,
+    let user_id = match series.owner {
+        OtpOwner::Customer(user) => Some(user),
+        OtpOwner::Contact(_) => None,
     };
     // `false`: UTC is written +00:00, never Z.
     let valid_upto = org.timezone.local(otp.valid_until).to_rfc3339_opts(SecondsFormat::Secs, false);
-    call.tally.count(Happened::OtpFetched);
+    call.events.count(Event::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
-    Answer::new(body, addressed.warning.as_slice())
+    SuccessBody::new(body, addressed.warning.as_slice())
 }
 
 #[derive(Serialize)]
@@ -63,9 +62,9 @@ struct Issued {
 const DRAWS: usize = 16;
 
 /// `POST /v2/otp/generate`: a new OTP.
-pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
+pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, object) = (&*call.caller.org, call.json_object()?);
-    let body = Members::new(&object);
+    let body = JsonFields::new(&object);
     let (scope, identifier, addressed, channels, templates) = (
         body.action(),
         body.entity(org),
@@ -88,11 +87,11 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
             valid_until: call.now + org.otp_validity(),
             consumed: false,
         };
-        let answer = Answer::new(Issued { created_id: otp.created_id.0 }, addressed.warning.as_slice())?;
+        let answer = SuccessBody::new(Issued { created_id: otp.created_id.0 }, addressed.warning.as_slice())?;
         let issue = call.app.store.issue_otp(&series, &otp, quota, message.as_ref(), call.record(&answer));
         match issue.await? {
             Issue::Issued => {
-                call.tally.count(Happened::OtpIssued);
+                call.events.count(Event::OtpIssued);
                 if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
                     deliver(message);
                 }
@@ -100,9 +99,9 @@ pub async fn generate(call: Call<'_>) -> Result<Answer, ApiError> {
             }
             Issue::LimitReached => {
                 let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
-                return call.answer_given_or(error).await;
+                return call.stored_response_or(error).await;
             }
-            Issue::AnsweredBefore => return call.answer_given_or(Problem::Unavailable).await,
+            Issue::AnsweredBefore => return call.stored_response_or(Problem::Unavailable).await,
             Issue::IdTaken => {}
         }
     }
@@ -115,30 +114,30 @@ struct Validated {
 }
 
 /// `POST /v2/otp/validate`: consumes an OTP if the code is right.
-pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
+pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, object) = (&*call.caller.org, call.json_object()?);
-    let body = Members::new(&object);
+    let body = JsonFields::new(&object);
     let (scope, identifier, addressed, typed) =
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body)).gather()?;
 
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
-    let (store, limit) = (&call.app.store, org.guess_limit());
+    let (store, limit) = (&call.app.store, org.attempt_limit());
     // Whoever comes too late for a verdict judges again. Each time somebody else's was recorded: that
     // of one of the wrong guesses that the limit allows, or of one of the day's OTPs.
     let most_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
     for _ in 0..=most_rivals {
-        let judged = store.otps_and_guesses(&series, call.now).await?;
-        if let Some(free_at) = judged.wrong_guesses.locked_until(limit, call.now) {
-            return Err(ApiError::too_many(Problem::GuessLimitReached, free_at - call.now));
+        let judged = store.otps_and_attempts(&series, call.now).await?;
+        if let Some(free_at) = judged.failed_attempts.locked_until(limit, call.now) {
+            return Err(ApiError::too_many(Problem::AttemptLimitReached, free_at - call.now));
         }
         let verdict = matching(&judged.otps, &typed, call.now).map_or_else(
-            || Verdict::Wrong(judged.wrong_guesses.and_one_at(call.now, limit)),
-            |otp| Verdict::Right(otp.created_id),
+            || ValidationOutcome::Wrong(judged.failed_attempts.with_attempt_at(call.now, limit)),
+            |otp| ValidationOutcome::Right(otp.created_id),
         );
-        if store.record_verdict(&series, &judged, &verdict, call.now, limit.window).await? {
-            let entity = matches!(verdict, Verdict::Right(_));
-            call.tally.count(if entity { Happened::OtpValidated } else { Happened::OtpRefused });
-            return Answer::new(Validated { entity }, addressed.warning.as_slice());
+        if store.commit_validation(&series, &judged, &verdict, call.now, limit.window).await? {
+            let entity = matches!(verdict, ValidationOutcome::Right(_));
+            call.events.count(if entity { Event::OtpValidated } else { Event::OtpRefused });
+            return SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
         }
     }
     Err(Problem::Unavailable.into())
@@ -147,33 +146,33 @@ pub async fn validate(call: Call<'_>) -> Result<Answer, ApiError> {
 impl Call<'_> {
     /// Where the OTPs of `identity` are. Those for REGISTRATION belong to a contact, all others to a
     /// customer.
-    async fn series(&self, identity: Identity, scope: Scope) -> Result<Series, ApiError> {
+    async fn series(&self, identity: Identity, scope: Scope) -> Result<OtpSeries, ApiError> {
         let org = self.caller.org.id();
-        let holder = if scope == Scope::Registration {
-            Holder::Contact(identity)
+        let owner = if scope == Scope::Registration {
+            OtpOwner::Contact(identity)
         } else {
             let user = self.app.store.find_customer(org, &identity).await?;
-            Holder::Customer(user.ok_or(Problem::CustomerNotFound)?)
+            OtpOwner::Customer(user.ok_or(Problem::CustomerNotFound)?)
         };
-        Ok(Series { org, holder, scope })
+        Ok(OtpSeries { org, owner, scope })
     }
 }
 
-fn code(body: &Members<'_>) -> Result<Code, Problems> {
+fn code(body: &JsonFields<'_>) -> Result<Code, Problems> {
     let text = body.text("code", Problem::CodeMissing)?.map(str::trim).filter(|text| !text.is_empty());
     Ok(Code::typed(text.ok_or(Problem::CodeMissing)?))
 }
 
 /// More would be somebody's mistake; each costs money.
-pub(super) const MOST_CHANNELS: usize = 10;
+pub(super) const MAX_CHANNELS: usize = 10;
 
 /// `channels`, each with a value that can be one of its kind, in normal form.
-fn channels(body: &Members<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
+fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
     let entries = body.objects("channels", Problem::ChannelInvalid)?;
-    if entries.len() > MOST_CHANNELS {
+    if entries.len() > MAX_CHANNELS {
         return Err(Problem::ChannelInvalid.into());
     }
-    let read = |entry: &Members<'_>| {
+    let read = |entry: &JsonFields<'_>| {
         let channel_type = ChannelType::parse(entry.text("type", Problem::ChannelInvalid).ok()??)?;
         let value = entry.text("value", Problem::ChannelInvalid).ok()??;
         let value = org.identifier(addressed_by(channel_type), value).ok()?.value().to_owned();
@@ -193,17 +192,17 @@ pub(super) const fn addressed_by(channel_type: ChannelType) -> IdentifierName {
 }
 
 /// `template` and `emailTemplate`, with the documented texts for what is absent.
-fn templates(body: &Members<'_>) -> Result<Templates, Problems> {
-    const OTHERWISE: Problem = Problem::TemplateInvalid;
+fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
+    const TYPE_ERROR: Problem = Problem::TemplateInvalid;
     let mut templates = Templates::default();
-    if let Some(text) = body.text("template", OTHERWISE)? {
+    if let Some(text) = body.text("template", TYPE_ERROR)? {
         text.clone_into(&mut templates.text);
     }
-    if let Some(email) = body.object("emailTemplate", OTHERWISE)? {
-        if let Some(subject) = email.text("subject", OTHERWISE)? {
+    if let Some(email) = body.object("emailTemplate", TYPE_ERROR)? {
+        if let Some(subject) = email.text("subject", TYPE_ERROR)? {
             subject.clone_into(&mut templates.email_subject);
         }
-        if let Some(text) = email.text("body", OTHERWISE)? {
+        if let Some(text) = email.text("body", TYPE_ERROR)? {
             text.clone_into(&mut templates.email_body);
         }
     }

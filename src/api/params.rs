@@ -5,8 +5,8 @@ use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::error::{Gather, Notice, Problem, Problems};
-use crate::{
+use super::error::{ApiMessage, Gather, Problem, Problems};
+use crate::model::{
     customer::{Account, Identifier, IdentifierName, Malformed, Source},
     org::{AccountError, Org},
     otp::{Scope, Threshold},
@@ -37,7 +37,7 @@ impl Params {
     }
 
     /// `source` and `accountId`.
-    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<Addressed, Problems> {
+    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<ResolvedAccount, Problems> {
         account(org, self.get("source")?, default, self.get("accountId")?)
     }
 
@@ -111,9 +111,9 @@ fn identifier(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier
 
 /// The account that a request is about, and the warning that it was not named.
 #[derive(Debug, Clone)]
-pub struct Addressed {
+pub struct ResolvedAccount {
     pub account: Account,
-    pub warning: Option<Notice>,
+    pub warning: Option<ApiMessage>,
 }
 
 fn account(
@@ -121,7 +121,7 @@ fn account(
     source: Option<&str>,
     default: Option<Source>,
     account_id: Option<&str>,
-) -> Result<Addressed, Problems> {
+) -> Result<ResolvedAccount, Problems> {
     let source = match source {
         Some(text) => Source::parse(text).ok_or(Problem::SourceUnknown)?,
         None => default.ok_or(Problem::SourceMissing)?,
@@ -130,8 +130,8 @@ fn account(
         AccountError::NotNamed => Problem::AccountMissing,
         AccountError::NotConfigured => Problem::AccountNotConfigured,
     })?;
-    let warning = resolved.concluded.then_some(Notice::ACCOUNT_CONCLUDED);
-    Ok(Addressed { account: resolved.account, warning })
+    let warning = resolved.defaulted.then_some(ApiMessage::ACCOUNT_DEFAULTED);
+    Ok(ResolvedAccount { account: resolved.account, warning })
 }
 
 fn scope(text: Option<&str>) -> Result<Scope, Problems> {
@@ -139,7 +139,7 @@ fn scope(text: Option<&str>) -> Result<Scope, Problems> {
 }
 
 /// An object of a JSON body. A member that is absent, null or an empty text is as good as none.
-pub struct Members<'a>(&'a Map<String, Value>);
+pub struct JsonFields<'a>(&'a Map<String, Value>);
 
 /// Reads a JSON body.
 ///
@@ -156,7 +156,7 @@ pub fn json_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value
     serde_json::from_slice(body).map_err(|_| Problem::BodyMalformed)
 }
 
-impl<'a> Members<'a> {
+impl<'a> JsonFields<'a> {
     pub const fn new(object: &'a Map<String, Value>) -> Self {
         Self(object)
     }
@@ -166,26 +166,26 @@ impl<'a> Members<'a> {
     }
 
     /// A member that must be text if it is there.
-    pub fn text(&self, name: &str, otherwise: Problem) -> Result<Option<&'a str>, Problem> {
-        self.get(name).map(|value| value.as_str().ok_or(otherwise)).transpose()
+    pub fn text(&self, name: &str, type_error: Problem) -> Result<Option<&'a str>, Problem> {
+        self.get(name).map(|value| value.as_str().ok_or(type_error)).transpose()
     }
 
     /// A member that must be an object if it is there.
-    pub fn object(&self, name: &str, otherwise: Problem) -> Result<Option<Self>, Problem> {
-        self.get(name).map(|value| value.as_object().map(Members).ok_or(otherwise)).transpose()
+    pub fn object(&self, name: &str, type_error: Problem) -> Result<Option<Self>, Problem> {
+        self.get(name).map(|value| value.as_object().map(JsonFields).ok_or(type_error)).transpose()
     }
 
     /// A member that must be an array of objects if it is there.
-    pub fn objects(&self, name: &str, otherwise: Problem) -> Result<Vec<Self>, Problem> {
+    pub fn objects(&self, name: &str, type_error: Problem) -> Result<Vec<Self>, Problem> {
         let Some(value) = self.get(name) else {
             return Ok(Vec::new());
         };
-        let entries = value.as_array().ok_or(otherwise)?;
-        entries.iter().map(|entry| entry.as_object().map(Members).ok_or(otherwise)).collect()
+        let entries = value.as_array().ok_or(type_error)?;
+        entries.iter().map(|entry| entry.as_object().map(JsonFields).ok_or(type_error)).collect()
     }
 
     /// `source` and `accountId`.
-    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<Addressed, Problems> {
+    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<ResolvedAccount, Problems> {
         let source = self.text("source", Problem::SourceUnknown)?;
         account(org, source, default, self.text("accountId", Problem::AccountNotConfigured)?)
     }

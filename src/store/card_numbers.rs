@@ -13,13 +13,13 @@ use aws_sdk_dynamodb::{
 };
 
 use super::{
-    Attributes, Item, Once, Record, Store, StoreError,
+    Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError,
     idempotency::LIFETIME,
     item::{n, s},
     keys::{self, Reservation},
-    transaction::{ATTEMPTS, Outcome, pause},
+    transaction::{ATTEMPTS, Outcome, backoff},
 };
-use crate::{card_number::NumberingPlan, customer::UserId, org::OrgId};
+use crate::model::{card_number::NumberingPlan, customer::UserId, org::OrgId};
 
 /// The next value of the sequence.
 pub(super) const NEXT: &str = "next";
@@ -47,7 +47,7 @@ impl Turn {
 }
 
 /// So many are swept at once: more would make a long expression, and there are hardly ever any.
-const MOST_SWEPT: usize = 10;
+const MAX_SWEPT: usize = 10;
 
 /// What the counter had to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
-        let (shape, end) = (plan.shape(), plan.end());
+        let (shape, end) = (plan.format(), plan.end());
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            backoff(attempt).await;
             let updated = self
                 .client
                 .update_item()
@@ -98,7 +98,7 @@ impl Store {
                 .await;
             let error = match updated {
                 Ok(output) => {
-                    let value = taken(output.attributes)?;
+                    let value = previous_value(output.attributes)?;
                     return Ok(NextTurn::Turn(Turn::next(value, shape, end)));
                 }
                 Err(error) => error,
@@ -126,10 +126,10 @@ impl Store {
         &self,
         org: OrgId,
         plan: &NumberingPlan,
-        once: &Once,
+        once: &IdempotentRequest,
     ) -> Result<NextTurn, StoreError> {
         let counter = self.get(&keys::card_number_counter(org)).await?;
-        let (shape, end) = (plan.shape(), plan.end());
+        let (shape, end) = (plan.format(), plan.end());
         let counter = counter.unwrap_or_default();
         let counter = Item(&counter);
         if !counter.has(SHAPE) || counter.s(SHAPE)? != shape {
@@ -147,7 +147,7 @@ impl Store {
         let too_old = (once.now - LIFETIME).timestamp();
         let mut stale: Vec<_> = counter.0.keys().filter_map(|name| Reservation::with_since(name)).collect();
         stale.retain(|reservation| counter.n::<i64>(&reservation.since).is_ok_and(|since| since < too_old));
-        stale.truncate(MOST_SWEPT);
+        stale.truncate(MAX_SWEPT);
         Ok(NextTurn::Turn(Turn { stale, ..Turn::next(value, shape, end) }))
     }
 
@@ -160,7 +160,7 @@ impl Store {
         &self,
         org: OrgId,
         turn: &Turn,
-        record: Option<Record<'_>>,
+        record: Option<ResponseToStore<'_>>,
     ) -> Result<Taking, StoreError> {
         let mut writes = vec![self.take(org, turn)?];
         if let Some(record) = &record {
@@ -170,7 +170,7 @@ impl Store {
             Outcome::Done => Taking::Taken,
             Outcome::Refused(at) if at.contains(&1) => Taking::AnsweredBefore,
             Outcome::Refused(_) => match record {
-                Some(record) => self.reserve(org, turn, record.once).await?,
+                Some(record) => self.reserve(org, turn, record.request).await?,
                 None => Taking::Outrun,
             },
         })
@@ -194,7 +194,12 @@ impl Store {
     }
 
     /// Reserves a value for a request that was outrun to `turn`, unless it has one or was answered by now.
-    pub(super) async fn reserve(&self, org: OrgId, turn: &Turn, once: &Once) -> Result<Taking, StoreError> {
+    pub(super) async fn reserve(
+        &self,
+        org: OrgId,
+        turn: &Turn,
+        once: &IdempotentRequest,
+    ) -> Result<Taking, StoreError> {
         let own = Reservation::new(&once.till, &once.key);
         // What is set is calculated from the item as it was before.
         // https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/example_dynamodb_Scenario_UpdateExpressionOrder_section.html
@@ -250,7 +255,7 @@ impl Store {
             .send()
             .await
             .map_err(StoreError::from_sdk)?;
-        taken(updated.attributes).map(UserId)
+        previous_value(updated.attributes).map(UserId)
     }
 }
 
@@ -260,7 +265,7 @@ fn write(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
 }
 
 /// The value that the counter stood at before it was raised.
-fn taken(updated: Option<Attributes>) -> Result<u64, StoreError> {
+fn previous_value(updated: Option<Attributes>) -> Result<u64, StoreError> {
     let attributes = updated.unwrap_or_default();
     let next: u64 = Item(&attributes).n(NEXT)?;
     next.checked_sub(1).ok_or_else(|| StoreError::corrupt("a counter is below zero"))

@@ -107,7 +107,7 @@ pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, Inva
 #[cfg(feature = "cli")]
 pub fn connect_embedded(settings: &Settings, endpoint: &str) -> Result<Client, InvalidSetting> {
     let config = connect_local(settings, endpoint)?.config().to_builder();
-    Ok(Client::from_conf(config.interceptor(super::tokens::LeaveOut).build()))
+    Ok(Client::from_conf(config.interceptor(super::tokens::StripClientRequestToken).build()))
 }
 
 fn sdk_config(

@@ -5,12 +5,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Item, Record, Store, StoreError, Taking, Turn,
+    Item, ResponseToStore, Store, StoreError, Taking, Turn,
     item::{NewItem, json, millis, n},
     keys,
-    transaction::{ATTEMPTS, Outcome, pause},
+    transaction::{ATTEMPTS, Outcome, backoff},
 };
-use crate::{
+use crate::model::{
     customer::{Account, Identity, UserId},
     org::OrgId,
 };
@@ -69,7 +69,7 @@ impl Store {
     pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
         let mut keys: Vec<_> = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            backoff(attempt).await;
             let wanted = KeysAndAttributes::builder()
                 .set_keys(Some(keys))
                 .consistent_read(true)
@@ -103,7 +103,7 @@ impl Store {
         org: OrgId,
         customer: &NewCustomer,
         turn: Option<&Turn>,
-        record: Option<Record<'_>>,
+        record: Option<ResponseToStore<'_>>,
     ) -> Result<Registration, StoreError> {
         let identities: Vec<&Identity> = customer.identities.iter().chain(&customer.generated).collect();
         let known_as: Vec<_> = identities
@@ -143,7 +143,7 @@ impl Store {
             // Whoever was faster has both by now: the number, and its place in the sequence.
             Outcome::Refused(at) if at.iter().any(|position| *position > profile_at) => {
                 let reserved = match (turn, record) {
-                    (Some(turn), Some(record)) => self.reserve(org, turn, record.once).await?,
+                    (Some(turn), Some(record)) => self.reserve(org, turn, record.request).await?,
                     _ => Taking::Outrun,
                 };
                 if reserved == Taking::AnsweredBefore {

@@ -10,7 +10,8 @@ use aws_sdk_dynamodb::{
 
 /// A failed operation. Conditions that an operation expects to fail are not errors: they are
 /// variants of what the operation returns.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
 pub struct StoreError {
     kind: Kind,
     what: String,
@@ -46,7 +47,7 @@ impl StoreError {
         Self { kind: Kind::Failed, what: format!("an item is corrupt: {what}"), source: None }
     }
 
-    /// Given up on, though it may work later.
+    /// StoredResponse up on, though it may work later.
     pub(super) fn gave_up(what: impl Into<String>) -> Self {
         Self { kind: Kind::Unavailable, what: what.into(), source: None }
     }
@@ -90,22 +91,10 @@ impl StoreError {
     }
 }
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl Error for StoreError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
-
 /// `error` and what caused it, each by its `Display`, for a log line. The SDK's `Debug` output would
 /// hold items.
 #[must_use]
-pub fn chain(error: &dyn Error) -> String {
+pub fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::{
-    customer::{Identity, UserId},
-    org::OrgId,
-    otp::{CreatedId, Scope},
-    till::TillName,
+    model::{
+        customer::{Identity, UserId},
+        org::OrgId,
+        otp::{CreatedId, OtpOwner, OtpSeries},
+        till::TillName,
+    },
     wire::hex,
 };
 
@@ -42,7 +44,7 @@ impl Key {
 }
 
 /// No item has this key: a read of it warms the connection.
-pub fn nothing() -> Key {
+pub fn warm_up_probe() -> Key {
     Key::new("NOTHING", "NOTHING")
 }
 
@@ -81,57 +83,40 @@ fn identity_suffix(identity: &Identity) -> String {
     format!("{source}#{account}#{}#{}", identifier.name(), identifier.value())
 }
 
-/// Whom OTPs belong to: a partition of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    Customer(UserId),
-    /// Somebody who is no customer yet.
-    Contact(Identity),
+/// The partition of a series of OTPs.
+fn series_partition(series: &OtpSeries) -> String {
+    owner_partition(series.org, &series.owner)
 }
 
-/// The OTPs of one holder for one scope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Series {
-    pub org: OrgId,
-    pub holder: Holder,
-    pub scope: Scope,
-}
-
-impl Series {
-    fn partition(&self) -> String {
-        holder(self.org, &self.holder)
-    }
-}
-
-fn holder(org: OrgId, holder: &Holder) -> String {
-    match holder {
-        Holder::Customer(user) => format!("ORG#{org}#USER#{user}"),
-        Holder::Contact(identity) => format!("ORG#{org}#CONTACT#{}", identity_suffix(identity)),
+fn owner_partition(org: OrgId, owner: &OtpOwner) -> String {
+    match owner {
+        OtpOwner::Customer(user) => format!("ORG#{org}#USER#{user}"),
+        OtpOwner::Contact(identity) => format!("ORG#{org}#CONTACT#{}", identity_suffix(identity)),
     }
 }
 
 pub fn profile(org: OrgId, user: UserId) -> Key {
-    Key::new(holder(org, &Holder::Customer(user)), "PROFILE")
+    Key::new(owner_partition(org, &OtpOwner::Customer(user)), "PROFILE")
 }
 
 /// Sixteen digits, which every number below 2^53 fits into: as text they sort as the numbers do.
-pub fn otp(series: &Series, id: CreatedId) -> Key {
-    Key::new(series.partition(), format!("OTP#{}#{:0>16}", series.scope, id.0))
+pub fn otp(series: &OtpSeries, id: CreatedId) -> Key {
+    Key::new(series_partition(series), format!("OTP#{}#{:0>16}", series.scope, id.0))
 }
 
 /// Sorts after every OTP of its scope, so that one query reads both.
-pub fn wrong_guesses(series: &Series) -> Key {
-    Key::new(series.partition(), format!("OTP#{}#GUESSES", series.scope))
+pub fn failed_attempts(series: &OtpSeries) -> Key {
+    Key::new(series_partition(series), format!("OTP#{}#GUESSES", series.scope))
 }
 
 /// The message that carries an OTP.
-pub fn message(series: &Series, id: CreatedId) -> Key {
-    Key::new(series.partition(), format!("MESSAGE#{}#{:0>16}", series.scope, id.0))
+pub fn message(series: &OtpSeries, id: CreatedId) -> Key {
+    Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}", series.scope, id.0))
 }
 
-/// Of the holder, whatever the scope.
-pub fn daily_quota(series: &Series, date: chrono::NaiveDate) -> Key {
-    Key::new(series.partition(), format!("QUOTA#{date}"))
+/// Of the owner, whatever the scope.
+pub fn daily_quota(series: &OtpSeries, date: chrono::NaiveDate) -> Key {
+    Key::new(series_partition(series), format!("QUOTA#{date}"))
 }
 
 /// In a partition of its own: it is the hottest key of an org.
@@ -178,13 +163,14 @@ pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::customer::{Account, AccountId, Dialling, Identifier, IdentifierName, Source};
+    use crate::model::customer::{Account, AccountId, Identifier, IdentifierName, PhoneNumberPlan, Source};
+    use crate::model::otp::Scope;
 
     fn wechat(name: IdentifierName, value: &str) -> Identity {
-        let dialling = Dialling { country_code: "91".into(), national_mobile_length: 10 };
+        let phone_number_plan = PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 };
         Identity::new(
             Account { source: Source::Wechat, id: AccountId("WECHAT-API1".into()) },
-            Identifier::new(name, value, &dialling).unwrap(),
+            Identifier::new(name, value, &phone_number_plan).unwrap(),
         )
     }
 
@@ -192,10 +178,10 @@ mod tests {
     fn keys_are_spelled_as_the_readme_says() {
         let org_id = OrgId(966);
         let user =
-            Series { org: org_id, holder: Holder::Customer(UserId(313_302_314)), scope: Scope::Points };
+            OtpSeries { org: org_id, owner: OtpOwner::Customer(UserId(313_302_314)), scope: Scope::Points };
         let mobile = wechat(IdentifierName::Mobile, "8799361139");
         let contact =
-            Series { org: org_id, holder: Holder::Contact(mobile.clone()), scope: Scope::Registration };
+            OtpSeries { org: org_id, owner: OtpOwner::Contact(mobile.clone()), scope: Scope::Registration };
         for (key, pk, sk) in [
             (till(&TillName::parse("store.server").unwrap()), "TILL#store.server", "TILL"),
             (org(org_id), "ORG#966", "ORG"),
@@ -211,9 +197,9 @@ mod tests {
                 "ORG#966#USER#313302314",
                 "OTP#POINTS#1502122760000123",
             ),
-            (wrong_guesses(&user), "ORG#966#USER#313302314", "OTP#POINTS#GUESSES"),
+            (failed_attempts(&user), "ORG#966#USER#313302314", "OTP#POINTS#GUESSES"),
             (
-                wrong_guesses(&contact),
+                failed_attempts(&contact),
                 "ORG#966#CONTACT#WECHAT#WECHAT-API1#mobile#918799361139",
                 "OTP#REGISTRATION#GUESSES",
             ),
@@ -234,9 +220,9 @@ mod tests {
 
     #[test]
     fn otps_sort_by_time_and_the_wrong_guesses_follow_them() {
-        let user = Series { org: OrgId(1), holder: Holder::Customer(UserId(1)), scope: Scope::Points };
+        let user = OtpSeries { org: OrgId(1), owner: OtpOwner::Customer(UserId(1)), scope: Scope::Points };
         let sk = |id| otp(&user, CreatedId(id)).sk;
         assert!(sk(999) < sk(1_000) && sk(1_000) < sk((1 << 53) - 1));
-        assert!(sk((1 << 53) - 1) < wrong_guesses(&user).sk);
+        assert!(sk((1 << 53) - 1) < failed_attempts(&user).sk);
     }
 }

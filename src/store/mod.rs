@@ -27,11 +27,11 @@ pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
 pub use customers::{NewCustomer, Profile, Registration};
-pub use error::{StoreError, chain};
-pub use idempotency::{Given, Once, Record};
+pub use error::{StoreError, error_chain};
+pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
-pub use otps::{Issue, OtpsAndGuesses, Quota, Verdict};
+pub use otps::{Issue, OtpsAndAttempts, Quota, ValidationOutcome};
 pub use table::{Stream, TableCreation};
 
 use item::{Attributes, Item};
@@ -63,7 +63,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB cannot be reached or refuses.
     pub async fn warm(&self) -> Result<(), StoreError> {
-        self.get(&keys::nothing()).await.map(|_| ())
+        self.get(&keys::warm_up_probe()).await.map(|_| ())
     }
 
     /// One item as it was last written.

@@ -1,7 +1,5 @@
 //! Orgs: their definition, their permutation key, and the history of their numbering plans.
 
-use std::fmt;
-
 use aws_sdk_dynamodb::types::TransactWriteItem;
 
 use super::{
@@ -12,13 +10,15 @@ use super::{
     transaction::Outcome,
 };
 use crate::{
-    card_number::{
-        NumberingPlan,
-        history::{Issued, Repeat, Transition, transition},
-        permutation::PermutationKey,
+    model::{
+        card_number::{
+            NumberingPlan,
+            history::{IssuedRange, PossibleDuplicate, Transition, transition},
+            permutation::PermutationKey,
+        },
+        customer::UserId,
+        org::{Definition, Invalid, Org, OrgId},
     },
-    customer::UserId,
-    org::{Definition, Invalid, Org, OrgId},
     secret::Secret,
 };
 
@@ -44,53 +44,31 @@ pub enum Applied {
 }
 
 /// Why a definition was not applied. Nothing was written.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
+    #[error(transparent)]
     Invalid(Invalid),
     /// It could let a card number appear twice.
-    Repeat(Repeat),
+    #[error(transparent)]
+    PossibleDuplicate(PossibleDuplicate),
     /// Somebody else changed the org at the same moment.
+    #[error("somebody else changed the org at the same moment; try again")]
     Concurrent,
     /// Numbers were taken too fast to change the plan that they are taken by.
+    #[error("card numbers are taken too fast to change their plan; try again")]
     Busy,
-    Store(StoreError),
-}
-
-impl fmt::Display for ApplyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(invalid) => invalid.fmt(f),
-            Self::Repeat(repeat) => repeat.fmt(f),
-            Self::Concurrent => f.write_str("somebody else changed the org at the same moment; try again"),
-            Self::Busy => f.write_str("card numbers are taken too fast to change their plan; try again"),
-            Self::Store(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ApplyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Store(error) => error.source(),
-            _ => None,
-        }
-    }
-}
-
-impl From<StoreError> for ApplyError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 const PLAN_CHANGE_ATTEMPTS: usize = 100;
 
 /// An org's item, whole.
-struct Record {
+struct OrgItem {
     definition: Definition,
     permutation_key: PermutationKey,
     version: u64,
-    retired: Vec<Issued>,
+    retired: Vec<IssuedRange>,
 }
 
 impl Store {
@@ -126,12 +104,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
-    pub async fn issued_card_numbers(&self, org: OrgId) -> Result<Option<Issued>, StoreError> {
+    pub async fn issued_card_numbers(&self, org: OrgId) -> Result<Option<IssuedRange>, StoreError> {
         let Some(attributes) = self.get(&keys::card_number_counter(org)).await? else {
             return Ok(None);
         };
         let item = Item(&attributes);
-        Ok(Some(Issued { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
+        Ok(Some(IssuedRange { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
     }
 
     /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its first
@@ -168,7 +146,7 @@ impl Store {
             return Ok(Some(Applied::Unchanged));
         }
         let version = existing.as_ref().map(|record| record.version);
-        let mut record = Record {
+        let mut record = OrgItem {
             definition: definition.clone(),
             permutation_key: existing
                 .as_ref()
@@ -180,10 +158,11 @@ impl Store {
         let mut writes = Vec::new();
         if let Some(plan) = &plan {
             let current = self.issued_card_numbers(definition.id).await?;
-            let next = transition(current.as_ref(), &record.retired, plan).map_err(ApplyError::Repeat)?;
+            let next =
+                transition(current.as_ref(), &record.retired, plan).map_err(ApplyError::PossibleDuplicate)?;
             if let Transition::Start(started) = next {
                 let retired = current.as_ref().filter(|current| {
-                    current.first < current.next && current.plan.shape() != started.plan.shape()
+                    current.first < current.next && current.plan.format() != started.plan.format()
                 });
                 record.retired.extend(retired.cloned());
                 writes.push(self.put_counter(definition.id, &started, current.as_ref())?);
@@ -205,12 +184,12 @@ impl Store {
         }
     }
 
-    async fn org_record(&self, id: OrgId) -> Result<Option<Record>, StoreError> {
+    async fn org_record(&self, id: OrgId) -> Result<Option<OrgItem>, StoreError> {
         let Some(attributes) = self.get(&keys::org(id)).await? else {
             return Ok(None);
         };
         let item = Item(&attributes);
-        Ok(Some(Record {
+        Ok(Some(OrgItem {
             definition: item.json(DEFINITION)?,
             permutation_key: Secret::new(item.bytes(PERMUTATION_KEY)?),
             version: item.n(VERSION)?,
@@ -219,7 +198,7 @@ impl Store {
     }
 
     /// The org's item, where `replaced` is the version that it takes the place of.
-    fn put_record(&self, record: &Record, replaced: Option<u64>) -> Result<TransactWriteItem, StoreError> {
+    fn put_record(&self, record: &OrgItem, replaced: Option<u64>) -> Result<TransactWriteItem, StoreError> {
         let item = NewItem::new(&keys::org(record.definition.id))
             .with(DEFINITION, json(&record.definition)?)
             .with(PERMUTATION_KEY, b(record.permutation_key.expose()))
@@ -246,11 +225,11 @@ impl Store {
     fn put_counter(
         &self,
         org: OrgId,
-        started: &Issued,
-        current: Option<&Issued>,
+        started: &IssuedRange,
+        current: Option<&IssuedRange>,
     ) -> Result<TransactWriteItem, StoreError> {
         let item = NewItem::new(&keys::card_number_counter(org))
-            .with(SHAPE, s(started.plan.shape()))
+            .with(SHAPE, s(started.plan.format()))
             .with(PLAN, json(&started.plan)?)
             .with(FIRST, n(started.first))
             .with(NEXT, n(started.next));
@@ -261,7 +240,7 @@ impl Store {
             put.condition_expression("#shape = :shape AND #next = :next")
                 .expression_attribute_names("#shape", SHAPE)
                 .expression_attribute_names("#next", NEXT)
-                .expression_attribute_values(":shape", s(current.plan.shape()))
+                .expression_attribute_values(":shape", s(current.plan.format()))
                 .expression_attribute_values(":next", n(current.next))
         })
     }

@@ -4,15 +4,15 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem,
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::{
-    Attributes, Item, Record, Store, StoreError,
+    Attributes, Item, ResponseToStore, Store, StoreError,
     item::{NewItem, json, millis, n, s, ttl},
-    keys::{self, Series},
+    keys,
     transaction::Outcome,
 };
-use crate::{
+use crate::model::{
     message::Message,
     org::MAX_OTP_VALIDITY,
-    otp::{Code, CreatedId, Otp, WrongGuesses},
+    otp::{Code, CreatedId, FailedAttempts, Otp, OtpSeries},
 };
 
 const CODE: &str = "code";
@@ -45,19 +45,19 @@ pub enum Issue {
 
 /// What a code is judged by: the OTPs that may still be valid, and the wrong guesses so far.
 #[derive(Debug)]
-pub struct OtpsAndGuesses {
+pub struct OtpsAndAttempts {
     pub otps: Vec<Otp>,
-    pub wrong_guesses: WrongGuesses,
+    pub failed_attempts: FailedAttempts,
     version: u64,
 }
 
 /// What became of a typed code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ValidationOutcome {
     /// It is the code of this OTP, which is consumed by it.
     Right(CreatedId),
     /// It is no valid code; these are the wrong guesses with it.
-    Wrong(WrongGuesses),
+    Wrong(FailedAttempts),
 }
 
 impl Store {
@@ -67,11 +67,11 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn issue_otp(
         &self,
-        series: &Series,
+        series: &OtpSeries,
         otp: &Otp,
         quota: Quota,
         message: Option<&Message>,
-        record: Option<Record<'_>>,
+        record: Option<ResponseToStore<'_>>,
     ) -> Result<Issue, StoreError> {
         let item = NewItem::new(&keys::otp(series, otp.created_id))
             .with(CREATED_ID, n(otp.created_id))
@@ -113,20 +113,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
-    pub async fn otps_and_guesses(
+    pub async fn otps_and_attempts(
         &self,
-        series: &Series,
+        series: &OtpSeries,
         now: DateTime<Utc>,
-    ) -> Result<OtpsAndGuesses, StoreError> {
+    ) -> Result<OtpsAndAttempts, StoreError> {
         // An OTP issued earlier than the longest validity ago has expired.
         let from = keys::otp(series, CreatedId::earliest(now - MAX_OTP_VALIDITY));
-        let guesses_key = keys::wrong_guesses(series);
+        let attempts_key = keys::failed_attempts(series);
         let mut found =
-            OtpsAndGuesses { otps: Vec::new(), wrong_guesses: WrongGuesses::default(), version: 0 };
-        for attributes in self.query(&from.pk, &from.sk, &guesses_key.sk).await? {
+            OtpsAndAttempts { otps: Vec::new(), failed_attempts: FailedAttempts::default(), version: 0 };
+        for attributes in self.query(&from.pk, &from.sk, &attempts_key.sk).await? {
             let item = Item(&attributes);
-            if item.s(keys::SK)? == guesses_key.sk {
-                found.wrong_guesses = WrongGuesses::new(item.all_millis(TIMES)?);
+            if item.s(keys::SK)? == attempts_key.sk {
+                found.failed_attempts = FailedAttempts::new(item.all_millis(TIMES)?);
                 found.version = item.n(VERSION)?;
             } else {
                 found.otps.push(Otp {
@@ -147,17 +147,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
-    pub async fn record_verdict(
+    pub async fn commit_validation(
         &self,
-        series: &Series,
-        judged: &OtpsAndGuesses,
-        verdict: &Verdict,
+        series: &OtpSeries,
+        judged: &OtpsAndAttempts,
+        verdict: &ValidationOutcome,
         now: DateTime<Utc>,
         window: TimeDelta,
     ) -> Result<bool, StoreError> {
-        let guesses = keys::wrong_guesses(series);
+        let guesses = keys::failed_attempts(series);
         let writes = match verdict {
-            Verdict::Right(id) => {
+            ValidationOutcome::Right(id) => {
                 let consume = Update::builder()
                     .table_name(&self.table)
                     .set_key(Some(keys::otp(series, *id).attributes()))
@@ -168,7 +168,7 @@ impl Store {
                     .expression_attribute_values(":now", millis(now))
                     .build()
                     .map_err(StoreError::from_build)?;
-                let (condition, version) = guesses_are_those_of(judged);
+                let (condition, version) = unchanged_since(judged);
                 let check = ConditionCheck::builder()
                     .table_name(&self.table)
                     .set_key(Some(guesses.attributes()))
@@ -182,9 +182,9 @@ impl Store {
                     TransactWriteItem::builder().condition_check(check).build(),
                 ]
             }
-            Verdict::Wrong(with_this_one) => {
+            ValidationOutcome::Wrong(with_this_one) => {
                 let times = with_this_one.times().iter().copied().map(millis).collect();
-                let (condition, version) = guesses_are_those_of(judged);
+                let (condition, version) = unchanged_since(judged);
                 let count = Update::builder()
                     .table_name(&self.table)
                     .set_key(Some(guesses.attributes()))
@@ -207,14 +207,14 @@ impl Store {
 }
 
 /// The condition that no wrong guess came between the read of `judged` and now.
-fn guesses_are_those_of(judged: &OtpsAndGuesses) -> (&'static str, Option<Attributes>) {
+fn unchanged_since(judged: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
     match judged.version {
         0 => ("attribute_not_exists(#version)", None),
         version => ("#version = :version", Some(Attributes::from([(":version".to_owned(), n(version))]))),
     }
 }
 
-fn message_item(series: &Series, otp: &Otp, message: &Message) -> Result<NewItem, StoreError> {
+fn message_item(series: &OtpSeries, otp: &Otp, message: &Message) -> Result<NewItem, StoreError> {
     Ok(NewItem::new(&keys::message(series, otp.created_id))
         .with(CREATED_ID, n(otp.created_id))
         .with("org", n(series.org))

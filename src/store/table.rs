@@ -31,7 +31,7 @@ pub enum TableCreation {
 }
 
 const POLL_EVERY: Duration = Duration::from_millis(500);
-const MOST_POLLS: u32 = 240;
+const MAX_POLLS: u32 = 240;
 
 impl Store {
     /// Creates the table with its TTL where it is missing, and waits until it can be used. Doing it again
@@ -75,7 +75,7 @@ impl Store {
     }
 
     async fn wait_until_active(&self) -> Result<(), StoreError> {
-        for _ in 0..MOST_POLLS {
+        for _ in 0..MAX_POLLS {
             let described = self.client.describe_table().table_name(&self.table).send().await;
             let status = described.map_err(StoreError::from_sdk)?.table.and_then(|table| table.table_status);
             if status == Some(TableStatus::Active) {

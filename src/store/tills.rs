@@ -8,7 +8,7 @@ use super::{
     keys,
     transaction::Outcome,
 };
-use crate::{
+use crate::model::{
     org::OrgId,
     till::{Credential, Till, TillName},
 };

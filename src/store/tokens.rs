@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 /// keeps each for ten minutes and looks through all of them at each transaction: after two minutes of load, that was
 /// half of its work.
 #[derive(Debug)]
-pub(super) struct LeaveOut;
+pub(super) struct StripClientRequestToken;
 
-impl Intercept for LeaveOut {
+impl Intercept for StripClientRequestToken {
     fn name(&self) -> &'static str {
         "LeaveOut"
     }

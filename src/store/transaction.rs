@@ -23,7 +23,7 @@ pub(super) enum Outcome {
 
 /// A conflict lasts as long as the other transaction; this many in a row take about two seconds.
 pub(super) const ATTEMPTS: u32 = 16;
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
 impl Store {
     /// Writes all of `writes` or nothing. Conflicts with other transactions are tried again, with jitter;
@@ -31,7 +31,7 @@ impl Store {
     /// the process, no answer is lost, and `tokens` leaves it out.
     pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Outcome, StoreError> {
         for attempt in 0..ATTEMPTS {
-            pause(attempt).await;
+            backoff(attempt).await;
             let sent =
                 self.client.transact_write_items().set_transact_items(Some(writes.clone())).send().await;
             match sent {
@@ -71,9 +71,9 @@ impl Store {
 }
 
 /// Waits before an attempt: not at all before the first, then longer each time, with jitter.
-pub(super) async fn pause(attempt: u32) {
+pub(super) async fn backoff(attempt: u32) {
     if attempt > 0 {
-        let most = LONGEST_PAUSE.min(Duration::from_millis(4 << attempt.min(16)));
+        let most = MAX_BACKOFF.min(Duration::from_millis(4 << attempt.min(16)));
         tokio::time::sleep(os_rng().random_range(Duration::ZERO..=most)).await;
     }
 }

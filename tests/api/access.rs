@@ -4,8 +4,10 @@ use chrono::TimeDelta;
 use http::Method;
 use loyalty_codes::{
     api::ROUTES,
-    org::OrgId,
-    till::{Credential, Permission, TillName},
+    model::{
+        org::OrgId,
+        till::{Credential, Permission, TillName},
+    },
 };
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! The files of `events/`, as `lambda_http` reads them.
 
-use loyalty_codes::lambda;
+use loyalty_codes::entrypoints::api_gateway;
 use serde_json::Value;
 
 use crate::common::{
@@ -14,7 +14,7 @@ async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (_table, service) = demo().await;
         for (name, status, expected) in EVENTS {
-            let request = lambda::request(parse(&read(name, version)));
+            let request = api_gateway::request(parse(&read(name, version)));
             let gateway_id = request.request_id.clone();
             let response = service.app.handle(request).await;
             let body: Value = serde_json::from_str(response.body()).unwrap();
@@ -33,7 +33,7 @@ async fn every_event_is_answered_as_listed() {
 async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     let (_table, service) = demo().await;
     let play = async |name: &str, version: &str| {
-        service.app.handle(lambda::request(parse(&read(name, version)))).await.into_body()
+        service.app.handle(api_gateway::request(parse(&read(name, version)))).await.into_body()
     };
     play("otp-generate", "v2").await;
     let expected = play("otp-fetch", "v2").await;
@@ -48,7 +48,7 @@ async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
 /// Reads an event as the function does.
 fn parse(event: &str) -> lambda_http::Request {
     let mut event = serde_json::from_str(event).unwrap();
-    lambda::make_safe(&mut event);
+    api_gateway::sanitize_event(&mut event);
     event.into()
 }
 
@@ -61,12 +61,12 @@ fn with(version: &str, change: impl FnOnce(&mut Value)) -> lambda_http::Request 
 
 #[tokio::test]
 async fn a_named_stage_is_no_part_of_the_path() {
-    let request = lambda::request(with("v2", |event| {
+    let request = api_gateway::request(with("v2", |event| {
         event["rawPath"] = "/prod/v2/otp".into();
         event["requestContext"]["stage"] = "prod".into();
     }));
     assert_eq!(request.path, "/v2/otp");
-    let rest = lambda::request(with("v1", |event| event["requestContext"]["stage"] = "v2".into()));
+    let rest = api_gateway::request(with("v1", |event| event["requestContext"]["stage"] = "v2".into()));
     assert_eq!(rest.path, "/v2/otp", "a REST API leaves its stage out, whatever its name");
 }
 
@@ -86,7 +86,7 @@ async fn parameters_arrive_decoded_once_in_both_versions() {
         });
     });
     for event in [v2, v1] {
-        let response = service.app.handle(lambda::request(event)).await;
+        let response = service.app.handle(api_gateway::request(event)).await;
         assert!(response.body().contains("9001"), "the customer is found: {}", response.body());
     }
 }
@@ -103,7 +103,7 @@ async fn a_repeated_parameter_is_seen_in_both_versions() {
         });
     });
     for event in [v2, v1] {
-        assert_eq!(service.app.handle(lambda::request(event)).await.status(), 400);
+        assert_eq!(service.app.handle(api_gateway::request(event)).await.status(), 400);
     }
 }
 
@@ -130,7 +130,7 @@ async fn what_no_uri_can_hold_is_bad_input_and_no_panic() {
         for (place, event) in
             [("v2 query", v2_query), ("v2 path", v2_path), ("v1 query", v1_query), ("v1 path", v1_path)]
         {
-            let status = service.app.handle(lambda::request(event)).await.status();
+            let status = service.app.handle(api_gateway::request(event)).await.status();
             assert!(status == 404 || status == 400, "{odd:?} in {place}: {status}");
         }
     }
@@ -141,12 +141,12 @@ async fn what_no_uri_can_hold_is_bad_input_and_no_panic() {
                 event["headers"]["x-forwarded-proto"] = "::".into();
                 event["requestContext"]["domainName"] = host.into();
             });
-            assert_ne!(service.app.handle(lambda::request(event)).await.status(), 500);
+            assert_ne!(service.app.handle(api_gateway::request(event)).await.status(), 500);
         }
     }
     for path in ["", "v2/otp", "*", "//", "http://x/v2"] {
         let event = with("v2", |event| event["rawPath"] = path.into());
-        let status = service.app.handle(lambda::request(event)).await.status();
+        let status = service.app.handle(api_gateway::request(event)).await.status();
         assert!(status.is_client_error(), "{path}: {status}");
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use chrono::TimeDelta;
 use http::Method;
-use loyalty_codes::{org::OrgId, store::keys, till::Permission};
+use loyalty_codes::{
+    model::{org::OrgId, till::Permission},
+    store::keys,
+};
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use loyalty_codes::{
-    org::{Definition, OrgId},
+    model::org::{Definition, OrgId},
     store::{Applied, ApplyError},
 };
 
@@ -11,7 +11,7 @@ use crate::common::{TestService, TestTable, demo, demo_org, demo_org_with};
 
 async fn reason(service: &TestService, definition: &Definition) -> String {
     match service.apply(definition).await {
-        Err(error @ (ApplyError::Invalid(_) | ApplyError::Repeat(_))) => error.to_string(),
+        Err(error @ (ApplyError::Invalid(_) | ApplyError::PossibleDuplicate(_))) => error.to_string(),
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -84,7 +84,7 @@ async fn taking_the_settings_away_does_not_forget_the_sequence() {
     let (_table, service) = demo().await;
     service.card_number().await;
     let mut without = demo_org_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false");
-    without.config.card_numbers = loyalty_codes::card_number::CardNumberSettings::default();
+    without.config.card_numbers = loyalty_codes::model::card_number::CardNumberSettings::default();
     service.apply(&without).await.unwrap();
     service.apply(&demo_org()).await.unwrap();
     service.clock.advance(TimeDelta::seconds(60));

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use lambda_http::request::LambdaRequest;
 use loyalty_codes::{
     api::{Request, Response, TIME_LIMIT},
-    lambda,
+    entrypoints::api_gateway,
 };
 use serde_json::Value;
 
@@ -91,8 +91,8 @@ pub fn event(input: &[u8]) -> Vec<Request> {
     let Ok(mut event) = serde_json::from_slice::<LambdaRequest>(input) else {
         return Vec::new();
     };
-    lambda::make_safe(&mut event);
-    vec![lambda::request(event.into())]
+    api_gateway::sanitize_event(&mut event);
+    vec![api_gateway::request(event.into())]
 }
 
 /// Panics unless an answer is one of the two envelopes, and tells of no fault of ours.

@@ -29,18 +29,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use loyalty_codes::{
     api::{App, Request},
     clock::Clock,
-    customer::UserId,
     embedded::{Embedded, Storage},
     logging::{self, Format},
-    org::{Definition, OrgId},
-    otp::Scope,
+    model::{
+        customer::UserId,
+        org::{Definition, OrgId},
+        otp::{OtpOwner, OtpSeries, Scope},
+        till::{Credential, Permission, Till, TillName},
+    },
     secret::{Secret, os_rng},
     settings::Settings,
-    store::{
-        Applied, ApplyError, Store, Stream, connect_local,
-        keys::{self, Holder, Series},
-    },
-    till::{Credential, Permission, Till, TillName},
+    store::{Applied, ApplyError, Store, Stream, connect_local, keys},
 };
 use rand::RngExt;
 use serde_json::Value;
@@ -321,8 +320,9 @@ impl TestService {
 
     /// How many OTPs of today the demo customer was issued.
     pub async fn issued_otps(&self) -> usize {
-        let series = Series { org: OrgId(966), holder: Holder::Customer(UserId(USER)), scope: Scope::Points };
-        self.store.otps_and_guesses(&series, self.clock.now()).await.unwrap().otps.len()
+        let series =
+            OtpSeries { org: OrgId(966), owner: OtpOwner::Customer(UserId(USER)), scope: Scope::Points };
+        self.store.otps_and_attempts(&series, self.clock.now()).await.unwrap().otps.len()
     }
 
     pub fn without_credentials(&self) -> Self {

@@ -93,12 +93,12 @@ impl Runtime {
     }
 
     /// What the function says next, and when it did.
-    pub async fn heard_at(&mut self) -> (Instant, Said) {
+    pub async fn next_call_at(&mut self) -> (Instant, Said) {
         timeout(PATIENCE, self.said.recv()).await.expect("the function says nothing").unwrap()
     }
 
-    pub async fn heard(&mut self) -> Said {
-        self.heard_at().await.1
+    pub async fn next_call(&mut self) -> Said {
+        self.next_call_at().await.1
     }
 
     /// Whether the function has said nothing more.
@@ -115,7 +115,7 @@ impl Runtime {
     pub async fn play_timed(&mut self, event: String) -> (Instant, Value) {
         self.send(event);
         loop {
-            match self.heard_at().await {
+            match self.next_call_at().await {
                 (_, Said::Next) => {}
                 (at, Said::Response(body)) => return (at, serde_json::from_str(&body).unwrap()),
                 (_, Said::Error(body)) => panic!("{body}"),

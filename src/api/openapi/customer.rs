@@ -4,18 +4,18 @@ use serde_json::json;
 
 use super::{Operation, by_kind, identifier_names, optional, reference};
 use crate::{
-    api::customer::{LONGEST_NAME, MOST_IDENTIFIERS, MOST_PROFILES},
-    customer::IdentifierName,
+    api::customer::{MAX_IDENTIFIERS, MAX_NAME_LENGTH, MAX_PROFILES},
+    model::customer::IdentifierName,
 };
 
 pub fn register() -> Operation {
     let kinds = by_kind("type", "value", &identifier_names(), IdentifierName::parse);
     let identifiers = json!({
         "type": "array",
-        "maxItems": MOST_IDENTIFIERS,
+        "maxItems": MAX_IDENTIFIERS,
         "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
     });
-    let name = json!({"type": ["string", "null"], "maxLength": LONGEST_NAME});
+    let name = json!({"type": ["string", "null"], "maxLength": MAX_NAME_LENGTH});
     let profile = json!({
         "type": "object",
         "required": ["source"],
@@ -35,7 +35,7 @@ pub fn register() -> Operation {
         "properties": {"profiles": {
             "type": "array",
             "minItems": 1,
-            "maxItems": MOST_PROFILES,
+            "maxItems": MAX_PROFILES,
             "items": profile,
             "contains": identified,
         }},

@@ -17,8 +17,8 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::{ROUTES, Route, error::Problem, idempotency::LONGEST_KEY};
-use crate::customer::{EMAIL_MAX_BYTES, IdentifierName, MOBILE_DIGITS, OPAQUE_MAX_BYTES, Source};
+use super::{ROUTES, Route, error::Problem, idempotency::MAX_KEY_LENGTH};
+use crate::model::customer::{EMAIL_MAX_BYTES, IdentifierName, MOBILE_DIGITS, OPAQUE_MAX_BYTES, Source};
 
 /// What a route takes and answers.
 pub struct Operation {
@@ -103,7 +103,7 @@ fn operation(route: &Route) -> Value {
     let required: Vec<&String> = answer.as_object().into_iter().flat_map(Map::keys).collect();
     let answer = json!({"type": "object", "required": required, "properties": answer});
     let (mut parameters, mut problems) = (described.parameters, described.problems);
-    if route.once {
+    if route.idempotent {
         parameters.push(idempotency_key());
         problems.extend(problems! { IdempotencyKeyInvalid IdempotencyKeyReused });
     }
@@ -260,7 +260,7 @@ fn idempotency_key() -> Value {
         "in": "header",
         "description": "Sent again under the same key by the same till within 24 hours, the request gets the first answer again, \
                         and nothing happens twice.",
-        "schema": {"type": "string", "pattern": "^[!-~]+$", "maxLength": LONGEST_KEY},
+        "schema": {"type": "string", "pattern": "^[!-~]+$", "maxLength": MAX_KEY_LENGTH},
     })
 }
 

@@ -7,10 +7,8 @@ use super::{
     Operation, account_parameters, by_kind, identifier_names, operation_id, optional, parameter, reference,
 };
 use crate::{
-    api::otp::{MOST_CHANNELS, addressed_by},
-    customer::IdentifierName,
-    message::ChannelType,
-    otp::Scope,
+    api::otp::{MAX_CHANNELS, addressed_by},
+    model::{customer::IdentifierName, message::ChannelType, otp::Scope},
 };
 
 const TAG: &str = "OTPs";
@@ -89,7 +87,7 @@ pub fn generate() -> Operation {
     let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(addressed_by));
     let channels = json!({
         "type": "array",
-        "maxItems": MOST_CHANNELS,
+        "maxItems": MAX_CHANNELS,
         "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
     });
     let members = json!({
@@ -134,7 +132,7 @@ pub fn validate() -> Operation {
         "entityType": "MOBILE", "entityValue": "8799361139", "action": "POINTS", "source": "WECHAT",
         "accountId": "WECHAT-API1", "code": "538AD87",
     });
-    let mut problems = problems! { CodeMissing GuessLimitReached };
+    let mut problems = problems! { CodeMissing AttemptLimitReached };
     problems.extend(entity_problems());
     Operation {
         tag: TAG,

@@ -1,7 +1,7 @@
 //! Delivery of OTP messages under `serve --demo`: to the console. In production, a pipe brings the same messages
 //! from the table's stream to whoever sends them.
 
-use loyalty_codes::message::{ChannelType, Message};
+use loyalty_codes::model::message::{ChannelType, Message};
 
 use crate::output::line;
 

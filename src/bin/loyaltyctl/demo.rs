@@ -7,11 +7,13 @@ use chrono::Utc;
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
     api::{App, Request, TIME_LIMIT},
-    card_number::new_permutation_key,
-    customer::{Account, IdentifierName, Identity, UserId},
+    model::{
+        card_number::new_permutation_key,
+        customer::{Account, IdentifierName, Identity, UserId},
+        till::{Credential, Password, Permission, Till, TillName},
+    },
     secret::os_rng,
     store::Store,
-    till::{Credential, Password, Permission, Till, TillName},
 };
 use serde_json::json;
 
@@ -40,7 +42,7 @@ pub async fn prepare(app: &App, store: &Store, password_file: Option<&Path>) -> 
 
 async fn prepare_till(
     store: &Store,
-    org: loyalty_codes::org::OrgId,
+    org: loyalty_codes::model::org::OrgId,
     password_file: Option<&Path>,
 ) -> Result<String, Failure> {
     let name = TillName::parse(TILL).ok_or_else(|| Failure::failed("the demo till has no valid name"))?;

@@ -5,7 +5,7 @@ use std::{fmt, process::ExitCode};
 use loyalty_codes::{
     embedded::EngineError,
     settings::InvalidSetting,
-    store::{ApplyError, StoreError, chain},
+    store::{ApplyError, StoreError, error_chain},
 };
 
 /// A failed command.
@@ -53,7 +53,7 @@ impl fmt::Display for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        let mut message = chain(&error);
+        let mut message = error_chain(&error);
         if message.contains("ResourceNotFoundException") {
             message.push_str(
                 "\nIs the table there? `loyaltyctl table create` creates it; --table names another one.",
@@ -82,7 +82,7 @@ impl From<ApplyError> for Failure {
             ApplyError::Invalid(invalid) => {
                 Self::refused(format!("the definition is invalid:\n  - {}", invalid.0.join("\n  - ")))
             }
-            ApplyError::Repeat(_) | ApplyError::Concurrent | ApplyError::Busy => {
+            ApplyError::PossibleDuplicate(_) | ApplyError::Concurrent | ApplyError::Busy => {
                 Self::refused(error.to_string())
             }
         }

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use loyalty_codes::{
-    card_number::new_permutation_key,
-    customer::{Source, UserId},
-    org::{CONFIG_KEYS, DEFINITION_KEYS, Definition, OrgId},
+    model::{
+        card_number::new_permutation_key,
+        customer::{Source, UserId},
+        org::{CONFIG_KEYS, DEFINITION_KEYS, Definition, OrgId},
+    },
     secret::os_rng,
     store::{Applied, Store},
 };

@@ -3,10 +3,12 @@
 use chrono::{SecondsFormat, Utc};
 use clap::{Subcommand, builder::PossibleValuesParser};
 use loyalty_codes::{
-    org::OrgId,
+    model::{
+        org::OrgId,
+        till::{Credential, Password, Permission, Till, TillName},
+    },
     secret::os_rng,
     store::Store,
-    till::{Credential, Password, Permission, Till, TillName},
 };
 use serde_json::json;
 

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, fmt};
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use crate::model::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
-    customer::{Account, AccountId, Dialling, Identifier, IdentifierName, Malformed, Source},
-    otp::{CodeType, GuessLimit, Threshold, ThresholdMode},
+    customer::{Account, AccountId, Identifier, IdentifierName, Malformed, PhoneNumberPlan, Source},
+    otp::{AttemptLimit, CodeType, Threshold, ThresholdMode},
     timezone::TimeZone,
 };
 
@@ -59,9 +59,9 @@ pub struct Config {
     #[serde(rename = "CONF_OTP_THRESHOLD_MODE")]
     pub otp_threshold_mode: ThresholdMode,
     #[serde(rename = "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT")]
-    pub guess_count: i64,
+    pub attempt_count: i64,
     #[serde(rename = "CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE")]
-    pub guess_minutes: i64,
+    pub attempt_minutes: i64,
     #[serde(rename = "CONF_CARD_NUMBER_GENERATION_ENABLED")]
     pub card_numbers_enabled: bool,
     #[serde(rename = "SOURCE_ACCOUNTS_EXTERNALID_ENABLED")]
@@ -79,8 +79,8 @@ impl Default for Config {
             otp_validity_seconds: 300,
             otp_daily_limit: 10,
             otp_threshold_mode: ThresholdMode::MinRemaining,
-            guess_count: 5,
-            guess_minutes: 15,
+            attempt_count: 5,
+            attempt_minutes: 15,
             card_numbers_enabled: false,
             card_number_accounts: Vec::new(),
             card_numbers: CardNumberSettings::default(),
@@ -116,16 +116,9 @@ pub const CONFIG_KEYS: &[&str] = &[
 pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);
 
 /// A definition with everything wrong in it, one sentence each.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
 pub struct Invalid(pub Vec<String>);
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
-}
-
-impl std::error::Error for Invalid {}
 
 /// An org that callers can be served for.
 #[derive(Debug, Clone)]
@@ -133,7 +126,7 @@ pub struct Org {
     pub definition: Definition,
     pub timezone: TimeZone,
     pub permutation_key: PermutationKey,
-    dialling: Dialling,
+    phone_number_plan: PhoneNumberPlan,
     numbering_plan: Result<NumberingPlan, PlanError>,
 }
 
@@ -146,11 +139,11 @@ pub enum AccountError {
     NotConfigured,
 }
 
-/// Which account was meant, and whether that had to be concluded from there being only one.
+/// Which account was meant, and whether that had to be defaulted from there being only one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     pub account: Account,
-    pub concluded: bool,
+    pub defaulted: bool,
 }
 
 impl Org {
@@ -166,7 +159,7 @@ impl Org {
             Some(timezone) if problems.is_empty() => Ok(Self {
                 timezone,
                 permutation_key,
-                dialling: Dialling {
+                phone_number_plan: PhoneNumberPlan {
                     country_code: definition.country_code.clone(),
                     national_mobile_length: definition.national_mobile_length,
                 },
@@ -199,10 +192,10 @@ impl Org {
     }
 
     #[must_use]
-    pub fn guess_limit(&self) -> GuessLimit {
-        GuessLimit {
-            count: usize::try_from(self.config().guess_count).unwrap_or_default(),
-            window: TimeDelta::minutes(self.config().guess_minutes),
+    pub fn attempt_limit(&self) -> AttemptLimit {
+        AttemptLimit {
+            count: usize::try_from(self.config().attempt_count).unwrap_or_default(),
+            window: TimeDelta::minutes(self.config().attempt_minutes),
         }
     }
 
@@ -231,7 +224,7 @@ impl Org {
     /// # Errors
     /// [`Malformed`] when `raw` cannot be one of that kind.
     pub fn identifier(&self, name: IdentifierName, raw: &str) -> Result<Identifier, Malformed> {
-        Identifier::new(name, raw, &self.dialling)
+        Identifier::new(name, raw, &self.phone_number_plan)
     }
 
     /// The account that `source` and `account_id` name. An id that is absent or empty means the source's
@@ -243,10 +236,10 @@ impl Org {
         let accounts = self.definition.accounts(source);
         let named = account_id.unwrap_or_default();
         if let Some(id) = accounts.iter().find(|id| id.0 == named) {
-            return Ok(Resolved { account: Account { source, id: id.clone() }, concluded: false });
+            return Ok(Resolved { account: Account { source, id: id.clone() }, defaulted: false });
         }
         match (named, accounts.as_slice()) {
-            ("", [only]) => Ok(Resolved { account: Account { source, id: only.clone() }, concluded: true }),
+            ("", [only]) => Ok(Resolved { account: Account { source, id: only.clone() }, defaulted: true }),
             ("", [_, _, ..]) => Err(AccountError::NotNamed),
             _ => Err(AccountError::NotConfigured),
         }
@@ -311,8 +304,8 @@ fn problems(definition: &Definition) -> Vec<String> {
         ("CONF_OTP_LENGTH", config.otp_length, 4..=50),
         ("CONF_OTP_VALIDITY_SECONDS", config.otp_validity_seconds, 1..=MAX_OTP_VALIDITY.num_seconds()),
         ("CONF_OTP_DAILY_LIMIT", config.otp_daily_limit, 1..=1000),
-        ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.guess_count, 1..=100),
-        ("CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE", config.guess_minutes, 1..=1440),
+        ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.attempt_count, 1..=100),
+        ("CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE", config.attempt_minutes, 1..=1440),
     ] {
         require(range.contains(&value), &|| {
             format!("{key} is {value}, not within {} to {}", range.start(), range.end())
@@ -343,7 +336,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{card_number::Algorithm, secret::Secret};
+    use crate::{model::card_number::Algorithm, secret::Secret};
 
     fn demo() -> Definition {
         Definition {
@@ -365,7 +358,7 @@ mod tests {
     }
 
     fn account(source: Source, id: Option<&str>) -> Result<(String, bool), AccountError> {
-        org().account(source, id).map(|resolved| (resolved.account.id.0, resolved.concluded))
+        org().account(source, id).map(|resolved| (resolved.account.id.0, resolved.defaulted))
     }
 
     #[test]
@@ -392,7 +385,7 @@ mod tests {
         definition.national_mobile_length = 3;
         definition.config.otp_length = 3;
         definition.config.otp_validity_seconds = 86_401;
-        definition.config.guess_count = 0;
+        definition.config.attempt_count = 0;
         definition.config.card_numbers_enabled = true;
         definition.config.card_number_accounts =
             vec![Account { source: Source::Wechat, id: AccountId("OTHER".into()) }];
@@ -436,7 +429,7 @@ mod tests {
             prefix: "1".into(),
             suffix: "2".into(),
             algorithm: Some(Algorithm::AutoInc),
-            checksum_includes: Some(crate::card_number::ChecksumIncludes::None),
+            checksum_includes: Some(crate::model::card_number::ChecksumIncludes::None),
         };
         let json = serde_json::to_value(&definition).unwrap();
         let keys = |value: &serde_json::Value| -> BTreeSet<String> {

@@ -68,11 +68,11 @@ const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 /// Makes an event fit for `lambda_http`, which panics on what no URI can hold, on a body that is not the Base64 that it is said
 /// to be, and on a parameter without a value. The first callers do send in a query, and API Gateway hands the query on as
 /// it came; the rest API Gateway does not do. The host is of no interest here.
-pub fn make_safe(event: &mut LambdaRequest) {
+pub fn sanitize_event(event: &mut LambdaRequest) {
     match event {
         LambdaRequest::ApiGatewayV2(event) => {
             let parts = [&event.raw_path, &event.raw_query_string, &event.request_context.stage];
-            if parts.into_iter().flatten().map(String::len).sum::<usize>() > LONGEST_TARGET {
+            if parts.into_iter().flatten().map(String::len).sum::<usize>() > MAX_TARGET_LENGTH {
                 event.raw_path = None;
                 event.raw_query_string = None;
                 event.request_context.stage = None;
@@ -95,7 +95,7 @@ pub fn make_safe(event: &mut LambdaRequest) {
             let queries = [&event.query_string_parameters, &event.multi_value_query_string_parameters];
             let pairs = queries.into_iter().flat_map(QueryMap::iter);
             if length + pairs.map(|(name, value)| name.len() + value.len() + 2).sum::<usize>()
-                > LONGEST_TARGET
+                > MAX_TARGET_LENGTH
             {
                 event.path = None;
                 event.query_string_parameters = QueryMap::default();
@@ -114,7 +114,7 @@ pub fn make_safe(event: &mut LambdaRequest) {
 
 /// The longest path with its query, in bytes; a longer one leads nowhere. API Gateway takes 10,240 bytes with the headers,
 /// and a URI holds 64 KiB of what may become three bytes each.
-const LONGEST_TARGET: usize = 16 * 1024;
+const MAX_TARGET_LENGTH: usize = 16 * 1024;
 
 /// The parameters that have a value. Whoever iterates over one without any panics.
 fn with_values(query: &QueryMap) -> QueryMap {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::{otp::Code, secret::Secret, wire::wire_enum};
+use crate::{model::otp::Code, secret::Secret, wire::wire_enum};
 
 wire_enum! {
     /// How a message travels.

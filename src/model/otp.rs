@@ -7,7 +7,15 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rand::{Rng, RngExt};
 use subtle::ConstantTimeEq;
 
-use crate::{secret::Secret, timezone::TimeZone, wire::wire_enum};
+use crate::{
+    model::{
+        customer::{Identity, UserId},
+        org::OrgId,
+        timezone::TimeZone,
+    },
+    secret::Secret,
+    wire::wire_enum,
+};
 
 wire_enum! {
     /// What an OTP is for. Request bodies call it `action`.
@@ -44,6 +52,22 @@ impl CodeType {
             Self::Numeric => b"0123456789",
         }
     }
+}
+
+/// Whom OTPs belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OtpOwner {
+    Customer(UserId),
+    /// Somebody who is no customer yet.
+    Contact(Identity),
+}
+
+/// The OTPs of one owner for one scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtpSeries {
+    pub org: OrgId,
+    pub owner: OtpOwner,
+    pub scope: Scope,
 }
 
 /// The OTP itself, as the customer reads it: upper-case letters and digits. `{:?}` does not show it.
@@ -179,7 +203,7 @@ pub fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option
 
 /// How many wrong codes are judged within how long: `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
 #[derive(Debug, Clone, Copy)]
-pub struct GuessLimit {
+pub struct AttemptLimit {
     pub count: usize,
     pub window: TimeDelta,
 }
@@ -188,9 +212,9 @@ pub struct GuessLimit {
 ///
 /// The window slides: at no moment have more than `count` wrong codes been judged in the `window` before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WrongGuesses(Vec<DateTime<Utc>>);
+pub struct FailedAttempts(Vec<DateTime<Utc>>);
 
-impl WrongGuesses {
+impl FailedAttempts {
     /// Takes the times in any order.
     #[must_use]
     pub fn new(mut times: Vec<DateTime<Utc>>) -> Self {
@@ -205,7 +229,7 @@ impl WrongGuesses {
 
     /// When the next code may be judged, if not now.
     #[must_use]
-    pub fn locked_until(&self, limit: GuessLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    pub fn locked_until(&self, limit: AttemptLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let decisive = *self.0.iter().rev().nth(limit.count.checked_sub(1)?)?;
         let free_at = decisive + limit.window;
         (now < free_at).then_some(free_at)
@@ -213,7 +237,7 @@ impl WrongGuesses {
 
     /// These and one more at `now`, without those that no longer count.
     #[must_use]
-    pub fn and_one_at(&self, now: DateTime<Utc>, limit: GuessLimit) -> Self {
+    pub fn with_attempt_at(&self, now: DateTime<Utc>, limit: AttemptLimit) -> Self {
         let recent = self.0.iter().copied().filter(|time| *time + limit.window > now);
         Self::new(recent.chain([now]).collect())
     }
@@ -353,19 +377,19 @@ mod tests {
         assert_eq!(early.issued_at(), at(0));
     }
 
-    const LIMIT: GuessLimit = GuessLimit { count: 5, window: TimeDelta::minutes(15) };
+    const LIMIT: AttemptLimit = AttemptLimit { count: 5, window: TimeDelta::minutes(15) };
 
     #[test]
     fn five_wrong_guesses_lock_until_the_first_is_fifteen_minutes_old() {
-        let mut guesses = WrongGuesses::default();
+        let mut guesses = FailedAttempts::default();
         for second in 0..5 {
             assert_eq!(guesses.locked_until(LIMIT, at(second)), None);
-            guesses = guesses.and_one_at(at(second), LIMIT);
+            guesses = guesses.with_attempt_at(at(second), LIMIT);
         }
         assert_eq!(guesses.locked_until(LIMIT, at(5)), Some(at(900)));
         assert_eq!(guesses.locked_until(LIMIT, at(899)), Some(at(900)));
         assert_eq!(guesses.locked_until(LIMIT, at(900)), None);
-        let guesses = guesses.and_one_at(at(900), LIMIT);
+        let guesses = guesses.with_attempt_at(at(900), LIMIT);
         assert_eq!(guesses.locked_until(LIMIT, at(900)), Some(at(901)), "the window slides");
         assert_eq!(guesses.times().len(), 5, "those that no longer count are forgotten");
     }
@@ -375,12 +399,12 @@ mod tests {
         fn no_window_ever_holds_more_wrong_guesses_than_the_limit(
             gaps in prop::collection::vec(0_i64..600, 1..60), count in 1_usize..8
         ) {
-            let limit = GuessLimit { count, window: TimeDelta::minutes(15) };
-            let (mut now, mut guesses, mut judged) = (0, WrongGuesses::default(), Vec::new());
+            let limit = AttemptLimit { count, window: TimeDelta::minutes(15) };
+            let (mut now, mut guesses, mut judged) = (0, FailedAttempts::default(), Vec::new());
             for gap in gaps {
                 now += gap;
                 if guesses.locked_until(limit, at(now)).is_none() {
-                    guesses = guesses.and_one_at(at(now), limit);
+                    guesses = guesses.with_attempt_at(at(now), limit);
                     judged.push(now);
                 }
             }

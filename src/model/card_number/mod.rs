@@ -5,8 +5,6 @@ pub mod check_digit;
 pub mod history;
 pub mod permutation;
 
-use std::fmt;
-
 use ethnum::U256;
 use serde::{Deserialize, Serialize};
 
@@ -82,23 +80,15 @@ pub struct CardNumberSettings {
 }
 
 /// Why settings make no numbering plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The length is missing, out of range, or leaves no room for the sequence.
+    #[error("{0}")]
     Length(String),
     /// Anything else.
+    #[error("{0}")]
     Settings(String),
 }
-
-impl fmt::Display for PlanError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Length(reason) | Self::Settings(reason) => f.write_str(reason),
-        }
-    }
-}
-
-impl std::error::Error for PlanError {}
 
 /// How an org's card numbers look. Two plans of one shape differ at most in their offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,7 +194,7 @@ impl NumberingPlan {
 
     /// Names what makes the numbers of this plan differ from those of another: everything but the offset.
     #[must_use]
-    pub fn shape(&self) -> String {
+    pub fn format(&self) -> String {
         format!(
             "{}/{}/{}/{}/{}",
             self.algorithm, self.width, self.prefix, self.suffix, self.checksum_includes

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
-    org::OrgId,
+    model::org::OrgId,
     secret::Secret,
     wire::{hex, wire_enum},
 };

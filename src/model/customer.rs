@@ -115,9 +115,13 @@ impl Identifier {
     ///
     /// # Errors
     /// [`Malformed`] when `raw` cannot be an identifier of that kind.
-    pub fn new(name: IdentifierName, raw: &str, dialling: &Dialling) -> Result<Self, Malformed> {
+    pub fn new(
+        name: IdentifierName,
+        raw: &str,
+        phone_number_plan: &PhoneNumberPlan,
+    ) -> Result<Self, Malformed> {
         let value = match name {
-            IdentifierName::Mobile => dialling.mobile(raw),
+            IdentifierName::Mobile => phone_number_plan.mobile(raw),
             IdentifierName::Email => email(raw),
             IdentifierName::ExternalId | IdentifierName::Wechat => opaque(raw),
         };
@@ -176,7 +180,7 @@ pub struct Malformed(pub IdentifierName);
 
 /// How an org's national mobile numbers become international ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dialling {
+pub struct PhoneNumberPlan {
     /// Digits of the country code, `91`.
     pub country_code: String,
     /// How many digits a number without country code has.
@@ -190,7 +194,7 @@ pub(crate) const EMAIL_MAX_BYTES: usize = 254;
 /// Far above any real one, far below the 1,024 bytes that a DynamoDB key may have.
 pub(crate) const OPAQUE_MAX_BYTES: usize = 200;
 
-impl Dialling {
+impl PhoneNumberPlan {
     /// A number with a leading `+` or `00` has its country code already, and so has one that is not
     /// exactly as long as a national number.
     fn mobile(&self, raw: &str) -> Option<String> {
@@ -240,8 +244,8 @@ mod tests {
 
     use super::*;
 
-    fn india() -> Dialling {
-        Dialling { country_code: "91".into(), national_mobile_length: 10 }
+    fn india() -> PhoneNumberPlan {
+        PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 }
     }
 
     fn normal(name: IdentifierName, raw: &str) -> Option<String> {

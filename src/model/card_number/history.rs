@@ -2,66 +2,53 @@
 //! handed out under is remembered with the part of its sequence that was used up, and a new plan is held
 //! against all of them.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::NumberingPlan;
 
 /// The numbers handed out under one plan: its sequence from `first` up to, not including, `next`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Issued {
+pub struct IssuedRange {
     pub plan: NumberingPlan,
     pub first: u64,
     pub next: u64,
 }
 
 /// Why a plan cannot follow what was issued.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Repeat {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PossibleDuplicate {
     /// The same numbers from too early on; `next` is the first that was not handed out.
+    #[error(
+        "CONF_CARD_NUMBER_OFFSET {offset} would hand out numbers again: this plan has used its sequence \
+         up to {}, so the offset must be {next} or higher",
+        next - 1
+    )]
     OffsetTooLow { offset: u64, next: u64 },
     /// Numbers of another shape, of which some could equal one that was handed out.
+    #[error(
+        "numbers of the new plan could equal some of the {issued} handed out under an earlier one \
+         ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
+    )]
     Overlap { earlier: String, issued: u64 },
 }
-
-impl fmt::Display for Repeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OffsetTooLow { offset, next } => write!(
-                f,
-                "CONF_CARD_NUMBER_OFFSET {offset} would hand out numbers again: this plan has used its \
-                 sequence up to {}, so the offset must be {next} or higher",
-                next - 1
-            ),
-            Self::Overlap { earlier, issued } => write!(
-                f,
-                "numbers of the new plan could equal some of the {issued} handed out under an earlier one \
-                 ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for Repeat {}
 
 /// Whether every number of `plan`, from its offset on, differs from every number in `issued`.
 ///
 /// # Errors
-/// [`Repeat`] when one could be the same. Plans of another shape are compared position by position, which
+/// [`PossibleDuplicate`] when one could be the same. Plans of another shape are compared position by position, which
 /// may refuse a plan that only a closer look would find safe; it never lets an unsafe one pass.
-pub fn admit(plan: &NumberingPlan, issued: &[Issued]) -> Result<(), Repeat> {
+pub fn check_disjoint(plan: &NumberingPlan, issued: &[IssuedRange]) -> Result<(), PossibleDuplicate> {
     for earlier in issued.iter().filter(|earlier| earlier.first < earlier.next) {
-        if earlier.plan.shape() == plan.shape() {
+        if earlier.plan.format() == plan.format() {
             if plan.offset() < earlier.next {
-                return Err(Repeat::OffsetTooLow { offset: plan.offset(), next: earlier.next });
+                return Err(PossibleDuplicate::OffsetTooLow { offset: plan.offset(), next: earlier.next });
             }
         } else {
             let used = pattern(&earlier.plan, earlier.first, earlier.next - 1);
             let wanted = pattern(plan, plan.offset(), plan.end() - 1);
             if overlap(&used, &wanted) {
-                return Err(Repeat::Overlap {
-                    earlier: earlier.plan.shape(),
+                return Err(PossibleDuplicate::Overlap {
+                    earlier: earlier.plan.format(),
                     issued: earlier.next - earlier.first,
                 });
             }
@@ -76,7 +63,7 @@ pub enum Transition {
     /// It goes on where it stands.
     Keep,
     /// It counts what is named here from now on.
-    Start(Issued),
+    Start(IssuedRange),
 }
 
 /// How the counter goes from `current` to `plan`, when `retired` are the plans before.
@@ -84,25 +71,25 @@ pub enum Transition {
 /// An offset that stays as it is means going on; another one means going to it.
 ///
 /// # Errors
-/// [`Repeat`] when a number could appear twice.
+/// [`PossibleDuplicate`] when a number could appear twice.
 pub fn transition(
-    current: Option<&Issued>,
-    retired: &[Issued],
+    current: Option<&IssuedRange>,
+    retired: &[IssuedRange],
     plan: &NumberingPlan,
-) -> Result<Transition, Repeat> {
+) -> Result<Transition, PossibleDuplicate> {
     if current.is_some_and(|current| current.plan == *plan) {
         return Ok(Transition::Keep);
     }
-    let all: Vec<Issued> = retired.iter().chain(current).cloned().collect();
-    admit(plan, &all)?;
+    let all: Vec<IssuedRange> = retired.iter().chain(current).cloned().collect();
+    check_disjoint(plan, &all)?;
     // A jump within one shape: what was issued before still counts from where it began.
     let first = match current {
-        Some(current) if current.plan.shape() == plan.shape() && current.first < current.next => {
+        Some(current) if current.plan.format() == plan.format() && current.first < current.next => {
             current.first
         }
         _ => plan.offset(),
     };
-    Ok(Transition::Start(Issued { plan: plan.clone(), first, next: plan.offset() }))
+    Ok(Transition::Start(IssuedRange { plan: plan.clone(), first, next: plan.offset() }))
 }
 
 /// What is known of one character of a number.
@@ -170,36 +157,36 @@ mod tests {
         plan(Algorithm::AutoInc, length, prefix, "", offset)
     }
 
-    fn used(plan: NumberingPlan, count: u64) -> [Issued; 1] {
+    fn used(plan: NumberingPlan, count: u64) -> [IssuedRange; 1] {
         let first = plan.offset();
-        [Issued { plan, first, next: first + count }]
+        [IssuedRange { plan, first, next: first + count }]
     }
 
     #[test]
     fn a_higher_offset_may_follow_and_a_lower_one_may_not() {
         let issued = used(auto(10, "", 1_000_000_010), 5);
-        assert_eq!(admit(&auto(10, "", 1_000_000_015), &issued), Ok(()));
-        let error = admit(&auto(10, "", 1_000_000_014), &issued).unwrap_err();
+        assert_eq!(check_disjoint(&auto(10, "", 1_000_000_015), &issued), Ok(()));
+        let error = check_disjoint(&auto(10, "", 1_000_000_014), &issued).unwrap_err();
         assert!(error.to_string().contains("must be 1000000015 or higher"), "{error}");
     }
 
     #[test]
     fn another_length_is_always_safe() {
-        assert_eq!(admit(&auto(11, "", 0), &used(auto(10, "", 0), 1000)), Ok(()));
+        assert_eq!(check_disjoint(&auto(11, "", 0), &used(auto(10, "", 0), 1000)), Ok(()));
     }
 
     #[test]
     fn another_prefix_is_safe_where_the_used_numbers_do_not_begin_with_it() {
         let issued = used(auto(10, "", 1_000_000_010), 500);
-        assert_eq!(admit(&auto(10, "2", 0), &issued), Ok(()));
-        assert_eq!(admit(&auto(10, "A", 0), &issued), Ok(()));
-        assert!(admit(&auto(10, "1", 0), &issued).is_err());
-        assert!(admit(&plan(Algorithm::Random, 10, "", "", 0), &issued).is_err());
+        assert_eq!(check_disjoint(&auto(10, "2", 0), &issued), Ok(()));
+        assert_eq!(check_disjoint(&auto(10, "A", 0), &issued), Ok(()));
+        assert!(check_disjoint(&auto(10, "1", 0), &issued).is_err());
+        assert!(check_disjoint(&plan(Algorithm::Random, 10, "", "", 0), &issued).is_err());
     }
 
     #[test]
     fn a_plan_that_never_gave_a_number_forbids_nothing() {
-        assert_eq!(admit(&auto(10, "1", 0), &used(auto(10, "", 0), 0)), Ok(()));
+        assert_eq!(check_disjoint(&auto(10, "1", 0), &used(auto(10, "", 0), 0)), Ok(()));
     }
 
     #[test]
@@ -216,8 +203,8 @@ mod tests {
             panic!("a higher offset is admitted");
         };
         assert_eq!((started.first, started.next), (10, 50));
-        let used_up = Issued { next: 52, ..started };
-        assert!(admit(&auto(10, "", 12), &[used_up]).is_err());
+        let used_up = IssuedRange { next: 52, ..started };
+        assert!(check_disjoint(&auto(10, "", 12), &[used_up]).is_err());
     }
 
     #[test]
@@ -240,7 +227,7 @@ mod tests {
             let old = plan(a, 4, &prefix_a, suffix_for(a), offset_a);
             let new = plan(b, 4, &prefix_b, suffix_for(b), offset_b);
             let issued = used(old, used_up.min(10 - offset_a.unsigned_abs()));
-            if admit(&new, &issued).is_ok() {
+            if check_disjoint(&new, &issued).is_ok() {
                 let before: HashSet<String> =
                     (issued[0].first..issued[0].next).map(|v| issued[0].plan.number(v, &KEY)).collect();
                 for value in new.offset()..new.end() {

@@ -1,0 +1,3 @@
+//! Where requests come from, each turned into the [`crate::api::Request`] that the API takes.
+
+pub mod api_gateway;

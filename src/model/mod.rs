@@ -1,0 +1,10 @@
+//! The nouns of a loyalty programme and the rules for them. No I/O, no HTTP, no SDK: nothing here knows
+//! the store, the API or an entry point.
+
+pub mod card_number;
+pub mod customer;
+pub mod message;
+pub mod org;
+pub mod otp;
+pub mod till;
+pub mod timezone;
