@@ -1,4 +1,4 @@
-//! The one clock. Everything that asks for the time is handed one, so that tests can set it.
+//! The one source of time. It is injected everywhere, so that tests can set it.
 
 use std::{fmt, sync::Arc};
 

@@ -1,5 +1,5 @@
-//! An embedded DynamoDB: the engine that `loyaltyctl serve` and the tests run on, reached over loopback by
-//! the same client as the real one.
+//! An embedded DynamoDB for `loyaltyctl serve` and the tests. The same client as for the real one reaches
+//! it over loopback.
 
 use std::{
     net::SocketAddr,
@@ -12,9 +12,9 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 /// Where the embedded DynamoDB keeps its tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
-    /// Gone with the process.
+    /// In memory; lost when the process ends.
     Memory,
-    /// In this `SQLite` file, which survives a restart and a kill.
+    /// In this `SQLite` file; kept when the process ends or is killed.
     File(PathBuf),
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rand::{rand_core::UnwrapErr, rngs::SysRng};
 
-/// Holds a `T` that `{:?}` never shows; whoever wants it says so with [`Secret::expose`].
+/// Holds a `T` that `{:?}` never shows. [`Secret::expose`] returns it.
 ///
 /// ```
 /// use loyalty_codes::secret::Secret;
@@ -33,9 +33,9 @@ impl<T> fmt::Debug for Secret<T> {
     }
 }
 
-/// The operating system's generator: where every code, password and key comes from.
+/// The operating system's random generator. Every code, password and key comes from it.
 ///
-/// It panics when the system has no randomness to give. Nothing made without it may leave the process.
+/// It panics when the system has no randomness, because no secret may be made without it.
 #[must_use]
 pub fn os_rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)

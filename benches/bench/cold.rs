@@ -37,7 +37,7 @@ pub struct Cold {
     pub zip_mib: f64,
 }
 
-/// Starts every function in turn, and again, so that whatever else the machine does falls on all of them.
+/// Starts every function in turn, several rounds, so that other load on the machine affects all alike.
 pub async fn run(functions: &[Function]) -> Vec<Cold> {
     let mut dynamodb = DynamoDb::start().await;
     let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
@@ -60,7 +60,7 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
         let milliseconds = |of: fn(&Start) -> Duration| {
             Values::new(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect())
         };
-        // A function that says nothing to DynamoDB has no first byte.
+        // A function that does not call DynamoDB has no first byte.
         let first_byte = milliseconds(|start| start.first_byte.unwrap_or_default());
         assert!(first_byte.median() > 0.0 || function.name.starts_with("hello"), "{}", function.name);
         let (init, answer) = (milliseconds(|start| start.init), milliseconds(|start| start.answer));

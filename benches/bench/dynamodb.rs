@@ -1,4 +1,4 @@
-//! The embedded DynamoDB behind TLS, as the real one is, with the org, the till and the customer of the tests in it.
+//! The embedded DynamoDB behind a TLS endpoint, with the org, the till and the customer of the tests.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use crate::{
     common::{self, TABLE, TestTable},
 };
 
-/// What Lambda's Amazon Linux trusts, and this machine too, if it is one of the usual Linuxes.
+/// Where Linux distributions keep the trusted roots; the second is that of Amazon Linux.
 const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 pub struct DynamoDb {
@@ -67,12 +67,12 @@ impl DynamoDb {
         Self { table, endpoint, connections, folder }
     }
 
-    /// As many roots as the function trusts by itself, and the one of this endpoint.
+    /// A file of Amazon's roots and the root of this endpoint.
     pub fn amazon_roots(&self) -> PathBuf {
         self.folder.path().join("amazon-and-test.pem")
     }
 
-    /// The roots of an operating system, and the one of this endpoint.
+    /// A file of the operating system's roots and the root of this endpoint.
     pub fn system_roots(&self) -> PathBuf {
         self.folder.path().join("system-and-test.pem")
     }
@@ -88,7 +88,7 @@ impl DynamoDb {
         first
     }
 
-    /// No day of the org's is used twice, so that one call's OTPs are not in the way of the next one's.
+    /// Moves the clock on by two days, so that the OTPs of one call do not count in the next.
     pub fn next_day(&self) {
         self.table.clock.advance(TimeDelta::days(2));
     }

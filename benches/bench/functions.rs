@@ -13,12 +13,12 @@ use crate::{
     common::{TABLE, events::function_environment, runtime_api::Runtime},
 };
 
-/// What a function trusts, and the variable that tells it so.
+/// The roots that a function trusts, and the variable that names them.
 #[derive(Clone, Copy)]
 pub enum Trust {
-    /// The roots that this project has built in.
+    /// Amazon's roots, which this project has built in.
     Amazon(&'static str),
-    /// Those of the operating system, which is what there is without a choice.
+    /// Those of the operating system, which is the usual default.
     System(&'static str),
 }
 
@@ -83,7 +83,7 @@ impl Function {
         Self::rust(name, PathBuf::from(path), trust)
     }
 
-    /// How Lambda starts it, below `wrapper`, if there is one.
+    /// The command by which Lambda starts it, run by `wrapper` if that is not empty.
     pub fn command(&self, runtime: &Runtime, dynamodb: &DynamoDb, wrapper: &[&str]) -> Command {
         let mut words = wrapper.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut command = runtime.function(words.next().unwrap());
@@ -121,8 +121,8 @@ fn in_project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Where an interpreter is that `PATH` leads to, as it says itself: what is on `PATH` may be a shim that looks for it at every
-/// start, and functions get no `PATH`.
+/// The path of an interpreter, as the interpreter itself reports it. The program on `PATH` may be a shim
+/// that searches at every start, and functions get no `PATH`.
 fn interpreter(program: &str, ask: [&str; 2]) -> PathBuf {
     let output = process::Command::new(program).args(ask).output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())

@@ -1,5 +1,5 @@
-//! Instructions of a cold start and of a warm request on each route, counted by callgrind: unlike times, they are the
-//! same on a busy machine.
+//! Instructions of a cold start and of a warm request on each route, counted by callgrind. Unlike times,
+//! they do not depend on the load of the machine.
 
 use std::{collections::BTreeMap, fs, process::Stdio};
 
@@ -17,14 +17,14 @@ use crate::{
 };
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
-/// How much more than the baseline is a failure, in percent.
+/// The increase over the baseline, in percent, that fails the check.
 const TOLERANCE: f64 = 3.0;
-/// Requests between the two counts whose difference is what they cost.
+/// The cost of a request is the difference of two counts that are this many requests apart.
 const REQUESTS: usize = 20;
 
 type Counts = BTreeMap<String, u64>;
 
-/// Counts, and fails when anything costs noticeably more than it did.
+/// Counts, and fails when a count exceeds the baseline by more than [`TOLERANCE`].
 pub async fn check() {
     let counts = count().await;
     let baseline: BTreeMap<String, Counts> =
@@ -43,7 +43,7 @@ pub async fn check() {
     assert!(worse.is_empty(), "more than {TOLERANCE} % above the baseline: {worse:?}");
 }
 
-/// Makes what is counted now the baseline of this architecture.
+/// Writes the present counts as the baseline of this architecture.
 pub async fn record() {
     let mut baseline: BTreeMap<String, Counts> = fs::read_to_string(BASELINE)
         .map_or_else(|_| BTreeMap::new(), |text| serde_json::from_str(&text).unwrap());
@@ -67,7 +67,7 @@ async fn count() -> Counts {
     counts
 }
 
-/// A request that succeeds, however many came before it.
+/// A request that succeeds after any number of others.
 fn event(route: &Route, number: usize) -> String {
     match (route.method.as_str(), route.path) {
         ("GET", "/v2/otp") => read("otp-fetch", "v2"),

@@ -1,5 +1,5 @@
-//! What a cold start and a warm request cost, beside what people use instead. `make bench` builds all that is
-//! compared and runs this; `benches/README.md` says what was found.
+//! Cold starts and warm requests, compared with functions in other languages. `make bench` builds all of
+//! them and runs this; `benches/README.md` has the results.
 //!
 //! ```text
 //! bench                      cold, warm and instructions
@@ -32,8 +32,8 @@ mod warm;
 use dynamodb::DynamoDb;
 use functions::Function;
 
-/// The clock stands still for the service in this process only: an OTP issued by it must be valid for functions
-/// that go by the system's.
+/// The service in this process has a stopped clock, and the functions have the system's. A long validity
+/// makes the OTPs valid by both.
 const CONFIG: &str = "
     CONF_OTP_VALIDITY_SECONDS = 86400
     CONF_OTP_DAILY_LIMIT = 1000

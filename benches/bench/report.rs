@@ -1,8 +1,8 @@
-//! Tables, and the goals held against what was measured.
+//! Tables of measurements, and the goals compared with them.
 
 use crate::{cold::Cold, measure::Values, warm::Warm};
 
-/// Prints rows of measures; each as a multiple of the first row's.
+/// Prints rows of measurements, each with its multiple of the first row's.
 pub fn table(columns: &[&str], rows: &[(&str, Vec<Values>)]) {
     print!("{:<24}", "");
     for column in columns {

@@ -1,5 +1,5 @@
-//! Warm requests: our handlers, and the SDK calls that each of them makes, one after another in a loop, without
-//! anything around them. Both on one connection each of one process, in turn.
+//! Warm requests: our handlers, and the bare SDK calls that each of them makes. Both run in turn in one
+//! process, on one connection each.
 
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ use crate::{
 };
 
 const CALLS: usize = 500;
-/// Days that the comparison with the bare calls uses at most, with those between them.
+/// More days than the comparison with the bare calls uses.
 const DAYS: usize = CALLS * 2 * 2 + 10;
 
 const ROUTES: [&str; 4] = ["generate", "fetch", "validate", "cardNumber"];
@@ -43,7 +43,7 @@ pub struct Warm {
 
 pub async fn run() -> Vec<Warm> {
     let dynamodb = DynamoDb::start().await;
-    // The log and the metrics are written as on Lambda, only that nobody reads them.
+    // Log lines and metrics are formatted as on Lambda, and discarded.
     let subscriber = logging::subscriber(Format::Json, None, io::sink).unwrap();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let client = connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap();
@@ -95,7 +95,7 @@ fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K
     ROUTES.iter().map(|route| Values::new(microseconds(route))).collect()
 }
 
-/// A caller of our handlers, as whom API Gateway would call the function.
+/// A caller of our handlers.
 struct Till<'a> {
     app: &'a App,
     authorization: HeaderValue,
@@ -125,7 +125,7 @@ impl<'a> Till<'a> {
             json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code})
                 .to_string()
         };
-        // Another day: tills and orgs are read anew, once a minute in the field.
+        // Fills the caches of tills and orgs again, which have expired on the new day.
         self.call(Method::GET, "/v2/otp", "", String::new()).await;
         let issue = self.call(Method::POST, "/v2/otp/generate", "", otp(""));
         assert_eq!(times.of("generate", issue).await.status(), 200);
@@ -140,7 +140,7 @@ impl<'a> Till<'a> {
     }
 }
 
-/// Whether the time of a refusal tells which tills there are.
+/// Measures whether the time of a refusal reveals which tills exist.
 async fn refusals(app: &App) {
     let callers = [
         ("wrong password", Till::new(app, "store.server", "wrong")),
@@ -306,7 +306,7 @@ impl Floor {
     }
 }
 
-/// The same routes in another language, measured there.
+/// The same routes in another language, measured by a process of its own.
 async fn elsewhere(function: &Function, dynamodb: &DynamoDb, first_day: usize) -> HashMap<String, Vec<f64>> {
     let runtime = Runtime::start().await;
     let mut command = function.command(&runtime, dynamodb, &[]);

@@ -1,4 +1,4 @@
-//! Who is calling: Basic credentials of a till, its org, its permissions.
+//! Authentication: Basic credentials of a till, its org, its permissions.
 
 use std::sync::Arc;
 
@@ -17,15 +17,14 @@ use crate::{
     secret::Secret,
 };
 
-/// A till that has proved who it is, and the org it calls for. No parameter of a request can change the
-/// org.
+/// An authenticated till, and its org. No parameter of a request can change the org.
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub till: Arc<Till>,
     pub org: Arc<Org>,
 }
 
-/// A till belongs to an org that is not there.
+/// A till's item names an org that does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no org {0}")]
 struct NoOrg(OrgId);

@@ -1,5 +1,5 @@
-//! Time zones by their names in the IANA database, and their days. The database is embedded: an operating system need not
-//! have one, and its own copy would differ from process to process.
+//! Time zones by their names in the IANA database, and their days. The database is embedded, because the
+//! operating system may have none, or another version on another machine.
 
 use chrono::{DateTime, FixedOffset, Utc};
 use jiff::{
@@ -34,7 +34,7 @@ impl TimeZone {
         let midnight = tomorrow.and_then(|date| date.to_zoned(self.0.clone()));
         let midnight =
             midnight.ok().and_then(|zoned| DateTime::from_timestamp(zoned.timestamp().as_second(), 0));
-        // Nobody gets to the last day that can be written.
+        // Only the last day that can be represented has no next one.
         midnight.unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }

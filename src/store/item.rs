@@ -47,13 +47,13 @@ pub fn millis(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp_millis())
 }
 
-/// A point in time rounded up to seconds since 1970, as TTL wants it: never early.
+/// A point in time as TTL takes it: seconds since 1970, rounded up, so that nothing is deleted early.
 pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp() + 1)
 }
 
-/// An item that was read. Its methods fail with the attribute's name when the item is not as this
-/// code writes it; they never name a value.
+/// An item that was read. Its methods fail when an attribute is missing or has another type. The error
+/// names the attribute and never its value.
 pub struct Item<'a>(pub &'a Attributes);
 
 impl<'a> Item<'a> {

@@ -1,4 +1,4 @@
-//! The table itself. The template defines the same one; a test holds the two together.
+//! The table itself. `template.yaml` defines the same one; a test compares the two.
 
 use std::time::Duration;
 
@@ -12,13 +12,12 @@ use aws_sdk_dynamodb::{
 
 use super::{Store, error::StoreError, keys};
 
-/// Whether a table has a stream, which whatever delivers the messages reads.
+/// Whether a table has a stream. Delivery reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     /// As the template has it.
     NewImages,
-    /// For an embedded engine, whose writes become slower with each record of a stream, and who has nobody to
-    /// read it.
+    /// For an embedded engine: each record in a stream slows down its writes, and nothing reads it.
     None,
 }
 

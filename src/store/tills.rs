@@ -30,7 +30,7 @@ impl Store {
         self.get(&keys::till(name)).await?.map(|attributes| read(&attributes, name)).transpose()
     }
 
-    /// Puts a new till; `false` when there is one of that name, in whatever org.
+    /// Puts a new till. Returns `false`, and writes nothing, when any org has a till of that name.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -46,7 +46,8 @@ impl Store {
         Ok(outcome == Outcome::Done)
     }
 
-    /// Gives a till other credentials than `till` has; `false` when somebody else did so since it was read.
+    /// Replaces the credentials that `till` has. Returns `false`, and writes nothing, when they have changed
+    /// since `till` was read.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.

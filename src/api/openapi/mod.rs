@@ -1,7 +1,7 @@
-//! The service as OpenAPI describes it, put together from the tables that it runs by: routes, problems and
-//! wire enums. Only `loyaltyctl` carries it.
+//! The OpenAPI document. It is built from the tables that the service itself uses: routes, problems and
+//! wire enums. Only `loyaltyctl` contains it.
 //!
-//! What a single route takes and answers says a function of its handler's name, in a file of the name of its
+//! Each route is described by a function with the name of its handler, in a file with the name of the
 //! handler's file.
 
 macro_rules! problems {
@@ -28,16 +28,16 @@ pub struct Operation {
     pub parameters: Vec<Value>,
     /// The schema of the body, and an example.
     pub body: Option<(Value, Value)>,
-    /// The schemas of the answer's members; `warnings` is added to them.
+    /// The schemas of the members of a success body; `warnings` is added to them.
     pub answer: Value,
     pub example: Value,
-    /// What may follow upon success.
+    /// Links to operations that may follow a success.
     pub links: Value,
-    /// What can go wrong, beyond what can anywhere.
+    /// The problems that this operation can answer with, besides those of every operation.
     pub problems: Vec<Problem>,
 }
 
-/// What can go wrong with every route.
+/// The problems that every route can answer with.
 fn anywhere() -> Vec<Problem> {
     problems! { MethodNotAllowed BodyTooLarge Unauthorized NotPermitted V2NotEnabled Unavailable Internal }
 }
@@ -49,7 +49,7 @@ dialect of Capillary's loyalty API.
 - An error is `{\"errors\":[{\"status\":false,\"code\":…,\"message\":…}],\"warnings\":[]}`, with several entries \
 when several parameters are wrong. A path that is not described here is 404 with code 404.
 - Enumerated values may be in any case; the usual spellings are listed.
-- An empty value is as good as none, and so is `null` in a body. A parameter passed twice with different values is a \
+- An empty value counts as absent, and so does `null` in a body. A parameter passed twice with different values is a \
 400. Unknown parameters, members and headers are ignored.
 - A trailing slash changes nothing.";
 
@@ -180,9 +180,10 @@ fn header(description: &str, schema: &Value) -> Value {
     json!({"description": description, "required": true, "schema": schema})
 }
 
-/// What several routes share.
+/// The schemas that several routes share.
 fn schemas() -> Value {
-    // What no identifier may hold: control characters, and what stands for bytes that were no text.
+    // Characters that no identifier contains: control characters, and the replacement character, which
+    // stands for bytes that are not UTF-8.
     const FORBIDDEN: &str = r"\x00-\x1f\x7f-\x9f\ufffd";
     let (fewest, most) = (MOBILE_DIGITS.start() - 1, MOBILE_DIGITS.end() - 1);
     json!({
@@ -210,8 +211,8 @@ fn schemas() -> Value {
             "pattern": format!(r"^[^{FORBIDDEN}]*[^\s{FORBIDDEN}][^{FORBIDDEN}]*$"),
             "description": format!("An external ID or a WeChat open id: {OPAQUE_MAX_BYTES} bytes of UTF-8 at most"),
         },
-        "Absent": {"enum": [null, ""], "description": "As good as none"},
-        "Notice": {
+        "Absent": {"enum": [null, ""], "description": "Counts as absent"},
+        "Message": {
             "type": "object",
             "required": ["status", "code", "message"],
             "properties": {
@@ -220,12 +221,12 @@ fn schemas() -> Value {
                 "message": {"type": "string"},
             },
         },
-        "Warnings": {"type": "array", "items": reference("Notice")},
+        "Warnings": {"type": "array", "items": reference("Message")},
         "Failure": {
             "type": "object",
             "required": ["errors", "warnings"],
             "properties": {
-                "errors": {"type": "array", "minItems": 1, "items": reference("Notice")},
+                "errors": {"type": "array", "minItems": 1, "items": reference("Message")},
                 "warnings": reference("Warnings"),
             },
         },
@@ -253,7 +254,7 @@ fn parameter(name: &str, required: bool, description: &str, schema: &Value, exam
     parameter
 }
 
-/// The header under which a request happens once.
+/// The `Idempotency-Key` header.
 fn idempotency_key() -> Value {
     json!({
         "name": "Idempotency-Key",
@@ -267,9 +268,9 @@ fn idempotency_key() -> Value {
 /// `source` and `accountId` in a query, of the demo's customer.
 fn account_parameters(source_required: bool) -> [Value; 2] {
     let (source, account) = (reference("Source"), reference("AccountId"));
-    let otherwise = if source_required { "" } else { "INSTORE if left out" };
+    let default = if source_required { "" } else { "INSTORE if left out" };
     [
-        parameter("source", source_required, otherwise, &source, &json!("WECHAT")),
+        parameter("source", source_required, default, &source, &json!("WECHAT")),
         parameter("accountId", false, "", &account, &json!("WECHAT-API1")),
     ]
 }

@@ -18,9 +18,9 @@ pub fn fetch() -> Operation {
     let name = json!({"type": "string", "enum": identifier_names()});
     let value = json!({"type": "string", "minLength": 1});
     let seconds = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
-    let is = "A mobile, an e-mail address, an external ID or a WeChat open id";
-    let least = "So many seconds of validity must be left at least. In an org with \
-                 `CONF_OTP_THRESHOLD_MODE=MAX_AGE`: issued within the last so many seconds.";
+    let value_description = "A mobile, an e-mail address, an external ID or a WeChat open id";
+    let threshold = "The least remaining validity, in seconds. In an org with \
+                     `CONF_OTP_THRESHOLD_MODE=MAX_AGE`: the greatest age, in seconds.";
     Operation {
         tag: TAG,
         summary: "Fetch the most recent OTP",
@@ -33,7 +33,7 @@ pub fn fetch() -> Operation {
             source,
             account,
             parameter("identifierName", true, "What the value is", &name, &json!("mobile")),
-            parameter("identifierValue", true, is, &value, &json!("8799361139")),
+            parameter("identifierValue", true, value_description, &value, &json!("8799361139")),
             parameter(
                 "scope",
                 true,
@@ -41,7 +41,7 @@ pub fn fetch() -> Operation {
                 &json!({"type": "string", "enum": Scope::NAMES}),
                 &json!("POINTS"),
             ),
-            parameter("threshold", false, least, &seconds, &json!(60)),
+            parameter("threshold", false, threshold, &seconds, &json!(60)),
         ],
         body: None,
         answer: json!({

@@ -1,4 +1,4 @@
-//! Check digits: one digit at the end of a number that catches slips of the hand.
+//! Check digits: one digit at the end of a number that reveals typing errors.
 
 /// The digit that makes `digits` followed by it pass the Luhn test (ISO/IEC 7812-1, annex B).
 /// Characters that are no digits are skipped.

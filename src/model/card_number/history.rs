@@ -1,6 +1,6 @@
-//! A change of the numbering plan must never let a number appear twice. Each plan that numbers were
-//! handed out under is remembered with the part of its sequence that was used up, and a new plan is held
-//! against all of them.
+//! A change of the numbering plan must never let a number appear twice. The org's item keeps every plan
+//! under which numbers were given, with the part of its sequence that is used. A new plan is compared
+//! with all of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub enum PossibleDuplicate {
         next - 1
     )]
     OffsetTooLow { offset: u64, next: u64 },
-    /// Numbers of another shape, of which some could equal one that was handed out.
+    /// Numbers of another format, of which some could equal one that was handed out.
     #[error(
         "numbers of the new plan could equal some of the {issued} handed out under an earlier one \
          ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
@@ -35,8 +35,8 @@ pub enum PossibleDuplicate {
 /// Whether every number of `plan`, from its offset on, differs from every number in `issued`.
 ///
 /// # Errors
-/// [`PossibleDuplicate`] when one could be the same. Plans of another shape are compared position by position, which
-/// may refuse a plan that only a closer look would find safe; it never lets an unsafe one pass.
+/// [`PossibleDuplicate`] when one could be the same. Plans of different formats are compared position by
+/// position. That refuses some plans that are in fact safe, and never accepts an unsafe one.
 pub fn check_disjoint(plan: &NumberingPlan, issued: &[IssuedRange]) -> Result<(), PossibleDuplicate> {
     for earlier in issued.iter().filter(|earlier| earlier.first < earlier.next) {
         if earlier.plan.format() == plan.format() {
@@ -82,7 +82,7 @@ pub fn transition(
     }
     let all: Vec<IssuedRange> = retired.iter().chain(current).cloned().collect();
     check_disjoint(plan, &all)?;
-    // A jump within one shape: what was issued before still counts from where it began.
+    // A higher offset in the same format: the range that was given before still begins where it did.
     let first = match current {
         Some(current) if current.plan.format() == plan.format() && current.first < current.next => {
             current.first

@@ -1,5 +1,5 @@
-//! Card numbers, which are external IDs that the service makes: how a sequence value becomes a number,
-//! and which change of an org's plan could make a number appear twice.
+//! Card numbers: external IDs that the service generates. How a value of the sequence becomes a number,
+//! and which change of an org's plan could repeat one.
 
 pub mod check_digit;
 pub mod history;
@@ -90,7 +90,7 @@ pub enum PlanError {
     Settings(String),
 }
 
-/// How an org's card numbers look. Two plans of one shape differ at most in their offset.
+/// How an org's card numbers look. Two plans of one format differ at most in their offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumberingPlan {
     prefix: String,
@@ -149,7 +149,7 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
             prefix: settings.prefix.clone(),
             suffix: settings.suffix.clone(),
             algorithm,
-            // Without a check digit it makes no difference, and so no other shape.
+            // Without a check digit the setting has no effect, so it must not change the format.
             checksum_includes: settings
                 .checksum_includes
                 .filter(|_| algorithm.check_digits() > 0)
@@ -174,15 +174,15 @@ impl NumberingPlan {
         self.offset
     }
 
-    /// The first value that is beyond the sequence. Where the width would allow more than `i64::MAX`
-    /// values, that many is where it ends: nobody counts that far.
+    /// The first value after the sequence. It is at most `i64::MAX`, which no counter reaches.
     #[must_use]
     pub fn end(&self) -> u64 {
         const MOST: u64 = i64::MAX as u64;
         10_u64.checked_pow(self.width).map_or(MOST, |size| size.min(MOST))
     }
 
-    /// How much of the range, from the offset to the end, is used up once `value` is given: 0 to 100.
+    /// The percentage (0 to 100) of the range from the offset to the end that is used once `value` is
+    /// given.
     #[must_use]
     pub fn percent_used(&self, value: u64) -> f64 {
         let whole = u128::from(self.end() - self.offset);
@@ -192,7 +192,8 @@ impl NumberingPlan {
         f64::from(hundredths) / 100.0
     }
 
-    /// Names what makes the numbers of this plan differ from those of another: everything but the offset.
+    /// Everything that decides how a number of this plan looks, as text. Plans with the same format differ
+    /// in their offset only.
     #[must_use]
     pub fn format(&self) -> String {
         format!(

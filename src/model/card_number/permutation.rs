@@ -1,5 +1,5 @@
-//! A keyed permutation of the numbers with a given count of digits: what makes RANDOM card numbers
-//! unguessable and yet unique, without a look-up and without a retry.
+//! A keyed permutation of the numbers with a given count of digits. It makes RANDOM card numbers
+//! unguessable and unique, without a look-up or a retry.
 //!
 //! The construction is the generalized Feistel cipher with cycle-walking of Black and Rogaway, "Ciphers
 //! with Arbitrary Finite Domains" (CT-RSA 2002, sections 3 and 5). The round function is HMAC-SHA-256
@@ -47,8 +47,8 @@ impl Permutation {
     pub fn permute(&self, value: U256) -> U256 {
         let size = U256::from(10_u8).pow(self.digits);
         let mut image = self.encipher(value);
-        // Three walks in five stay within the domain, so this ends soon; and it ends for certain:
-        // walking on comes back to `value` at the latest.
+        // At least five of eight images are within the domain, so the loop is short. It always ends,
+        // because repeating a permutation comes back to `value`, which is in the domain.
         while image >= size {
             image = self.encipher(image);
         }
