@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz check-fuzz local deploy \
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -22,8 +22,8 @@ TOOLS := SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=$${AWS_DEFAULT_REGION:-us-east-1
 ARCH := arm64
 HOST_ARCH := $(subst aarch64,arm64,$(shell uname -m))
 
-# Installs a Debian package of that name unless the program is there.
-INSTALL = command -v $(1) >/dev/null || { apt-get update -qq && apt-get install -y -qq $(1); }
+# Installs the Debian package of that name, or of the second one, unless the program is there.
+INSTALL = command -v $(1) >/dev/null || { apt-get update -qq && apt-get install -y -qq $(or $(2),$(1)); }
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-26s %s\n", $$1, $$2}'
@@ -93,13 +93,24 @@ test-panics: ## Let what `make sam-build ARCH=x86_64` built panic (FUNCTION=… 
 test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
 	$(TOOLS) cargo test --locked --all-features --test cargo_lambda
 
-# SAM resolves `!Ref Table` to the name `Table`.
-local: sam-build ## Serve the API by SAM at http://127.0.0.1:3001, on the demo's DynamoDB (ARCH=…; needs Docker)
+# The built function runs in a container on this machine.
+local invoke test-local: ARCH := $(HOST_ARCH)
+local invoke: export SAM_DB := .local/sam.db
+local: export PORT := 3001
+local: sam-build ## Serve the API by SAM in a container, on the demo's DynamoDB (PORT=3001; needs Docker)
 	cargo build --locked --features cli --bin loyaltyctl
-	target/debug/loyaltyctl --table Table serve --demo --db .local/sam.db --dynamodb-listen 127.0.0.1:8000 & \
-	trap "kill $$!" EXIT; \
-	AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local $(TOOLS) sam local start-api --port 3001 --docker-network host \
-	  --parameter-overrides "Architecture=$(ARCH) DynamoDbEndpoint=http://127.0.0.1:8000"
+	$(TOOLS) ARCH=$(ARCH) tests/sam_local.sh start-api $(PORT)
+
+invoke: EVENT := events/card-number-get.v2.json
+invoke: sam-build ## Play an event by SAM in a container, with the demo's credentials (EVENT=events/…; needs Docker)
+	cargo build --locked --features cli --bin loyaltyctl
+	$(TOOLS) ARCH=$(ARCH) tests/sam_local.sh invoke $(EVENT)
+
+test-local: $(VENV) ## Play `make local` and `make invoke` with a Docker engine (installs and starts one where none is)
+	@$(call INSTALL,dockerd,docker.io)
+	@$(call INSTALL,debootstrap)
+	@$(call INSTALL,curl)
+	ARCH=$(ARCH) tests/local.sh
 
 deploy: sam-build ## Build and deploy; asks for what it needs the first time
 	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
