@@ -31,7 +31,6 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 
 use crate::{
     clock::Clock,
@@ -40,7 +39,7 @@ use crate::{
         org::{Org, OrgId},
         till::{Permission, Till, TillName},
     },
-    store::{IdempotentRequest, Store, Usage, count_usage, error_chain},
+    store::{IdempotentRequest, Store, Usage, count_usage, error_chain, within},
 };
 pub use auth::Caller;
 use cache::Cache;
@@ -206,7 +205,7 @@ impl App {
         let started = Instant::now();
         let mut trace = RequestTrace::default();
         let answer = async {
-            let answer = timeout(request.time_limit, self.answer(&request, &mut trace)).await;
+            let answer = within(request.time_limit, self.answer(&request, &mut trace)).await;
             answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
         let (result, usage) = count_usage(answer).await;

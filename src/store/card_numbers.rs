@@ -17,7 +17,7 @@ use super::{
     idempotency::LIFETIME,
     item::{n, s},
     keys::{self, Reservation},
-    transaction::{ATTEMPTS, Outcome, backoff},
+    transaction::Outcome,
 };
 use crate::model::{card_number::NumberingPlan, customer::UserId, org::OrgId};
 
@@ -78,43 +78,35 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn next_card_number(&self, org: OrgId, plan: &NumberingPlan) -> Result<NextTurn, StoreError> {
         let (shape, end) = (plan.format(), plan.end());
-        for attempt in 0..ATTEMPTS {
-            backoff(attempt).await;
-            let updated = self
-                .client
-                .update_item()
-                .table_name(&self.table)
-                .set_key(Some(keys::card_number_counter(org).attributes()))
-                .update_expression("ADD #next :one")
-                .condition_expression("#shape = :shape AND #next < :end")
-                .expression_attribute_names("#next", NEXT)
-                .expression_attribute_names("#shape", SHAPE)
-                .expression_attribute_values(":one", n(1))
-                .expression_attribute_values(":shape", s(shape.as_str()))
-                .expression_attribute_values(":end", n(end))
-                .return_values(ReturnValue::UpdatedNew)
-                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-                .send()
-                .await;
-            let error = match updated {
-                Ok(output) => {
-                    let value = previous_value(output.attributes)?;
-                    return Ok(NextTurn::Turn(Turn::next(value, shape, end)));
-                }
-                Err(error) => error,
-            };
-            match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
-                    let counts_for = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
-                    let current = counts_for.is_some_and(|counts_for| counts_for == shape);
-                    return Ok(if current { NextTurn::Exhausted } else { NextTurn::PlanChanged });
-                }
-                // A request with an `Idempotency-Key` takes its number at this moment.
-                Some(UpdateItemError::TransactionConflictException(_)) => {}
-                _ => return Err(StoreError::from_sdk(error)),
+        let updated = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(keys::card_number_counter(org).attributes()))
+            .update_expression("ADD #next :one")
+            .condition_expression("#shape = :shape AND #next < :end")
+            .expression_attribute_names("#next", NEXT)
+            .expression_attribute_names("#shape", SHAPE)
+            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":shape", s(shape.as_str()))
+            .expression_attribute_values(":end", n(end))
+            .return_values(ReturnValue::UpdatedNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        let error = match updated {
+            Ok(output) => {
+                let value = previous_value(output.attributes)?;
+                return Ok(NextTurn::Turn(Turn::next(value, shape, end)));
             }
+            Err(error) => error,
+        };
+        if let Some(UpdateItemError::ConditionalCheckFailedException(failure)) = error.as_service_error() {
+            let counts_for = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
+            let current = counts_for.is_some_and(|counts_for| counts_for == shape);
+            return Ok(if current { NextTurn::Exhausted } else { NextTurn::PlanChanged });
         }
-        Err(StoreError::gave_up("the counter kept conflicting"))
+        Err(StoreError::from_sdk(error))
     }
 
     /// The value that is reserved for a request, or else the one whose turn it is; nobody has it yet. It must be

@@ -1,4 +1,4 @@
-//! The one DynamoDB client: TLS, timeouts and retries.
+//! The one DynamoDB client: TLS and timeouts. What is retried is in [`retries`](super::retries).
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use aws_config::{
 };
 use aws_sdk_dynamodb::{
     Client,
-    config::{SharedCredentialsProvider, SharedHttpClient, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{SharedCredentialsProvider, SharedHttpClient, timeout::TimeoutConfig},
 };
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_http_client::{
@@ -26,7 +26,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::meter::Meter;
+use super::{
+    meter::Meter,
+    retries::{Contention, retry_config, retry_partition},
+};
 use crate::settings::{InvalidSetting, Settings};
 
 /// The roots that AWS endpoints chain to: Amazon Root CA 1 to 4 and Starfield Services Root CA - G2,
@@ -38,10 +41,6 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 3;
-/// What the pause before the first retry is drawn from; it doubles. The SDK's own, a second, is longer than a caller waits;
-/// DynamoDB's partitions split, and its connections are replaced, in milliseconds.
-const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 
 /// An embedded engine shares the processor with its callers: it is slow when they are many, and there is
 /// nobody else to ask.
@@ -128,7 +127,9 @@ fn sdk_config(
 
 fn from_sdk_config(config: &SdkConfig, timeouts: TimeoutConfig) -> Client {
     let config = aws_sdk_dynamodb::config::Builder::from(config)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF))
+        .retry_config(retry_config())
+        .retry_partition(retry_partition())
+        .retry_classifier(Contention)
         .timeout_config(timeouts)
         .interceptor(Meter)
         .build();

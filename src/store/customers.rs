@@ -8,7 +8,8 @@ use super::{
     Item, ResponseToStore, Store, StoreError, Taking, Turn,
     item::{NewItem, json, millis, n},
     keys,
-    transaction::{ATTEMPTS, Outcome, backoff},
+    retries::is_partial,
+    transaction::Outcome,
 };
 use crate::model::{
     customer::{Account, Identity, UserId},
@@ -67,30 +68,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
-        let mut keys: Vec<_> = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
-        for attempt in 0..ATTEMPTS {
-            backoff(attempt).await;
-            let wanted = KeysAndAttributes::builder()
-                .set_keys(Some(keys))
-                .consistent_read(true)
-                .build()
-                .map_err(StoreError::from_build)?;
-            let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
-            let batch = batch.map_err(StoreError::from_sdk)?;
-            if batch.responses.is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
-                return Ok(true);
-            }
-            // DynamoDB may answer a part, when it is short of throughput.
-            keys = batch
-                .unprocessed_keys
-                .and_then(|mut tables| tables.remove(&self.table))
-                .map(|left| left.keys)
-                .unwrap_or_default();
-            if keys.is_empty() {
-                return Ok(false);
-            }
+        let keys = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(keys))
+            .consistent_read(true)
+            .build()
+            .map_err(StoreError::from_build)?;
+        let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+        let batch = batch.map_err(StoreError::from_sdk)?;
+        if batch.responses().is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
+            return Ok(true);
         }
-        Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"))
+        if is_partial(&batch) {
+            return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
+        }
+        Ok(false)
     }
 
     /// Writes a customer with all identifiers, takes the generated number if that is still to be done, and keeps the

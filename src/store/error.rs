@@ -47,15 +47,20 @@ impl StoreError {
         Self { kind: Kind::Failed, what: format!("an item is corrupt: {what}"), source: None }
     }
 
-    /// StoredResponse up on, though it may work later.
+    /// An operation that was given up, though it may work later.
     pub(super) fn gave_up(what: impl Into<String>) -> Self {
         Self { kind: Kind::Unavailable, what: what.into(), source: None }
     }
 
-    /// A transaction that DynamoDB cancelled for lack of throughput.
-    pub(super) fn throttled(error: impl Error + Send + Sync + 'static) -> Self {
-        let what = "DynamoDB throttles".to_owned();
-        Self { kind: Kind::Unavailable, what, source: Some(Box::new(error)) }
+    /// A transaction that DynamoDB kept cancelling, for reasons that pass.
+    pub(super) fn cancelled_for_now(reasons: &[&str]) -> Self {
+        Self { kind: Kind::Unavailable, ..Self::cancelled(reasons) }
+    }
+
+    /// A transaction that DynamoDB cancelled. `reasons` has a code for each of its writes.
+    pub(super) fn cancelled(reasons: &[&str]) -> Self {
+        let what = format!("DynamoDB cancelled the transaction: {}", reasons.join(", "));
+        Self { kind: Kind::Failed, what, source: None }
     }
 
     /// A request that this code builds wrongly.

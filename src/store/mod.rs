@@ -14,6 +14,7 @@ pub mod keys;
 mod meter;
 mod orgs;
 mod otps;
+mod retries;
 mod table;
 mod tills;
 #[cfg(feature = "cli")]
@@ -32,6 +33,7 @@ pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, OtpsAndAttempts, Quota, ValidationOutcome};
+pub use retries::within;
 pub use table::{Stream, TableCreation};
 
 use item::{Attributes, Item};

@@ -1,12 +1,13 @@
 //! What callers get when DynamoDB throttles, conflicts, fails or says nothing, and that it works again
 //! afterwards.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::common::{
-    MOBILE, TestService, demo,
+    Log, MOBILE, TestService, demo,
     faults::{Fault, Faults, behind_faults},
 };
 
@@ -24,13 +25,23 @@ fn otp() -> Value {
 /// Every kind of request that goes to DynamoDB.
 async fn all_routes(service: &TestService) -> Vec<(&'static str, crate::common::Answer)> {
     let customer = json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
+    let unknown = service.as_till("nobody", "x");
+    let (generated, validated) = (otp(), otp());
+    let (fetched, generated, validated, number, registered, unknown) = tokio::join!(
+        service.fetch(),
+        service.post("/v2/otp/generate", &generated),
+        service.post("/v2/otp/validate", &validated),
+        service.get("/v2/cardNumber"),
+        service.post("/v2/customers", &customer),
+        unknown.get("/v2/cardNumber"),
+    );
     vec![
-        ("fetch", service.fetch().await),
-        ("generate", service.post("/v2/otp/generate", &otp()).await),
-        ("validate", service.post("/v2/otp/validate", &otp()).await),
-        ("card number", service.get("/v2/cardNumber").await),
-        ("register", service.post("/v2/customers", &customer).await),
-        ("unknown till", service.as_till("nobody", "x").get("/v2/cardNumber").await),
+        ("fetch", fetched),
+        ("generate", generated),
+        ("validate", validated),
+        ("card number", number),
+        ("register", registered),
+        ("unknown till", unknown),
     ]
 }
 
@@ -86,18 +97,84 @@ async fn endless_conflicts_are_503_in_the_end() {
         (operation == "TransactWriteItems").then(|| Fault::cancelled(&["TransactionConflict", "None"]))
     });
     assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
-    assert_eq!(faults.calls(), 1 + 16);
+    assert_eq!(faults.calls(), 1 + 8);
 }
 
 #[tokio::test]
-async fn a_throttled_transaction_is_503() {
+async fn throttled_transactions_are_tried_again_and_503_in_the_end() {
     let (_table, service, faults) = setup().await;
     for reason in ["ThrottlingError", "ProvisionedThroughputExceeded"] {
-        faults.inject(move |operation, _| {
-            (operation == "TransactWriteItems").then(|| Fault::cancelled(&["None", reason]))
-        });
+        let throttled = move || Fault::cancelled(&["None", reason]);
+        faults.inject(move |operation, call| (operation == "TransactWriteItems" && call < 3).then(throttled));
+        service.issue().await;
+        assert_eq!(faults.calls(), 4, "one look-up, two refusals, one success");
+        faults.inject(move |operation, _| (operation == "TransactWriteItems").then(throttled));
+        let (log, _recording) = Log::record();
         assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
+        assert_eq!(faults.calls(), 1 + 8);
+        let cause = format!("DynamoDB cancelled the transaction: None, {reason}");
+        assert_eq!(log.requests()[0]["cause"], cause);
     }
+}
+
+#[tokio::test]
+async fn a_transaction_that_cannot_be_is_500_at_once_and_the_log_says_why() {
+    let (_table, service, faults) = setup().await;
+    for reason in ["ValidationError", "ItemCollectionSizeLimitExceeded", "SomethingNew"] {
+        faults.inject(move |operation, _| {
+            let reasons = [reason, "TransactionConflict"];
+            (operation == "TransactWriteItems").then(|| Fault::cancelled(&reasons))
+        });
+        let (log, _recording) = Log::record();
+        assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (500, vec![500]));
+        assert_eq!(faults.calls(), 2);
+        let cause = format!("DynamoDB cancelled the transaction: {reason}, TransactionConflict");
+        assert_eq!(log.requests()[0]["cause"], cause);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_still_running_is_asked_for_once_more_after_five_seconds() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|operation, call| {
+        (operation == "TransactWriteItems" && call < 2)
+            .then(|| Fault::error("TransactionInProgressException"))
+    });
+    let started = Instant::now();
+    service.issue().await;
+    assert_eq!(faults.calls(), 3, "one look-up, one refusal, one success");
+    assert!(started.elapsed() > Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_still_running_is_503_at_once_where_time_is_short() {
+    let (_table, mut service, faults) = setup().await;
+    service.time_limit = Duration::from_secs(5);
+    faults.inject(|operation, _| {
+        (operation == "TransactWriteItems").then(|| Fault::error("TransactionInProgressException"))
+    });
+    let (log, _recording) = Log::record();
+    let started = Instant::now();
+    assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
+    assert!(started.elapsed() < Duration::from_secs(4), "it does not wait for what cannot be in time");
+    assert_eq!(faults.calls(), 2);
+    assert!(log.requests()[0]["cause"].as_str().unwrap().contains("TransactionInProgressException"));
+}
+
+#[tokio::test]
+async fn a_failing_dynamodb_is_not_asked_many_times_for_long_but_conflicts_are_retried_all_the_same() {
+    let (_table, service, faults) = setup().await;
+    faults.inject(|_, _| Some(Fault::error("ThrottlingException")));
+    let mut failing = JoinSet::new();
+    for _ in 0..50 {
+        let service = service.clone();
+        failing.spawn(async move { service.get("/v2/cardNumber").await.status });
+    }
+    assert_eq!(failing.join_all().await, [503; 50]);
+    assert!(faults.calls() <= 50 + 500 / 5 + 20, "the quota of retries, and what came back meanwhile");
+    let conflict = || Fault::cancelled(&["None", "TransactionConflict"]);
+    faults.inject(move |operation, call| (operation == "TransactWriteItems" && call < 4).then(conflict));
+    service.issue().await;
 }
 
 #[tokio::test]
@@ -143,7 +220,7 @@ async fn silence_ends_with_the_callers_time() {
 async fn a_failed_request_is_one_line_with_its_cause() {
     let (_table, service, faults) = setup().await;
     faults.inject(|_, _| Some(Fault::error("ThrottlingException")));
-    let (log, _recording) = crate::common::Log::record();
+    let (log, _recording) = Log::record();
     service.get("/v2/cardNumber").await;
     let text = log.text();
     assert_eq!(text.lines().count(), 1, "{text}");

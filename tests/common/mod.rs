@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_dynamodb::types::TimeToLiveSpecification;
+use aws_sdk_dynamodb::{Client, config::retry::RetryPartition, types::TimeToLiveSpecification};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -162,7 +162,7 @@ impl TestTable {
     }
 
     /// The bare SDK, for what only somebody with a console would do.
-    pub fn client(&self) -> aws_sdk_dynamodb::Client {
+    pub fn client(&self) -> Client {
         client(&self.name, &self.endpoint())
     }
 
@@ -177,10 +177,11 @@ impl TestTable {
     }
 
     /// A process that reaches the table through `client`.
-    pub fn service_with(&self, client: aws_sdk_dynamodb::Client, till: &str) -> TestService {
-        let store = Store::new(client, self.name.clone());
+    pub fn service_with(&self, client: Client, till: &str) -> TestService {
+        let store = Store::new(client.clone(), self.name.clone());
         TestService {
             app: Arc::new(App::new(store.clone(), self.clock.clock())),
+            client,
             store,
             clock: self.clock.clone(),
             credentials: Some((till.to_owned(), PASSWORD.to_owned())),
@@ -216,7 +217,7 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn client(table: &str, endpoint: &str) -> aws_sdk_dynamodb::Client {
+fn client(table: &str, endpoint: &str) -> Client {
     let settings = Settings { table: table.to_owned(), ca_bundle: None, endpoint: None };
     connect_local(&settings, endpoint).unwrap()
 }
@@ -225,6 +226,7 @@ fn client(table: &str, endpoint: &str) -> aws_sdk_dynamodb::Client {
 #[derive(Debug, Clone)]
 pub struct TestService {
     pub app: Arc<App>,
+    pub client: Client,
     pub store: Store,
     pub clock: TestClock,
     pub credentials: Option<(String, String)>,
@@ -313,9 +315,13 @@ impl TestService {
         Self { credentials: Some((name.to_owned(), password.to_owned())), ..self.clone() }
     }
 
-    /// A process that has cached nothing yet, on the same connections.
+    /// A process that has cached nothing and retried nothing yet, on the same connections.
     pub fn another_process(&self) -> Self {
-        Self { app: Arc::new(App::new(self.store.clone(), self.clock.clock())), ..self.clone() }
+        let quota = RetryPartition::custom("another process").build();
+        let client = Client::from_conf(self.client.config().to_builder().retry_partition(quota).build());
+        let store = Store::new(client.clone(), self.store.table().to_owned());
+        let app = Arc::new(App::new(store.clone(), self.clock.clock()));
+        Self { app, client, store, ..self.clone() }
     }
 
     /// How many OTPs of today the demo customer was issued.

@@ -1,0 +1,306 @@
+//! The one retry policy, in the SDK's own terms: what is tried again, how often and after which
+//! backoff. No operation of the store repeats a call to DynamoDB by itself.
+//!
+//! The SDK retries lost connections, timeouts, 5xx and throttling. [`Contention`] adds what only
+//! DynamoDB's API documents: conflicts, cancelled transactions, transactions that are still running,
+//! and batches that were answered in part. A transaction keeps its client token in all attempts.
+//! DynamoDB remembers the token of a transaction that succeeded, so that a repeated attempt writes
+//! nothing twice; one that was cancelled is evaluated anew.
+//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_dynamodb::{
+    config::retry::{ClassifyRetry, RetryAction, RetryConfig, RetryPartition, TokenBucket},
+    error::ProvideErrorMetadata,
+    operation::{
+        batch_get_item::BatchGetItemOutput, delete_item::DeleteItemError, put_item::PutItemError,
+        transact_write_items::TransactWriteItemsError, update_item::UpdateItemError,
+    },
+    types::error::TransactionCanceledException,
+};
+use aws_smithy_runtime_api::client::{
+    interceptors::context::{Error, InterceptorContext},
+    retries::classifiers::RetryClassifierPriority,
+};
+use aws_smithy_types::retry::ErrorKind;
+use tokio::time::{error::Elapsed, timeout};
+
+/// All attempts of one operation. With [`FIRST_BACKOFF`], the backoffs between them take 1.6 seconds
+/// on average and 3.2 at most.
+const ATTEMPTS: u32 = 8;
+/// The upper limit of the first backoff, which doubles with each attempt; the SDK draws evenly
+/// between nothing and it. The SDK's own default, a second, is longer than a caller waits.
+const FIRST_BACKOFF: Duration = Duration::from_millis(25);
+
+/// How long after the first attempt of a transaction DynamoDB completes it, when asked once more.
+/// AWS recommends a retry "after 5 seconds have elapsed since the first attempt".
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
+const IN_PROGRESS_FOR: Duration = Duration::from_millis(5_100);
+/// What the attempt after [`IN_PROGRESS_FOR`] needs to be worth waiting for.
+const TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(400);
+
+/// The quota of retries that the operations of one client share, in tokens. It is what keeps a process
+/// from multiplying its load on a DynamoDB that fails.
+const QUOTA: usize = 500;
+/// Tokens that come back each second.
+const QUOTA_REFILL: f32 = 10.0;
+/// What a retry takes from the quota: the SDK's defaults, but for conflicts. These tell of other
+/// callers and not of a failing DynamoDB, so they take nothing.
+const THROTTLING_COST: u32 = 5;
+const TRANSIENT_COST: u32 = 10;
+const CONFLICT_COST: u32 = 0;
+
+tokio::task_local! {
+    /// When the request that is being served must be answered.
+    static DEADLINE: Instant;
+    /// When the first attempt of a transaction began.
+    static TRANSACTION_BEGAN: Instant;
+}
+
+/// How often and after which backoff the SDK retries.
+pub(super) fn retry_config() -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(ATTEMPTS)
+        .with_initial_backoff(FIRST_BACKOFF)
+        // Also limits explicit delays.
+        .with_max_backoff(IN_PROGRESS_FOR)
+}
+
+/// A quota of retries for one client. By default, all clients of a process share one.
+pub(super) fn retry_partition() -> RetryPartition {
+    let quota = TokenBucket::builder()
+        .capacity(QUOTA)
+        .refill_rate(QUOTA_REFILL)
+        .throttling_retry_cost(THROTTLING_COST)
+        .timeout_retry_cost(TRANSIENT_COST)
+        .retry_cost(CONFLICT_COST)
+        .build();
+    RetryPartition::custom("loyalty-codes").token_bucket(quota).build()
+}
+
+/// Runs `request` for at most `time_limit`. Within it, no retry begins that could not end in time.
+///
+/// # Errors
+/// [`Elapsed`] when the time is over.
+pub async fn within<T>(time_limit: Duration, request: impl Future<Output = T>) -> Result<T, Elapsed> {
+    DEADLINE.scope(Instant::now() + time_limit, timeout(time_limit, request)).await
+}
+
+/// Sends a transaction; the classifier has to know when the first attempt began.
+pub(super) async fn in_transaction<T>(send: impl Future<Output = T>) -> T {
+    TRANSACTION_BEGAN.scope(Instant::now(), send).await
+}
+
+/// Tells the SDK's retry strategy what to do about the answers that only DynamoDB gives.
+#[derive(Debug)]
+pub(super) struct Contention;
+
+impl ClassifyRetry for Contention {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.output_or_error() {
+            Some(Ok(output)) => output
+                .downcast_ref::<BatchGetItemOutput>()
+                .filter(|batch| is_partial(batch))
+                .map_or(RetryAction::NoActionIndicated, |_| RetryAction::throttling_error()),
+            Some(Err(error)) => {
+                error.as_operation_error().map_or(RetryAction::NoActionIndicated, classify_error)
+            }
+            None => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "Contention"
+    }
+
+    /// After all others: the SDK takes `TransactionInProgressException` for throttling.
+    fn priority(&self) -> RetryClassifierPriority {
+        RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
+    }
+}
+
+/// Whether DynamoDB left out keys, as it does when it is short of throughput.
+pub(super) fn is_partial(batch: &BatchGetItemOutput) -> bool {
+    batch.unprocessed_keys.as_ref().is_some_and(|tables| !tables.is_empty())
+}
+
+fn classify_error(error: &Error) -> RetryAction {
+    match error.downcast_ref::<TransactWriteItemsError>() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            match Cancellation::of(cancelled) {
+                Cancellation::Conflict => RetryAction::client_error(),
+                Cancellation::Throttled => RetryAction::throttling_error(),
+                Cancellation::Conditions(_) | Cancellation::Other => RetryAction::NoActionIndicated,
+            }
+        }
+        Some(TransactWriteItemsError::TransactionInProgressException(_)) => after_the_first_attempt(),
+        _ if code(error) == Some("TransactionConflictException") => RetryAction::client_error(),
+        _ => RetryAction::NoActionIndicated,
+    }
+}
+
+/// One more attempt, more than five seconds after the first, unless that was made or time is short.
+fn after_the_first_attempt() -> RetryAction {
+    let now = Instant::now();
+    let again_at = TRANSACTION_BEGAN.try_with(|began| *began + IN_PROGRESS_FOR).unwrap_or(now);
+    let deadline = DEADLINE.try_with(|deadline| *deadline).ok();
+    if again_at <= now || deadline.is_some_and(|deadline| again_at + TIME_FOR_AN_ATTEMPT > deadline) {
+        RetryAction::RetryForbidden
+    } else {
+        RetryAction::retryable_error_with_explicit_delay(ErrorKind::ClientError, again_at - now)
+    }
+}
+
+/// The code of an error of the operations that write.
+fn code(error: &Error) -> Option<&str> {
+    fn code_of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
+        error: &Error,
+    ) -> Option<&str> {
+        error.downcast_ref::<E>().and_then(ProvideErrorMetadata::code)
+    }
+    code_of::<UpdateItemError>(error)
+        .or_else(|| code_of::<PutItemError>(error))
+        .or_else(|| code_of::<DeleteItemError>(error))
+        .or_else(|| code_of::<TransactWriteItemsError>(error))
+}
+
+/// Why a transaction was cancelled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cancellation {
+    /// Conditions failed: those of the writes at these positions.
+    Conditions(Vec<usize>),
+    /// Another transaction or write is at work on one of the items.
+    Conflict,
+    /// Throughput is short.
+    Throttled,
+    /// Anything else, which another attempt does not help.
+    Other,
+}
+
+impl Cancellation {
+    /// The reasons stand in the order of the writes:
+    /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
+    pub(super) fn of(cancelled: &TransactionCanceledException) -> Self {
+        let codes = reason_codes(cancelled);
+        let conditions: Vec<usize> =
+            (0..codes.len()).filter(|i| codes[*i] == "ConditionalCheckFailed").collect();
+        if !conditions.is_empty() {
+            return Self::Conditions(conditions);
+        }
+        let mut cancellation = Self::Other;
+        for code in codes {
+            match code {
+                "None" => {}
+                "TransactionConflict" if cancellation != Self::Throttled => cancellation = Self::Conflict,
+                "TransactionConflict" => {}
+                "ProvisionedThroughputExceeded" | "ThrottlingError" => cancellation = Self::Throttled,
+                _ => return Self::Other,
+            }
+        }
+        cancellation
+    }
+}
+
+/// The code for each write of a transaction: `None` for one that could have been done.
+pub(super) fn reason_codes(cancelled: &TransactionCanceledException) -> Vec<&str> {
+    cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or("None")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::types::{
+        CancellationReason, KeysAndAttributes,
+        error::{TransactionConflictException, TransactionInProgressException},
+    };
+    use aws_smithy_runtime_api::client::{
+        interceptors::context::{Input, Output},
+        orchestrator::OrchestratorError,
+    };
+
+    use super::*;
+
+    fn cancelled(codes: &[&str]) -> TransactionCanceledException {
+        let reasons = codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect();
+        TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons)).build()
+    }
+
+    fn classify(result: Result<Output, Error>) -> RetryAction {
+        let mut context = InterceptorContext::new(Input::doesnt_matter());
+        context.set_output_or_error(result.map_err(OrchestratorError::operation));
+        Contention.classify_retry(&context)
+    }
+
+    fn in_progress() -> RetryAction {
+        let error = TransactionInProgressException::builder().build();
+        let error = TransactWriteItemsError::TransactionInProgressException(error);
+        classify(Err(Error::erase(error)))
+    }
+
+    #[test]
+    fn a_cancellation_is_what_its_gravest_reason_says() {
+        use Cancellation::{Conditions, Conflict, Other, Throttled};
+        for (codes, expected) in [
+            (&["None", "ConditionalCheckFailed"][..], Conditions(vec![1])),
+            (&["ConditionalCheckFailed", "TransactionConflict"], Conditions(vec![0])),
+            (&["TransactionConflict", "None"], Conflict),
+            (&["TransactionConflict", "ThrottlingError"], Throttled),
+            (&["ProvisionedThroughputExceeded", "TransactionConflict"], Throttled),
+            (&["None", "ThrottlingError"], Throttled),
+            (&["TransactionConflict", "ValidationError"], Other),
+            (&["ItemCollectionSizeLimitExceeded"], Other),
+            (&["TransactionConflict", "SomethingNew"], Other),
+            (&["None"], Other),
+            (&[], Other),
+        ] {
+            assert_eq!(Cancellation::of(&cancelled(codes)), expected, "{codes:?}");
+        }
+    }
+
+    #[test]
+    fn conflicts_and_throttling_are_retried_and_failed_conditions_are_not() {
+        let transaction = |codes: &[&str]| {
+            let error = TransactWriteItemsError::TransactionCanceledException(cancelled(codes));
+            classify(Err(Error::erase(error)))
+        };
+        assert_eq!(transaction(&["TransactionConflict"]), RetryAction::client_error());
+        assert_eq!(transaction(&["ThrottlingError"]), RetryAction::throttling_error());
+        assert_eq!(transaction(&["ConditionalCheckFailed"]), RetryAction::NoActionIndicated);
+        assert_eq!(transaction(&["ValidationError"]), RetryAction::NoActionIndicated);
+        let conflict = TransactionConflictException::builder().meta(
+            aws_sdk_dynamodb::error::ErrorMetadata::builder().code("TransactionConflictException").build(),
+        );
+        let update = UpdateItemError::TransactionConflictException(conflict.build());
+        assert_eq!(classify(Err(Error::erase(update))), RetryAction::client_error());
+    }
+
+    #[test]
+    fn a_batch_that_was_answered_in_part_is_asked_for_again() {
+        let keys = KeysAndAttributes::builder().set_keys(Some(Vec::new())).build().unwrap();
+        let whole = BatchGetItemOutput::builder().set_unprocessed_keys(Some([].into())).build();
+        let part = BatchGetItemOutput::builder().unprocessed_keys("table", keys).build();
+        assert_eq!(classify(Ok(Output::erase(whole))), RetryAction::NoActionIndicated);
+        assert_eq!(classify(Ok(Output::erase(part))), RetryAction::throttling_error());
+    }
+
+    #[tokio::test]
+    async fn a_transaction_in_progress_is_tried_once_more_after_five_seconds_if_time_allows() {
+        let began = |ago| Instant::now().checked_sub(Duration::from_millis(ago)).unwrap();
+        let delay = |action| match action {
+            RetryAction::RetryIndicated(reason) => Some(reason.to_string()),
+            _ => None,
+        };
+        let time_left = |limit| within(Duration::from_secs(limit), async { in_progress() });
+        let after_a_lost_attempt = TRANSACTION_BEGAN.scope(began(2_000), time_left(4)).await.unwrap();
+        assert!(delay(after_a_lost_attempt).unwrap().starts_with("client error error after 3.0"));
+        let no_deadline = TRANSACTION_BEGAN.scope(began(2_000), async { in_progress() }).await;
+        assert!(delay(no_deadline).is_some());
+        let time_is_short = TRANSACTION_BEGAN.scope(began(2_000), time_left(3)).await.unwrap();
+        assert_eq!(time_is_short, RetryAction::RetryForbidden);
+        let again = TRANSACTION_BEGAN.scope(began(5_200), time_left(60)).await.unwrap();
+        assert_eq!(again, RetryAction::RetryForbidden);
+    }
+}
