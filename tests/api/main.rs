@@ -13,6 +13,7 @@ mod fault_matrix;
 mod faults;
 mod fetch;
 mod generate;
+mod golden;
 mod http_rules;
 mod idempotency;
 mod log;

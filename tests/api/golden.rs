@@ -1,0 +1,320 @@
+//! Golden items: what earlier versions wrote into the table, as they wrote it. Live tables have such
+//! items, so every later version must read them.
+//!
+//! Each folder below `tests/golden/` is a set of items, named for the first version that wrote them in
+//! this form; each of its files has the items of one kind, as DynamoDB's JSON. One test runs the
+//! service on every set. Another compares what the code writes now with the newest set, by the names
+//! and the types of attributes: it fails when a form changes.
+//!
+//! To add a set, because a form has changed on purpose:
+//!
+//! 1. See that the code still reads the older sets; they are never edited.
+//! 2. `GOLDEN_SET=0.2.0 cargo test --all-features --test api golden::record -- --ignored` writes what
+//!    the code writes now into `tests/golden/0.2.0/`.
+//! 3. Extend [`works_on`] by what is new in it.
+//!
+//! A kind whose name begins with `legacy-` is no longer written by the version of its set, but may
+//! still be in its tables. It takes the place of an item of the set that has the same key.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use loyalty_codes::model::{org::OrgId, till::TillName};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    common::{MOBILE, TestService, TestTable, USER, demo},
+    idempotency,
+};
+
+type Item = HashMap<String, AttributeValue>;
+/// The items of each kind.
+type Set = BTreeMap<String, Vec<Item>>;
+
+const KEY: &str = "golden";
+const LEGACY: &str = "legacy-";
+/// Quota and guesses that the items of a set have used up.
+const ISSUED: usize = 2;
+const WRONG: usize = 1;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// All sets, oldest first.
+fn sets() -> Vec<(String, Set)> {
+    let mut versions: Vec<String> = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    versions.sort_by_key(|version| -> Vec<u32> {
+        version.split('.').map(|part| part.parse().expect("a folder is named for a version")).collect()
+    });
+    versions.into_iter().map(|version| (version.clone(), read(&folder().join(version)))).collect()
+}
+
+fn read(folder: &Path) -> Set {
+    let mut set = Set::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let items: Vec<Value> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let kind = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        set.insert(kind, items.iter().map(item_from_json).collect());
+    }
+    set
+}
+
+fn item_from_json(item: &Value) -> Item {
+    let attributes = item.as_object().unwrap().iter();
+    attributes.map(|(name, value)| (name.clone(), value_from_json(value))).collect()
+}
+
+fn value_from_json(value: &Value) -> AttributeValue {
+    let (kind, value) = value.as_object().unwrap().iter().next().unwrap();
+    let text = || value.as_str().unwrap().to_owned();
+    match kind.as_str() {
+        "S" => AttributeValue::S(text()),
+        "N" => AttributeValue::N(text()),
+        "B" => AttributeValue::B(Blob::new(STANDARD.decode(text()).unwrap())),
+        "L" => AttributeValue::L(value.as_array().unwrap().iter().map(value_from_json).collect()),
+        "M" => AttributeValue::M(item_from_json(value)),
+        "SS" => {
+            let texts = value.as_array().unwrap().iter();
+            AttributeValue::Ss(texts.map(|text| text.as_str().unwrap().to_owned()).collect())
+        }
+        _ => panic!("teach this test the type {kind}"),
+    }
+}
+
+fn item_to_json(item: &Item) -> Value {
+    let sorted: BTreeMap<_, _> = item.iter().collect();
+    Value::Object(
+        sorted.into_iter().map(|(name, value)| (name.clone(), value_to_json(value))).collect::<Map<_, _>>(),
+    )
+}
+
+fn value_to_json(value: &AttributeValue) -> Value {
+    match value {
+        AttributeValue::S(text) => json!({"S": text}),
+        AttributeValue::N(number) => json!({"N": number}),
+        AttributeValue::B(bytes) => json!({"B": STANDARD.encode(bytes)}),
+        AttributeValue::L(values) => json!({"L": values.iter().map(value_to_json).collect::<Vec<_>>()}),
+        AttributeValue::M(item) => json!({"M": item_to_json(item)}),
+        AttributeValue::Ss(texts) => json!({"SS": texts}),
+        _ => panic!("teach this test the type of {value:?}"),
+    }
+}
+
+/// What an item is, by its key.
+fn kind(item: &Item) -> &'static str {
+    let key = |name: &str| item[name].as_s().unwrap().as_str();
+    match (key("PK"), key("SK")) {
+        (_, "TILL") => "till",
+        (_, "ORG") => "org",
+        ("ORGS", _) => "org-listing",
+        (_, sk) if sk.starts_with("TILL#") => "till-listing",
+        (_, "ID") => "identity",
+        (_, "PROFILE") => "customer",
+        (_, sk) if sk.starts_with("OTP#") && sk.ends_with("#GUESSES") => "failed-attempts",
+        (_, sk) if sk.starts_with("OTP#") => "otp",
+        (_, sk) if sk.starts_with("MESSAGE#") => "message",
+        (_, sk) if sk.starts_with("QUOTA#") => "quota",
+        (pk, "COUNTER") if pk.ends_with("#CARD_NUMBER") => "card-number-counter",
+        (pk, "COUNTER") if pk.ends_with("#USER_ID") => "user-id-counter",
+        (_, "ANSWER") => "stored-response",
+        key => panic!("a new kind of item: name it here, and record a new set: {key:?}"),
+    }
+}
+
+/// Every item of a table on which the service did everything once.
+async fn everything() -> Set {
+    let (table, service) = demo().await;
+    service.issue().await;
+    assert!(!service.is_right("WRONG").await);
+    let code = service.code().await;
+    assert!(service.is_right(&code).await);
+    assert_eq!(idempotency::send(&service, "/v2/otp/generate", KEY, &with_message()).await.status, 200);
+    assert_eq!(service.post("/v2/otp/generate", &for_a_contact()).await.status, 200);
+    service.card_number().await;
+
+    let scanned = table.client().scan().table_name(table.name()).send().await.unwrap();
+    assert!(scanned.last_evaluated_key.is_none());
+    let mut set = Set::new();
+    for item in scanned.items.unwrap() {
+        set.entry(kind(&item).to_owned()).or_default().push(item);
+    }
+    for items in set.values_mut() {
+        items.sort_by_key(|item| (item["PK"].as_s().unwrap().clone(), item["SK"].as_s().unwrap().clone()));
+    }
+    set
+}
+
+fn with_message() -> Value {
+    json!({
+        "entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS",
+        "channels": [{"type": "SMS", "value": MOBILE}, {"type": "EMAIL", "value": "tom@example.com"}],
+    })
+}
+
+fn for_a_contact() -> Value {
+    json!({"entityType": "MOBILE", "entityValue": "9010000033", "action": "REGISTRATION"})
+}
+
+/// Whether the service goes on where the items of a set stop.
+async fn works_on(version: &str, set: &Set) {
+    let table = TestTable::new().await;
+    let client = table.client();
+    // Legacy items sort behind those that they replace.
+    let (legacy, current): (Vec<_>, Vec<_>) = set.iter().partition(|(kind, _)| kind.starts_with(LEGACY));
+    for item in current.into_iter().chain(legacy).flat_map(|(_, items)| items) {
+        client.put_item().table_name(table.name()).set_item(Some(item.clone())).send().await.unwrap();
+    }
+    let service = table.service("store.server");
+    let text = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
+
+    // Till and org let the caller in; the identities lead to the customer.
+    let customers_otp =
+        |item: &&Item| text(item, "SK").starts_with("OTP#POINTS#") && !item.contains_key("consumed_at");
+    let otp = set["otp"].iter().find(customers_otp).unwrap();
+    for identifier in [&format!("mobile={MOBILE}"), "email=tom@example.com", "external_id=CARD-1"] {
+        let found = service.get(&format!("/v2/otp?source=INSTORE&{identifier}&scope=POINTS")).await;
+        assert_eq!(found.status, 200, "{version}: {identifier}: {found:?}");
+        assert_eq!(found.json["code"], text(otp, "code"), "{version}");
+        assert_eq!(found.json["userId"], USER, "{version}");
+    }
+    let contact = "/v2/otp?source=INSTORE&mobile=9010000033&scope=REGISTRATION";
+    assert_eq!(service.get(contact).await.status, 200, "{version}: an OTP of a contact");
+
+    // The stored response is given again, and nothing happens.
+    let stored = &set["stored-response"][0];
+    let again = idempotency::send(&service, "/v2/otp/generate", KEY, &with_message()).await;
+    assert_eq!((again.status, again.text), (200, text(stored, "answer")), "{version}");
+    let other = idempotency::send(&service, "/v2/otp/generate", KEY, &for_a_contact()).await;
+    assert_eq!(other.status, 422, "{version}: the key is used");
+
+    // A valid OTP is right once; one that was consumed is not; the failed attempts go on counting.
+    assert!(service.is_right(&text(otp, "code")).await, "{version}");
+    let consumed = set["otp"].iter().find(|item| item.contains_key("consumed_at")).unwrap();
+    assert!(!service.is_right(&text(consumed, "code")).await, "{version}: it was used before");
+    for _ in WRONG + 1..5 {
+        assert!(!service.is_right("WRONG").await, "{version}");
+    }
+    assert_eq!(service.validate("WRONG").await.status, 429, "{version}: five in all");
+
+    // The quota goes on counting.
+    for _ in ISSUED..10 {
+        service.issue().await;
+    }
+    let body = idempotency::body("/v2/otp/generate");
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 429, "{version}: ten in all");
+
+    // The sequences go on.
+    let next = |kind: &str| set[kind][0]["next"].as_n().unwrap().parse::<u64>().unwrap();
+    let number = next("card-number-counter");
+    assert_eq!(service.card_number().await, number.to_string(), "{version}");
+    let taken =
+        json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": MOBILE}]}]});
+    assert_eq!(
+        service.post("/v2/customers", &taken).await.status,
+        409,
+        "{version}: an identity is taken once"
+    );
+    let new = service.post("/v2/customers", &idempotency::body("/v2/customers")).await;
+    assert_eq!(new.json["createdId"], next("user-id-counter"), "{version}");
+    let given = service.store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
+    assert_eq!(given.next, number + 2, "{version}");
+
+    // Operators find and change what there is.
+    assert_eq!(service.store.orgs().await.unwrap(), [(OrgId(966), "Demo Stores".to_owned())], "{version}");
+    let tills = service.store.tills(OrgId(966)).await.unwrap();
+    assert_eq!(
+        tills.iter().map(|till| &till.name).collect::<Vec<_>>(),
+        [&TillName::parse("store.server").unwrap()]
+    );
+    assert!(service.store.replace_credentials(&tills[0], &[]).await.unwrap(), "{version}");
+    renumber(&service, version).await;
+}
+
+/// Gives the org another numbering plan, which is checked against the numbers that were given.
+async fn renumber(service: &TestService, version: &str) {
+    use crate::common::demo_org_with;
+    let same_range = demo_org_with("CONF_CARD_NUMBER_PREFIX = \"\"\nCONF_CARD_NUMBER_OFFSET = 1000000010");
+    service.apply(&same_range).await.unwrap_or_else(|error| panic!("{version}: {error}"));
+    let behind = demo_org_with("CONF_CARD_NUMBER_OFFSET = 1000000011");
+    let refused = service.apply(&behind).await;
+    assert!(refused.is_err(), "{version}: the plan would give numbers again");
+    let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 11");
+    service.apply(&longer).await.unwrap_or_else(|error| panic!("{version}: {error}"));
+}
+
+#[tokio::test]
+async fn the_items_of_every_earlier_version_work() {
+    let sets = sets();
+    assert!(!sets.is_empty());
+    for (version, set) in &sets {
+        works_on(version, set).await;
+    }
+}
+
+/// Names and types: of lists, those of all elements; of text that is JSON, only that it is.
+fn form(value: &AttributeValue) -> String {
+    let all = |forms: Vec<String>| {
+        let mut forms = forms;
+        forms.sort();
+        forms.dedup();
+        forms.join(" ")
+    };
+    match value {
+        AttributeValue::S(text) if serde_json::from_str::<Map<String, Value>>(text).is_ok() => {
+            "S, a JSON object".to_owned()
+        }
+        AttributeValue::S(text) if serde_json::from_str::<Vec<Value>>(text).is_ok() => {
+            "S, a JSON array".to_owned()
+        }
+        AttributeValue::L(values) => format!("L of ({})", all(values.iter().map(form).collect())),
+        AttributeValue::M(item) => {
+            format!(
+                "M of ({})",
+                all(item.iter().map(|(name, value)| format!("{name}: {}", form(value))).collect())
+            )
+        }
+        other => value_to_json(other).as_object().unwrap().keys().next().unwrap().clone(),
+    }
+}
+
+/// The attributes of each kind, but for legacy kinds.
+fn forms(set: &Set) -> BTreeMap<&str, BTreeMap<&str, String>> {
+    let kinds = set.iter().filter(|(kind, _)| !kind.starts_with(LEGACY));
+    kinds
+        .map(|(kind, items)| {
+            let attributes = items.iter().flatten().map(|(name, value)| (name.as_str(), form(value)));
+            (kind.as_str(), attributes.collect())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_written_has_the_form_of_the_newest_golden_items() {
+    let (version, newest) = sets().pop().unwrap();
+    let written = everything().await;
+    let hint =
+        format!("the form of an item is not that of {version} any more; tests/api/golden.rs says what to do");
+    assert_eq!(forms(&written), forms(&newest), "{hint}");
+}
+
+#[tokio::test]
+#[ignore = "writes the set that GOLDEN_SET names"]
+async fn record() {
+    let folder = folder().join(std::env::var("GOLDEN_SET").expect("GOLDEN_SET, such as 0.2.0"));
+    fs::create_dir(&folder).expect("a set is never edited");
+    for (kind, items) in everything().await {
+        let items: Vec<Value> = items.iter().map(item_to_json).collect();
+        let text = serde_json::to_string_pretty(&items).unwrap() + "\n";
+        fs::write(folder.join(kind).with_extension("json"), text).unwrap();
+    }
+}
