@@ -63,16 +63,21 @@ impl App {
     pub(super) async fn org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
         match self.orgs.get(&id, self.clock.now()) {
             Some(org) => Ok(org),
-            None => self.reload_org(id).await,
+            None => self.read_org(id).await,
         }
     }
 
     /// The org as it was last written.
-    pub(super) async fn reload_org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
+    async fn read_org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
         let org = self.store.org(id).await?;
         let org = Arc::new(org.ok_or_else(|| ApiError::caused_by(Problem::Internal, NoOrg(id)))?);
-        self.orgs.put(id, Arc::clone(&org), self.clock.now());
+        self.remember_org(&org);
         Ok(org)
+    }
+
+    /// Replaces what is remembered of an org by what was read anew.
+    pub(super) fn remember_org(&self, org: &Arc<Org>) {
+        self.orgs.put(org.id(), Arc::clone(org), self.clock.now());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Registering customers.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::{
@@ -12,7 +14,7 @@ use crate::{
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::Org,
     },
-    store::{NewCustomer, Profile, Registration, Taking},
+    store::{NewCustomer, Profile, Registration},
 };
 
 #[derive(Serialize)]
@@ -21,65 +23,32 @@ struct Registered {
     created_id: UserId,
 }
 
-/// How many generated numbers that were given by hand one registration skips. The next one goes on after
-/// them.
-const MAX_SKIPPED: usize = 100;
-
 /// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
 pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (org, store) = (&call.caller.org, &call.app.store);
+    let (app, org) = (call.app, &call.caller.org);
     let wanted = RegistrationRequest::read(&JsonFields::new(&call.json_object()?), org)?;
     // Asked first, so that a number is not spent on a customer who is there already.
-    if store.any_taken(org.id(), &wanted.identities).await? {
+    if app.store.any_taken(org.id(), &wanted.identities).await? {
         return call.stored_response_or(Problem::IdentifierTaken).await;
     }
-    let mut customer = NewCustomer {
-        user: store.next_user_id(org.id()).await?,
+    let customer = NewCustomer {
+        user: app.store.next_user_id(org.id()).await?,
         profiles: wanted.profiles,
         identities: wanted.identities,
-        generated: None,
+        generate_for: wanted.generate_for,
         registered_at: call.now,
     };
     let answer = SuccessBody::new(Registered { created_id: customer.user }, &wanted.warnings)?;
-    for _ in 0..MAX_SKIPPED {
-        let mut coming = None;
-        if let Some(account) = &wanted.generate_for {
-            // With a key, the number is taken by the registration itself: one that comes to nothing uses up none, or has
-            // one reserved for when it is sent again.
-            let number = match &call.idempotent_request {
-                Some(once) => match call.app.coming_card_number(org, account, once).await {
-                    Ok(next) => coming.insert(next).number.clone(),
-                    // The last number may be that of a rival with the same key.
-                    Err(error) => return call.stored_response_or(error).await,
-                },
-                None => call.app.next_card_number(org, account, call.events).await?,
-            };
-            let identifier = org
-                .identifier(IdentifierName::ExternalId, &number)
-                .map_err(|_| Problem::CardNumberSettingsInvalid)?;
-            customer.generated = Some(Identity::new(account.clone(), identifier));
+    let learn = |org: &Arc<Org>| app.remember_org(org);
+    match app.store.register(org, &customer, call.response_to_store(&answer), &learn).await {
+        Ok(Registration::Registered(numbers)) => {
+            numbers.iter().for_each(|number| call.count_card_number(number));
+            Ok(answer)
         }
-        let turn = coming.as_ref().map(|coming| &coming.turn);
-        match store.register(org.id(), &customer, turn, call.record(&answer)).await? {
-            Registration::Registered => {
-                if let Some(coming) = coming {
-                    coming.count(call.events);
-                }
-                return Ok(answer);
-            }
-            Registration::IdentifierTaken => return call.stored_response_or(Problem::IdentifierTaken).await,
-            Registration::AnsweredBefore => break,
-            Registration::GeneratedTaken => {
-                if let Some(coming) = &coming
-                    && store.take_card_number(org.id(), &coming.turn, None).await? == Taking::Taken
-                {
-                    coming.count(call.events);
-                }
-            }
-            Registration::Outrun => {}
-        }
+        Ok(Registration::IdentifierTaken) => call.stored_response_or(Problem::IdentifierTaken).await,
+        Ok(Registration::AnsweredBefore(earlier)) => call.replay(earlier),
+        Err(error) => call.no_card_number(error).await,
     }
-    call.stored_response_or(Problem::Unavailable).await
 }
 
 /// What a request asks to register.
@@ -91,7 +60,7 @@ struct RegistrationRequest {
     warnings: Vec<ApiMessage>,
 }
 
-/// A transaction writes at most 100 items; these leave room for the profile, the generated number, its counter and the answer.
+/// A transaction writes at most 100 items; these leave room for the profile, the generated number and the answer.
 pub(super) const MAX_PROFILES: usize = 20;
 pub(super) const MAX_IDENTIFIERS: usize = 50;
 pub(super) const MAX_NAME_LENGTH: usize = 255;

@@ -286,13 +286,15 @@ impl SuccessBody {
     }
 
     /// The JSON text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The JSON text.
     pub fn into_json(self) -> String {
         self.0
+    }
+}
+
+/// The JSON text.
+impl AsRef<str> for SuccessBody {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 

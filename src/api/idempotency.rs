@@ -1,5 +1,5 @@
 //! `Idempotency-Key`: a request that is sent again under its key is answered as it was the first time, and nothing happens
-//! again. Only successes are kept: what was refused has changed nothing, and is judged anew.
+//! again. Only successes are stored: what was refused has changed nothing, and is judged anew.
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
 
 use chrono::{DateTime, Utc};
@@ -9,7 +9,7 @@ use super::{
     App, Call, Caller, Request, Route,
     error::{ApiError, Problem, SuccessBody},
 };
-use crate::store::{IdempotentRequest, ResponseToStore};
+use crate::store::{IdempotentRequest, ResponseToStore, StoredResponse};
 
 /// The header.
 pub const HEADER: &str = "idempotency-key";
@@ -54,19 +54,41 @@ impl App {
         &self,
         request: &IdempotentRequest,
     ) -> Result<Option<SuccessBody>, ApiError> {
-        match self.store.stored_response(request).await? {
-            Some(given) if given.fingerprint != request.fingerprint => {
-                Err(Problem::IdempotencyKeyReused.into())
-            }
-            given => Ok(given.map(|given| SuccessBody::again(given.answer))),
-        }
+        let stored = self.store.stored_response(request).await?;
+        stored.map(|stored| replay(request, stored)).transpose()
+    }
+}
+
+/// A response that is stored under the key of `request` as the answer to it; 422 if it answers another request.
+fn replay(request: &IdempotentRequest, stored: StoredResponse) -> Result<SuccessBody, ApiError> {
+    if stored.fingerprint == request.fingerprint {
+        Ok(SuccessBody::again(stored.answer))
+    } else {
+        Err(Problem::IdempotencyKeyReused.into())
     }
 }
 
 impl Call<'_> {
-    /// `answer` as what is to be kept under the request's key, if it has one.
-    pub(super) fn record<'a>(&'a self, answer: &'a SuccessBody) -> Option<ResponseToStore<'a>> {
-        self.idempotent_request.as_ref().map(|request| ResponseToStore { request, answer: answer.as_str() })
+    /// `answer` as what is to be stored under the request's key, if it has one.
+    pub(super) fn response_to_store<'a>(&'a self, answer: &'a SuccessBody) -> Option<ResponseToStore<'a>> {
+        let request = self.idempotent_request.as_ref()?;
+        Some(ResponseToStore { request, answer: answer.as_ref() })
+    }
+
+    /// Stores `answer` under the request's key, if it has one, and returns the answer that counts: that of a rival with
+    /// the same key, if it was faster.
+    pub(super) async fn store_response(&self, answer: SuccessBody) -> Result<SuccessBody, ApiError> {
+        let earlier = match self.response_to_store(&answer) {
+            Some(response) => self.app.store.store_response(response).await?,
+            None => None,
+        };
+        earlier.map_or(Ok(answer), |earlier| self.replay(earlier))
+    }
+
+    /// What a rival with the same key was answered.
+    pub(super) fn replay(&self, stored: StoredResponse) -> Result<SuccessBody, ApiError> {
+        let request = self.idempotent_request.as_ref().ok_or(Problem::Internal)?;
+        replay(request, stored)
     }
 
     /// What a rival with the same key was answered, if it was faster; otherwise `error`.
@@ -74,10 +96,10 @@ impl Call<'_> {
         &self,
         error: impl Into<ApiError>,
     ) -> Result<SuccessBody, ApiError> {
-        let given = match &self.idempotent_request {
+        let stored = match &self.idempotent_request {
             Some(request) => self.app.stored_response(request).await?,
             None => None,
         };
-        given.ok_or_else(|| error.into())
+        stored.ok_or_else(|| error.into())
     }
 }

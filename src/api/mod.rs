@@ -91,7 +91,7 @@ macro_rules! route {
 pub const ROUTES: &[Route] = &[
     route!(GET "/v2/otp", OtpFetch, otp::fetch),
     route!(POST "/v2/otp/generate", OtpIssue, otp::generate, idempotent: true),
-    route!(POST "/v2/otp/validate", OtpValidate, otp::validate),
+    route!(POST "/v2/otp/validate", OtpValidate, otp::validate, idempotent: true),
     route!(GET "/v2/cardNumber", CardNumberGenerate, card_number::next),
     route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next, idempotent: true),
     route!(POST "/v2/customers", CustomerRegister, customer::register, idempotent: true),

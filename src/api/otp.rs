@@ -14,10 +14,10 @@ use crate::{
         customer::{IdentifierName, Identity, Source, UserId},
         message::{Channel, ChannelType, Message, Templates},
         org::{Org, OrgId},
-        otp::{Code, CreatedId, OrgDay, Otp, OtpOwner, OtpSeries, Scope, matching, most_recent},
+        otp::{Code, CreatedId, OrgDay, OtpOwner, OtpSeries, Scope, most_recent},
     },
     secret::os_rng,
-    store::{Issue, Quota, ValidationOutcome},
+    store::{Issue, NewOtp, Quota, Validation},
 };
 
 #[derive(Serialize)]
@@ -57,10 +57,6 @@ struct Issued {
     created_id: u64,
 }
 
-/// How many numbers are drawn before giving up. A thousand OTPs fit into a millisecond, and a customer
-/// gets ten a day.
-const DRAWS: usize = 16;
-
 /// `POST /v2/otp/generate`: a new OTP.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, object) = (&*call.caller.org, call.json_object()?);
@@ -77,35 +73,32 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
     let config = org.config();
     let day = OrgDay::of(call.now, &org.timezone);
-    let quota = Quota { date: day.date, limit: config.otp_daily_limit };
     let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
     let message = (!channels.is_empty()).then(|| Message::new(channels, &templates, &code));
-    for _ in 0..DRAWS {
-        let otp = Otp {
-            created_id: CreatedId::draw(call.now, &mut os_rng()),
-            code: code.clone(),
-            valid_until: call.now + org.otp_validity(),
-            consumed: false,
-        };
-        let answer = SuccessBody::new(Issued { created_id: otp.created_id.0 }, addressed.warning.as_slice())?;
-        let issue = call.app.store.issue_otp(&series, &otp, quota, message.as_ref(), call.record(&answer));
-        match issue.await? {
-            Issue::Issued => {
-                call.events.count(Event::OtpIssued);
-                if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
-                    deliver(message);
-                }
-                return Ok(answer);
+    let new = NewOtp {
+        series: &series,
+        code,
+        issued_at: call.now,
+        validity: org.otp_validity(),
+        quota: Quota { date: day.date, limit: config.otp_daily_limit },
+        message: message.as_ref(),
+    };
+    let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, addressed.warning.as_slice());
+    match call.app.store.issue_otp(&new, call.idempotent_request.as_ref(), respond).await? {
+        Issue::Issued(answer) => {
+            call.events.count(Event::OtpIssued);
+            if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
+                deliver(message);
             }
-            Issue::LimitReached => {
-                let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
-                return call.stored_response_or(error).await;
-            }
-            Issue::AnsweredBefore => return call.stored_response_or(Problem::Unavailable).await,
-            Issue::IdTaken => {}
+            Ok(answer)
         }
+        Issue::AnsweredBefore(earlier) => call.replay(earlier),
+        Issue::LimitReached => {
+            let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
+            call.stored_response_or(error).await
+        }
+        Issue::IdsTaken => Err(Problem::OtpNotGenerated.into()),
     }
-    Err(Problem::OtpNotGenerated.into())
 }
 
 #[derive(Serialize)]
@@ -121,26 +114,24 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body)).gather()?;
 
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
-    let (store, limit) = (&call.app.store, org.attempt_limit());
-    // Whoever comes too late for a verdict judges again. Each time somebody else's was recorded: that
-    // of one of the wrong guesses that the limit allows, or of one of the day's OTPs.
-    let most_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
-    for _ in 0..=most_rivals {
-        let judged = store.otps_and_attempts(&series, call.now).await?;
-        if let Some(free_at) = judged.failed_attempts.locked_until(limit, call.now) {
-            return Err(ApiError::too_many(Problem::AttemptLimitReached, free_at - call.now));
+    let limit = org.attempt_limit();
+    // Each rival that is faster records one of the wrong guesses that the limit allows, or consumes one of the day's
+    // OTPs.
+    let max_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
+    let respond = |entity| SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
+    let (app, request) = (call.app, call.idempotent_request.as_ref());
+    let validation =
+        app.store.validate_otp(&series, &typed, limit, max_rivals, &app.clock, request, respond).await?;
+    match validation {
+        Validation::Judged { right, response } => {
+            call.events.count(if right { Event::OtpValidated } else { Event::OtpRefused });
+            Ok(response)
         }
-        let verdict = matching(&judged.otps, &typed, call.now).map_or_else(
-            || ValidationOutcome::Wrong(judged.failed_attempts.with_attempt_at(call.now, limit)),
-            |otp| ValidationOutcome::Right(otp.created_id),
-        );
-        if store.commit_validation(&series, &judged, &verdict, call.now, limit.window).await? {
-            let entity = matches!(verdict, ValidationOutcome::Right(_));
-            call.events.count(if entity { Event::OtpValidated } else { Event::OtpRefused });
-            return SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
+        Validation::Locked(time) => {
+            call.stored_response_or(ApiError::too_many(Problem::AttemptLimitReached, time)).await
         }
+        Validation::AnsweredBefore(earlier) => call.replay(earlier),
     }
-    Err(Problem::Unavailable.into())
 }
 
 impl Call<'_> {

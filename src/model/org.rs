@@ -130,6 +130,18 @@ pub struct Org {
     numbering_plan: Result<NumberingPlan, PlanError>,
 }
 
+/// Why an org gives no card numbers to the customers of an account.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotNumbered {
+    /// It gives none at all.
+    #[error("card number generation is disabled")]
+    Disabled,
+    #[error("card number generation is not enabled for the account")]
+    AccountNotEnabled,
+    #[error(transparent)]
+    PlanInvalid(PlanError),
+}
+
 /// Why an account of a source cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountError {
@@ -211,6 +223,20 @@ impl Org {
     /// [`PlanError`] when the settings make no plan.
     pub const fn numbering_plan(&self) -> Result<&NumberingPlan, &PlanError> {
         self.numbering_plan.as_ref()
+    }
+
+    /// The plan by which customers of `account` are numbered.
+    ///
+    /// # Errors
+    /// [`NotNumbered`] when they are not.
+    pub fn numbering_plan_for(&self, account: &Account) -> Result<&NumberingPlan, NotNumbered> {
+        if !self.config().card_numbers_enabled {
+            return Err(NotNumbered::Disabled);
+        }
+        if !self.generates_for(account) {
+            return Err(NotNumbered::AccountNotEnabled);
+        }
+        self.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()))
     }
 
     /// Whether card numbers are generated for customers of that account.

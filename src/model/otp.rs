@@ -195,8 +195,7 @@ pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold
 }
 
 /// The most recently issued valid OTP with that code. Every code is compared, whichever matches.
-#[must_use]
-pub fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option<&'a Otp> {
+fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option<&'a Otp> {
     let matches: Vec<&Otp> = otps.iter().filter(|otp| otp.is_valid(now) & otp.code.matches(typed)).collect();
     matches.into_iter().max_by_key(|otp| otp.created_id)
 }
@@ -241,6 +240,35 @@ impl FailedAttempts {
         let recent = self.0.iter().copied().filter(|time| *time + limit.window > now);
         Self::new(recent.chain([now]).collect())
     }
+}
+
+/// What becomes of a typed code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValidationOutcome {
+    /// It is the code of this OTP, which is consumed by it.
+    Right(CreatedId),
+    /// It is no valid code; these are the wrong guesses with it.
+    Wrong(FailedAttempts),
+    /// It is not judged before this much time has passed: there were too many wrong guesses.
+    Locked(TimeDelta),
+}
+
+/// Judges a typed code at the moment `now` by the OTPs of its series and the wrong guesses so far.
+#[must_use]
+pub fn judge(
+    typed: &Code,
+    otps: &[Otp],
+    attempts: &FailedAttempts,
+    limit: AttemptLimit,
+    now: DateTime<Utc>,
+) -> ValidationOutcome {
+    if let Some(free_at) = attempts.locked_until(limit, now) {
+        return ValidationOutcome::Locked(free_at - now);
+    }
+    matching(otps, typed, now).map_or_else(
+        || ValidationOutcome::Wrong(attempts.with_attempt_at(now, limit)),
+        |otp| ValidationOutcome::Right(otp.created_id),
+    )
 }
 
 /// A day in an org's time zone: what the daily limit of OTPs counts by.

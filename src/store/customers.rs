@@ -1,19 +1,21 @@
 //! Customers and the identifiers that point at them.
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{
-    Item, ResponseToStore, Store, StoreError, Taking, Turn,
+    CardNumber, Item, NumberingError, ResponseToStore, Store, StoreError, StoredResponse,
     item::{NewItem, json, millis, n},
     keys,
     retries::is_partial,
     transaction::Outcome,
 };
 use crate::model::{
-    customer::{Account, Identity, UserId},
-    org::OrgId,
+    customer::{Account, IdentifierName, Identity, UserId},
+    org::{Org, OrgId},
 };
 
 const USER_ID: &str = "user_id";
@@ -33,25 +35,23 @@ pub struct NewCustomer {
     pub profiles: Vec<Profile>,
     /// What the caller gave.
     pub identities: Vec<Identity>,
-    /// The card number that was generated, if one was.
-    pub generated: Option<Identity>,
+    /// The account whose next card number the customer gets, if any.
+    pub generate_for: Option<Account>,
     pub registered_at: DateTime<Utc>,
 }
 
 /// How a registration ended. Unless it is `Registered`, nothing of the customer was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
-    Registered,
+    /// With the card numbers that were taken for it: the last one is the customer's, the others were given by hand.
+    Registered(Vec<CardNumber>),
     /// Somebody has one of the identifiers that the caller gave.
     IdentifierTaken,
-    /// Somebody was given the generated number by hand.
-    GeneratedTaken,
-    /// Somebody else took the number whose turn it was, or the plan changed. A request with a key has another one
-    /// reserved now, if there is one.
-    Outrun,
-    /// The same request was answered before.
-    AnsweredBefore,
+    /// The key of the request has an answer.
+    AnsweredBefore(StoredResponse),
 }
+
+/// How many generated numbers that were given by hand one registration skips. The next one goes on after them.
+const MAX_SKIPPED: usize = 100;
 
 impl Store {
     /// The customer whom an identifier points at.
@@ -85,19 +85,47 @@ impl Store {
         Ok(false)
     }
 
-    /// Writes a customer with all identifiers, takes the generated number if that is still to be done, and keeps the
-    /// answer; or nothing.
+    /// Writes a customer with all identifiers, a generated card number among them if one is asked for, and the
+    /// response; or nothing. A number that somebody was given by hand is skipped. `learn` is as in
+    /// [`Self::next_card_number`].
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
+    /// [`NumberingError`] when there is no number for the customer, or DynamoDB fails.
     pub async fn register(
+        &self,
+        org: &Arc<Org>,
+        customer: &NewCustomer,
+        response: Option<ResponseToStore<'_>>,
+        learn: &(dyn Fn(&Arc<Org>) + Sync),
+    ) -> Result<Registration, NumberingError> {
+        let mut numbers = Vec::new();
+        for _ in 0..MAX_SKIPPED {
+            let mut identities = customer.identities.clone();
+            if let Some(account) = &customer.generate_for {
+                let taken = self.next_card_number(org, account, learn).await?;
+                let identifier = org
+                    .identifier(IdentifierName::ExternalId, &taken.number)
+                    .map_err(|_| StoreError::corrupt("a card number cannot be an external ID"))?;
+                identities.push(Identity::new(account.clone(), identifier));
+                numbers.push(taken);
+            }
+            match self.try_register(org.id(), customer, &identities, response).await? {
+                Attempt::Registered => return Ok(Registration::Registered(numbers)),
+                Attempt::Refused(outcome) => return Ok(outcome),
+                Attempt::NumberTaken => {}
+            }
+        }
+        Err(StoreError::gave_up("too many card numbers in a row were given by hand").into())
+    }
+
+    /// Registers a customer under `identities`: those that the caller gave, and then the generated one.
+    async fn try_register(
         &self,
         org: OrgId,
         customer: &NewCustomer,
-        turn: Option<&Turn>,
-        record: Option<ResponseToStore<'_>>,
-    ) -> Result<Registration, StoreError> {
-        let identities: Vec<&Identity> = customer.identities.iter().chain(&customer.generated).collect();
+        identities: &[Identity],
+        response: Option<ResponseToStore<'_>>,
+    ) -> Result<Attempt, StoreError> {
         let known_as: Vec<_> = identities
             .iter()
             .map(|identity| (identity.account(), identity.identifier().name(), identity.identifier().value()))
@@ -117,39 +145,33 @@ impl Store {
                     .with("registered_at", millis(customer.registered_at)),
             )?,
         );
-        let given = customer.identities.len();
-        let profile_at = writes.len() - 1;
-        if let Some(turn) = turn {
-            writes.push(self.take(org, turn)?);
+        let response_at = writes.len();
+        if let Some(response) = &response {
+            writes.push(self.put_response(response)?);
         }
-        let recorded_at = writes.len();
-        if let Some(record) = &record {
-            writes.push(self.put_answer(record)?);
+        let refused = match self.transact(writes).await? {
+            Outcome::Done => return Ok(Attempt::Registered),
+            Outcome::Refused(refused) => refused,
+        };
+        let request = response.map(|response| response.request);
+        if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
+            return Ok(Attempt::Refused(Registration::AnsweredBefore(earlier)));
         }
-        Ok(match self.transact(writes).await? {
-            Outcome::Done => Registration::Registered,
-            Outcome::Refused(at) if at.contains(&recorded_at) => Registration::AnsweredBefore,
-            Outcome::Refused(at) if at.iter().any(|position| *position < given) => {
-                Registration::IdentifierTaken
+        match refused.keys().next() {
+            Some(first) if *first < customer.identities.len() => {
+                Ok(Attempt::Refused(Registration::IdentifierTaken))
             }
-            // Whoever was faster has both by now: the number, and its place in the sequence.
-            Outcome::Refused(at) if at.iter().any(|position| *position > profile_at) => {
-                let reserved = match (turn, record) {
-                    (Some(turn), Some(record)) => self.reserve(org, turn, record.request).await?,
-                    _ => Taking::Outrun,
-                };
-                if reserved == Taking::AnsweredBefore {
-                    Registration::AnsweredBefore
-                } else {
-                    Registration::Outrun
-                }
-            }
-            Outcome::Refused(at) if at.iter().any(|position| *position < identities.len()) => {
-                Registration::GeneratedTaken
-            }
-            Outcome::Refused(_) => {
-                return Err(StoreError::corrupt("the user id counter gave a number that a customer has"));
-            }
-        })
+            Some(first) if *first < identities.len() => Ok(Attempt::NumberTaken),
+            _ => Err(StoreError::corrupt("the user id counter gave a number that a customer has")),
+        }
     }
+}
+
+/// How one attempt at a registration ended.
+enum Attempt {
+    Registered,
+    /// It ends with this.
+    Refused(Registration),
+    /// Somebody was given the generated number by hand.
+    NumberTaken,
 }

@@ -128,33 +128,6 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
-/// The attributes of the card number counter that hold a value back for a request with an `Idempotency-Key`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The value.
-    pub value: String,
-    /// Seconds since 1970.
-    pub since: String,
-}
-
-/// What the name of [`Reservation::since`] begins with.
-const RESERVED_SINCE: &str = "reserved_since#";
-
-impl Reservation {
-    pub fn new(till: &TillName, key: &[u8; 32]) -> Self {
-        Self::of(&format!("{till}#{}", hex(key)))
-    }
-
-    fn of(request: &str) -> Self {
-        Self { value: format!("reserved#{request}"), since: format!("{RESERVED_SINCE}{request}") }
-    }
-
-    /// The reservation of which `name` is the attribute `since`.
-    pub fn with_since(name: &str) -> Option<Self> {
-        name.strip_prefix(RESERVED_SINCE).map(Self::of)
-    }
-}
-
 /// The answer that a till was given under an `Idempotency-Key`, of which only the SHA-256 is kept.
 pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
     Key::new(format!("ORG#{org}#ANSWER#{till}#{}", hex(key)), "ANSWER")
@@ -213,9 +186,6 @@ mod tests {
         ] {
             assert_eq!(key, Key::new(pk, sk));
         }
-        let reservation = Reservation::new(&TillName::parse("store.server").unwrap(), &[0xab; 32]);
-        assert_eq!(reservation.value, format!("reserved#store.server#{}", "ab".repeat(32)));
-        assert_eq!(Reservation::with_since(&reservation.since), Some(reservation));
     }
 
     #[test]

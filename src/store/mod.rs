@@ -23,7 +23,7 @@ mod transaction;
 
 use aws_sdk_dynamodb::Client;
 
-pub use card_numbers::{NextTurn, Taking, Turn};
+pub use card_numbers::{CardNumber, NumberingError};
 pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
@@ -32,7 +32,7 @@ pub use error::{StoreError, error_chain};
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
-pub use otps::{Issue, OtpsAndAttempts, Quota, ValidationOutcome};
+pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, Validation};
 pub use retries::within;
 pub use table::{Stream, TableCreation};
 

@@ -176,7 +176,7 @@ impl Store {
             writes.push(self.put_new(counter)?);
         }
         match self.transact(writes).await? {
-            Outcome::Refused(at) if at.iter().all(|position| *position < counter_writes) => Ok(None),
+            Outcome::Refused(at) if at.keys().all(|position| *position < counter_writes) => Ok(None),
             Outcome::Refused(_) => Err(ApplyError::Concurrent),
             Outcome::Done => Ok(Some(
                 existing.map_or(Applied::Created, |record| Applied::Updated(Box::new(record.definition))),

@@ -4,15 +4,19 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem,
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::{
-    Attributes, Item, ResponseToStore, Store, StoreError,
+    Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{NewItem, json, millis, n, s, ttl},
     keys,
     transaction::Outcome,
 };
-use crate::model::{
-    message::Message,
-    org::MAX_OTP_VALIDITY,
-    otp::{Code, CreatedId, FailedAttempts, Otp, OtpSeries},
+use crate::{
+    clock::Clock,
+    model::{
+        message::Message,
+        org::MAX_OTP_VALIDITY,
+        otp::{AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, ValidationOutcome, judge},
+    },
+    secret::os_rng,
 };
 
 const CODE: &str = "code";
@@ -31,17 +35,32 @@ pub struct Quota {
     pub limit: i64,
 }
 
-/// How issuing an OTP ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Issue {
-    Issued,
-    /// Another OTP of that scope has the number: draw another.
-    IdTaken,
-    /// The same request was answered before.
-    AnsweredBefore,
+/// An OTP to be issued; the store draws its [`CreatedId`].
+#[derive(Debug)]
+pub struct NewOtp<'a> {
+    pub series: &'a OtpSeries,
+    pub code: Code,
+    pub issued_at: DateTime<Utc>,
+    pub validity: TimeDelta,
+    pub quota: Quota,
+    /// What is to be delivered, if anything is.
+    pub message: Option<&'a Message>,
+}
+
+/// How issuing an OTP ended. Unless it is `Issued`, nothing was written.
+pub enum Issue<A> {
+    /// With the response that tells of it.
+    Issued(A),
+    /// The key of the request has a response.
+    AnsweredBefore(StoredResponse),
     /// The day's quota is used up.
     LimitReached,
+    /// Every number that was drawn belongs to another OTP of the series.
+    IdsTaken,
 }
+
+/// How many numbers are drawn before giving up. A thousand OTPs fit into a millisecond, and a customer gets ten a day.
+const DRAWS: usize = 16;
 
 /// What a code is judged by: the OTPs that may still be valid, and the wrong guesses so far.
 #[derive(Debug)]
@@ -51,62 +70,80 @@ pub struct OtpsAndAttempts {
     version: u64,
 }
 
-/// What became of a typed code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ValidationOutcome {
-    /// It is the code of this OTP, which is consumed by it.
-    Right(CreatedId),
-    /// It is no valid code; these are the wrong guesses with it.
-    Wrong(FailedAttempts),
+/// How a validation ended.
+pub enum Validation<A> {
+    /// The code was judged, with the response that says so.
+    Judged { right: bool, response: A },
+    /// It was not judged, and nothing was written: it may be tried again after this time.
+    Locked(TimeDelta),
+    /// The key of the request has a response.
+    AnsweredBefore(StoredResponse),
 }
 
 impl Store {
-    /// Puts a new OTP, counts it against the quota, leaves its message for delivery and keeps the answer, all or nothing.
+    /// Puts a new OTP, counts it against the quota, leaves its message for delivery and stores the response that
+    /// `respond` makes for it, all or nothing.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
-    pub async fn issue_otp(
+    /// What `respond` fails with, and [`StoreError`] when DynamoDB fails.
+    pub async fn issue_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
-        series: &OtpSeries,
-        otp: &Otp,
-        quota: Quota,
-        message: Option<&Message>,
-        record: Option<ResponseToStore<'_>>,
-    ) -> Result<Issue, StoreError> {
-        let item = NewItem::new(&keys::otp(series, otp.created_id))
-            .with(CREATED_ID, n(otp.created_id))
-            .with(CODE, s(otp.code.expose()))
-            .with(VALID_UNTIL, millis(otp.valid_until))
-            .with(keys::EXPIRES_AT, ttl(otp.valid_until));
-        let put = self.put_new(item)?;
+        new: &NewOtp<'_>,
+        request: Option<&IdempotentRequest>,
+        respond: impl Fn(CreatedId) -> Result<A, E>,
+    ) -> Result<Issue<A>, E> {
+        for _ in 0..DRAWS {
+            let id = CreatedId::draw(new.issued_at, &mut os_rng());
+            let response = respond(id)?;
+            let mut writes = vec![self.put_otp(new, id)?, self.count_otp(new)?];
+            if let Some(message) = new.message {
+                writes.push(self.put_new(message_item(new, id, message)?)?);
+            }
+            let response_at = writes.len();
+            if let Some(request) = request {
+                writes.push(self.put_response(&ResponseToStore { request, answer: response.as_ref() })?);
+            }
+            let refused = match self.transact(writes).await? {
+                Outcome::Done => return Ok(Issue::Issued(response)),
+                Outcome::Refused(refused) => refused,
+            };
+            if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
+                return Ok(Issue::AnsweredBefore(earlier));
+            }
+            // The quota decides: where it is used up, another number would not help.
+            if refused.contains_key(&1) {
+                return Ok(Issue::LimitReached);
+            }
+        }
+        Ok(Issue::IdsTaken)
+    }
+
+    fn put_otp(&self, new: &NewOtp<'_>, id: CreatedId) -> Result<TransactWriteItem, StoreError> {
+        let valid_until = new.issued_at + new.validity;
+        self.put_new(
+            NewItem::new(&keys::otp(new.series, id))
+                .with(CREATED_ID, n(id))
+                .with(CODE, s(new.code.expose()))
+                .with(VALID_UNTIL, millis(valid_until))
+                .with(keys::EXPIRES_AT, ttl(valid_until)),
+        )
+    }
+
+    fn count_otp(&self, new: &NewOtp<'_>) -> Result<TransactWriteItem, StoreError> {
         let count = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::daily_quota(series, quota.date).attributes()))
+            .set_key(Some(keys::daily_quota(new.series, new.quota.date).attributes()))
             .update_expression("ADD #issued :one SET #expires = :expires")
             .condition_expression("attribute_not_exists(#issued) OR #issued < :limit")
             .expression_attribute_names("#issued", ISSUED)
             .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":limit", n(quota.limit))
+            .expression_attribute_values(":limit", n(new.quota.limit))
             // A day of any time zone is over two days after the OTP was issued.
-            .expression_attribute_values(":expires", ttl(otp.created_id.issued_at() + TimeDelta::days(2)))
+            .expression_attribute_values(":expires", ttl(new.issued_at + TimeDelta::days(2)))
             .build()
             .map_err(StoreError::from_build)?;
-        let mut writes = vec![put, TransactWriteItem::builder().update(count).build()];
-        if let Some(message) = message {
-            writes.push(self.put_new(message_item(series, otp, message)?)?);
-        }
-        let recorded_at = writes.len();
-        if let Some(record) = &record {
-            writes.push(self.put_answer(record)?);
-        }
-        Ok(match self.transact(writes).await? {
-            Outcome::Done => Issue::Issued,
-            Outcome::Refused(at) if at.contains(&recorded_at) => Issue::AnsweredBefore,
-            // The quota decides: where it is used up, another number would not help.
-            Outcome::Refused(at) if at.contains(&1) => Issue::LimitReached,
-            Outcome::Refused(_) => Issue::IdTaken,
-        })
+        Ok(TransactWriteItem::builder().update(count).build())
     }
 
     /// The OTPs that may be valid at `now`, with the wrong guesses, in one read.
@@ -140,69 +177,109 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes down a verdict, unless what it was made on has changed meanwhile: then nothing is written
-    /// and the answer is `false`, and the code must be judged anew.
+    /// Judges a typed code, and consumes its OTP or counts a wrong guess, together with the response that `respond`
+    /// makes of the verdict. Where another validation of the series was faster, the code is judged anew, by what is
+    /// there then and by the time of then.
     ///
-    /// Right and wrong cost the same kind of write, so that the time it takes tells neither from the other.
+    /// `max_rivals` is how many others can be faster at most.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
-    pub async fn commit_validation(
+    /// What `respond` fails with, and [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn validate_otp<A: AsRef<str>, E: From<StoreError>>(
+        &self,
+        series: &OtpSeries,
+        typed: &Code,
+        limit: AttemptLimit,
+        max_rivals: usize,
+        clock: &Clock,
+        request: Option<&IdempotentRequest>,
+        respond: impl Fn(bool) -> Result<A, E>,
+    ) -> Result<Validation<A>, E> {
+        for _ in 0..=max_rivals {
+            let judged = self.otps_and_attempts(series, clock.now()).await?;
+            let now = clock.now();
+            let outcome = judge(typed, &judged.otps, &judged.failed_attempts, limit, now);
+            let (right, mut writes) = match &outcome {
+                ValidationOutcome::Locked(time) => return Ok(Validation::Locked(*time)),
+                ValidationOutcome::Right(id) => (true, self.consume(series, &judged, *id, now)?),
+                ValidationOutcome::Wrong(attempts) => {
+                    (false, self.count_attempt(series, &judged, attempts, now + limit.window)?)
+                }
+            };
+            let response = respond(right)?;
+            let response_at = writes.len();
+            if let Some(request) = request {
+                writes.push(self.put_response(&ResponseToStore { request, answer: response.as_ref() })?);
+            }
+            let refused = match self.transact(writes).await? {
+                Outcome::Done => return Ok(Validation::Judged { right, response }),
+                Outcome::Refused(refused) => refused,
+            };
+            if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
+                return Ok(Validation::AnsweredBefore(earlier));
+            }
+        }
+        Err(StoreError::gave_up("other validations kept being faster").into())
+    }
+
+    /// The writes that consume an OTP, on the condition that nothing changed since `judged` was read.
+    fn consume(
         &self,
         series: &OtpSeries,
         judged: &OtpsAndAttempts,
-        verdict: &ValidationOutcome,
+        id: CreatedId,
         now: DateTime<Utc>,
-        window: TimeDelta,
-    ) -> Result<bool, StoreError> {
-        let guesses = keys::failed_attempts(series);
-        let writes = match verdict {
-            ValidationOutcome::Right(id) => {
-                let consume = Update::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(keys::otp(series, *id).attributes()))
-                    .update_expression("SET #consumed = :now")
-                    .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
-                    .expression_attribute_names("#pk", keys::PK)
-                    .expression_attribute_names("#consumed", CONSUMED_AT)
-                    .expression_attribute_values(":now", millis(now))
-                    .build()
-                    .map_err(StoreError::from_build)?;
-                let (condition, version) = unchanged_since(judged);
-                let check = ConditionCheck::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(guesses.attributes()))
-                    .condition_expression(condition)
-                    .expression_attribute_names("#version", VERSION)
-                    .set_expression_attribute_values(version)
-                    .build()
-                    .map_err(StoreError::from_build)?;
-                vec![
-                    TransactWriteItem::builder().update(consume).build(),
-                    TransactWriteItem::builder().condition_check(check).build(),
-                ]
-            }
-            ValidationOutcome::Wrong(with_this_one) => {
-                let times = with_this_one.times().iter().copied().map(millis).collect();
-                let (condition, version) = unchanged_since(judged);
-                let count = Update::builder()
-                    .table_name(&self.table)
-                    .set_key(Some(guesses.attributes()))
-                    .update_expression("SET #times = :times, #expires = :expires ADD #version :one")
-                    .condition_expression(condition)
-                    .expression_attribute_names("#times", TIMES)
-                    .expression_attribute_names("#expires", keys::EXPIRES_AT)
-                    .expression_attribute_names("#version", VERSION)
-                    .set_expression_attribute_values(version)
-                    .expression_attribute_values(":times", AttributeValue::L(times))
-                    .expression_attribute_values(":expires", ttl(now + window))
-                    .expression_attribute_values(":one", n(1))
-                    .build()
-                    .map_err(StoreError::from_build)?;
-                vec![TransactWriteItem::builder().update(count).build()]
-            }
-        };
-        Ok(self.transact(writes).await? == Outcome::Done)
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let consume = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::otp(series, id).attributes()))
+            .update_expression("SET #consumed = :now")
+            .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
+            .expression_attribute_names("#pk", keys::PK)
+            .expression_attribute_names("#consumed", CONSUMED_AT)
+            .expression_attribute_values(":now", millis(now))
+            .build()
+            .map_err(StoreError::from_build)?;
+        let (condition, version) = unchanged_since(judged);
+        let check = ConditionCheck::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::failed_attempts(series).attributes()))
+            .condition_expression(condition)
+            .expression_attribute_names("#version", VERSION)
+            .set_expression_attribute_values(version)
+            .build()
+            .map_err(StoreError::from_build)?;
+        Ok(vec![
+            TransactWriteItem::builder().update(consume).build(),
+            TransactWriteItem::builder().condition_check(check).build(),
+        ])
+    }
+
+    /// The write that counts a wrong guess, on the condition that nothing changed since `judged` was read.
+    fn count_attempt(
+        &self,
+        series: &OtpSeries,
+        judged: &OtpsAndAttempts,
+        attempts: &FailedAttempts,
+        expires_at: DateTime<Utc>,
+    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        let times = attempts.times().iter().copied().map(millis).collect();
+        let (condition, version) = unchanged_since(judged);
+        let count = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::failed_attempts(series).attributes()))
+            .update_expression("SET #times = :times, #expires = :expires ADD #version :one")
+            .condition_expression(condition)
+            .expression_attribute_names("#times", TIMES)
+            .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            .expression_attribute_names("#version", VERSION)
+            .set_expression_attribute_values(version)
+            .expression_attribute_values(":times", AttributeValue::L(times))
+            .expression_attribute_values(":expires", ttl(expires_at))
+            .expression_attribute_values(":one", n(1))
+            .build()
+            .map_err(StoreError::from_build)?;
+        Ok(vec![TransactWriteItem::builder().update(count).build()])
     }
 }
 
@@ -214,14 +291,14 @@ fn unchanged_since(judged: &OtpsAndAttempts) -> (&'static str, Option<Attributes
     }
 }
 
-fn message_item(series: &OtpSeries, otp: &Otp, message: &Message) -> Result<NewItem, StoreError> {
-    Ok(NewItem::new(&keys::message(series, otp.created_id))
-        .with(CREATED_ID, n(otp.created_id))
-        .with("org", n(series.org))
-        .with("scope", s(series.scope.as_str()))
+fn message_item(new: &NewOtp<'_>, id: CreatedId, message: &Message) -> Result<NewItem, StoreError> {
+    Ok(NewItem::new(&keys::message(new.series, id))
+        .with(CREATED_ID, n(id))
+        .with("org", n(new.series.org))
+        .with("scope", s(new.series.scope.as_str()))
         .with("channels", json(&message.channels)?)
         .with("text", s(message.text.expose()))
         .with("email_subject", s(message.email_subject.expose()))
         .with("email_body", s(message.email_body.expose()))
-        .with(keys::EXPIRES_AT, ttl(otp.valid_until)))
+        .with(keys::EXPIRES_AT, ttl(new.issued_at + new.validity)))
 }

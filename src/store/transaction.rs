@@ -1,5 +1,7 @@
 //! `TransactWriteItems`, with its ways of not happening told apart.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_dynamodb::{
     operation::transact_write_items::TransactWriteItemsError,
     types::{Put, TransactWriteItem, builders::PutBuilder},
@@ -8,18 +10,19 @@ use aws_sdk_dynamodb::{
 use super::{
     Store,
     error::StoreError,
-    item::NewItem,
+    item::{Attributes, NewItem},
     keys,
     retries::{Cancellation, in_transaction, reason_codes},
 };
 
 /// How a transaction ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     /// Everything was written.
     Done,
-    /// Nothing was written, because conditions failed: those of the writes at these positions.
-    Refused(Vec<usize>),
+    /// Nothing was written, because conditions failed: those of the writes at these positions, each with the item
+    /// that was in its way, if the write asked for that.
+    Refused(BTreeMap<usize, Option<Attributes>>),
 }
 
 impl Store {
@@ -36,7 +39,10 @@ impl Store {
             return Err(StoreError::from_sdk(error));
         };
         match Cancellation::of(cancelled) {
-            Cancellation::Conditions(positions) => Ok(Outcome::Refused(positions)),
+            Cancellation::Conditions(positions) => {
+                let in_the_way = |at: usize| cancelled.cancellation_reasons().get(at)?.item.clone();
+                Ok(Outcome::Refused(positions.into_iter().map(|at| (at, in_the_way(at))).collect()))
+            }
             Cancellation::Conflict | Cancellation::Throttled => {
                 Err(StoreError::cancelled_for_now(&reason_codes(cancelled)))
             }

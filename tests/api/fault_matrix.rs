@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{
-        Answer, MOBILE, TestService, TestTable, demo_with,
+        Answer, MOBILE, TestService, TestTable, demo_series, demo_with,
         faults::{Fault, Faults, behind_faults},
     },
     idempotency,
@@ -56,8 +56,6 @@ struct Setup {
     clean: TestService,
     attacked: TestService,
     faults: Faults,
-    /// The route on which somebody else is faster to the number that a request takes first.
-    outrun_on: Option<&'static str>,
 }
 
 impl Setup {
@@ -67,7 +65,7 @@ impl Setup {
         let (table, clean) = demo_with(&config).await;
         let (mut attacked, faults) = behind_faults(&table, "store.server").await;
         attacked.time_limit = if table.is_shared() { SHARED_TIME_LIMIT } else { TIME_LIMIT };
-        Self { _table: table, clean, attacked, faults, outrun_on: None }
+        Self { _table: table, clean, attacked, faults }
     }
 
     /// Every call of a request goes wrong once, and, in another request, it and all that follow it do, until
@@ -85,10 +83,7 @@ impl Setup {
                     let plan = move |operation: &str, call| {
                         (operation.starts_with(happens_to) && goes_wrong(call)).then(|| fault.clone())
                     };
-                    match self.outrun_on {
-                        Some(route) => self.faults.inject(idempotency::outrun(route, plan)),
-                        None => self.faults.inject(plan),
-                    }
+                    self.faults.inject(plan);
                     let process = self.attacked.another_process();
                     let started = Instant::now();
                     let answer = request(process.clone()).await;
@@ -151,15 +146,19 @@ async fn no_card_number_is_given_twice() {
         .await;
 }
 
-/// Sends requests under a key, with every fault, and again without one.
-async fn attack_with_keys(setup: Setup, route: &str, mut check: impl AsyncFnMut(&Setup, &str)) {
+/// Sends requests under a key, with every fault, and again without one. `adapt` makes each request's body differ from
+/// that of the request before; `check` gets the answer that counts.
+async fn attack_with_keys(
+    setup: Setup,
+    route: &str,
+    adapt: impl Fn(u64, &mut Value),
+    mut check: impl AsyncFnMut(&Setup, &str, &Answer),
+) {
     let number = AtomicU64::new(0);
     let keyed = async |service: TestService| {
         let number = number.load(Ordering::SeqCst);
         let mut body = idempotency::body(route);
-        if route == "/v2/customers" {
-            body["profiles"][0]["identifiers"][0]["value"] = (9_100_000_000 + number).to_string().into();
-        }
+        adapt(number, &mut body);
         idempotency::send(&service, route, &number.to_string(), &body).await
     };
     setup
@@ -169,49 +168,98 @@ async fn attack_with_keys(setup: Setup, route: &str, mut check: impl AsyncFnMut(
             assert!(answer.status == 503 || answer.text == again.text, "{what}: {answer:?}, then {again:?}");
             setup.faults.let_late_through().await;
             assert_eq!(keyed(setup.clean.clone()).await.text, again.text, "{what}");
-            check(&setup, what).await;
+            check(&setup, what, &again).await;
             number.fetch_add(1, Ordering::SeqCst);
         })
         .await;
 }
 
-/// Attacks a route whose every request takes one number, which somebody else is faster to or not.
-async fn attack_numbers_with_keys(route: &'static str, outrun: bool) {
-    let setup = Setup { outrun_on: outrun.then_some(route), ..Setup::new().await };
-    let mut next = 1_000_000_011_u64;
-    attack_with_keys(setup, route, async |setup, what| {
-        assert_eq!(setup.clean.card_number().await, next.to_string(), "{what}: no second number is burnt");
-        next += 2;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_number_with_a_key_is_given_to_that_key_alone() {
+    let mut given = HashSet::new();
+    attack_with_keys(
+        Setup::new().await,
+        "/v2/cardNumber",
+        |_, _| (),
+        async |setup, what, answer| {
+            let number = answer.json["entity"].as_str().unwrap().to_owned();
+            for number in [number, setup.clean.card_number().await] {
+                assert!(given.insert(number), "{what}: twice: {answer:?}");
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_with_a_key_makes_one_customer() {
+    let mobile = |number: u64| (9_100_000_000 + number).to_string();
+    let adapt =
+        |number, body: &mut Value| body["profiles"][0]["identifiers"][0]["value"] = mobile(number).into();
+    let mut users = HashSet::new();
+    attack_with_keys(Setup::new().await, "/v2/customers", adapt, async |setup, what, answer| {
+        let user = answer.json["createdId"].as_u64().unwrap();
+        assert!(users.insert(user), "{what}: twice: {answer:?}");
+        let mobile = mobile(users.len() as u64 - 1);
+        let otp = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS"});
+        assert_eq!(setup.clean.post("/v2/otp/generate", &otp).await.status, 200, "{what}");
+        let url = format!("/v2/otp?source=INSTORE&mobile={mobile}&scope=POINTS");
+        assert_eq!(setup.clean.get(&url).await.json["userId"], user, "{what}");
+    })
+    .await;
+}
+
+/// However often it is sent, and whatever goes wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_guess_with_a_key_counts_once() {
+    let setup = Setup::new().await;
+    attack_with_keys(
+        setup,
+        "/v2/otp/validate",
+        |_, _| (),
+        async |setup, what, answer| {
+            assert_eq!(answer.json["entity"], false, "{what}");
+            // One of the hundred that this org allows is used.
+            let series = demo_series();
+            let found = setup.clean.store.otps_and_attempts(&series, setup.clean.clock.now()).await.unwrap();
+            assert_eq!(found.failed_attempts.times().len(), 1, "{what}");
+            setup.clean.clock.advance(A_DAY);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_code_with_a_key_is_true_again() {
+    let setup = Setup::new().await;
+    let code = std::sync::Mutex::new(String::new());
+    let renew = async |clean: &TestService| {
+        clean.clock.advance(A_DAY);
+        clean.issue().await;
+        *code.lock().unwrap() = clean.code().await;
+    };
+    renew(&setup.clean).await;
+    let adapt = |_, body: &mut Value| body["code"] = code.lock().unwrap().clone().into();
+    attack_with_keys(setup, "/v2/otp/validate", adapt, async |setup, what, answer| {
+        assert_eq!(answer.json["entity"], true, "{what}");
+        let current = code.lock().unwrap().clone();
+        assert!(!setup.clean.is_right(&current).await, "{what}: without the key, it is used");
+        renew(&setup.clean).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_card_number_with_a_key_is_taken_once() {
-    attack_numbers_with_keys("/v2/cardNumber", false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_card_number_with_a_key_is_taken_once_where_others_are_faster() {
-    attack_numbers_with_keys("/v2/cardNumber", true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_registration_with_a_key_takes_one_number() {
-    attack_numbers_with_keys("/v2/customers", false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_registration_with_a_key_takes_one_number_where_others_are_faster() {
-    attack_numbers_with_keys("/v2/customers", true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_otp_with_a_key_is_issued_once() {
-    attack_with_keys(Setup::new().await, "/v2/otp/generate", async |setup, what| {
-        assert_eq!(setup.clean.issued_otps().await, 1, "{what}");
-        setup.clean.clock.advance(A_DAY);
-    })
+    attack_with_keys(
+        Setup::new().await,
+        "/v2/otp/generate",
+        |_, _| (),
+        async |setup, what, _| {
+            assert_eq!(setup.clean.issued_otps().await, 1, "{what}");
+            setup.clean.clock.advance(A_DAY);
+        },
+    )
     .await;
 }
 

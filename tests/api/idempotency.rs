@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use http::Method;
 use loyalty_codes::{
@@ -9,25 +10,46 @@ use loyalty_codes::{
     store::keys,
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use crate::{
     common::{
         Answer, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with,
-        faults::{Fault, behind_faults},
+        faults::{Fault, Faults, behind_faults},
     },
     races::{all_at_once, processes},
 };
 
-const ROUTES: [&str; 3] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/customers"];
+const ROUTES: [&str; 4] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/otp/validate", "/v2/customers"];
 
-/// A request that succeeds, for each route that takes a key.
+/// A request that succeeds, for each route that takes a key. The code to validate is a wrong one.
 pub fn body(route: &str) -> Value {
     match route {
         "/v2/otp/generate" => json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}),
+        "/v2/otp/validate" => {
+            json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": "WRONG"})
+        }
         "/v2/customers" => {
             json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]})
         }
         _ => json!({}),
+    }
+}
+
+/// Fails unless what [`body`] asks for has happened once.
+async fn happened_once(route: &str, service: &TestService) {
+    match route {
+        "/v2/otp/generate" => assert_eq!(service.issued_otps().await, 1),
+        "/v2/otp/validate" => {
+            for _ in 0..4 {
+                assert!(!service.is_right("WRONG").await);
+            }
+            assert_eq!(service.validate("WRONG").await.status, 429, "five wrong guesses were counted");
+        }
+        "/v2/customers" => {
+            assert_eq!(service.post(route, &body(route)).await.refusal(), (409, vec![8008]));
+        }
+        _ => {}
     }
 }
 
@@ -46,28 +68,52 @@ async fn the_same_key_gives_the_first_answer_again_from_every_process() {
         let again = send(&table.service("store.server"), route, "key-1", &body(route)).await;
         assert_eq!((again.status, again.text), (200, first.text), "{route}");
         // The range begins at …10; a registration takes a number, too.
-        let next = if route == "/v2/otp/generate" { "1000000010" } else { "1000000011" };
-        assert_eq!(service.card_number().await, next, "{route}: no second number is burnt");
+        let takes_a_number = ["/v2/cardNumber", "/v2/customers"].contains(&route);
+        let next = if takes_a_number { "1000000011" } else { "1000000010" };
+        assert_eq!(service.card_number().await, next, "{route}: sent again, it takes no number");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_from_many_at_once_happens_once() {
+async fn the_same_key_from_40_at_once_happens_once() {
     for route in ROUTES {
         let (table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
         let work =
             |service: TestService, _| async move { send(&service, route, "key-1", &body(route)).await };
-        let answers = all_at_once(&processes(&table), 16, work).await;
+        let answers = all_at_once(&processes(&table), 40, work).await;
         for answer in &answers {
             assert_eq!((answer.status, &answer.text), (200, &answers[0].text), "{route}");
         }
-        let next = if route == "/v2/otp/generate" { "1000000010" } else { "1000000011" };
-        assert_eq!(service.card_number().await, next, "{route}: no second number is burnt");
+        happened_once(route, &service).await;
+        let later = send(&service, route, "key-1", &body(route)).await;
+        assert_eq!(later.text, answers[0].text, "{route}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_with_and_without_keys_are_all_different_and_leave_no_gap() {
+async fn of_two_requests_with_one_key_at_once_one_is_answered_and_the_other_is_422() {
+    for route in ROUTES {
+        let (table, _service) = demo().await;
+        let work = |service: TestService, i: usize| async move {
+            let mut body = body(route);
+            body["comment"] = (i % 8 / 4).into();
+            (i % 8 / 4, send(&service, route, "key-1", &body).await)
+        };
+        let answers = all_at_once(&processes(&table), 40, work).await;
+        let (_, answered) = answers.iter().find(|(_, answer)| answer.status == 200).unwrap();
+        let winner = answers.iter().find(|(_, answer)| answer.status == 200).unwrap().0;
+        for (request, answer) in &answers {
+            if *request == winner {
+                assert_eq!((answer.status, &answer.text), (200, &answered.text), "{route}");
+            } else {
+                assert_eq!(answer.refusal(), (422, vec![422]), "{route}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_with_and_without_keys_are_all_different_and_no_key_skips_one_that_is_alone_in_using_it() {
     let (table, _service) = demo().await;
     let work = |service: TestService, i: usize| async move {
         if i.is_multiple_of(2) {
@@ -83,8 +129,8 @@ async fn numbers_with_and_without_keys_are_all_different_and_leave_no_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_from_many_among_many_without_one_takes_one_number() {
-    let (table, service) = demo().await;
+async fn the_same_key_from_many_among_many_without_one_is_given_one_number() {
+    let (table, _service) = demo().await;
     let work = |service: TestService, i: usize| async move {
         if i.is_multiple_of(2) {
             return service.card_number().await;
@@ -92,162 +138,197 @@ async fn the_same_key_from_many_among_many_without_one_takes_one_number() {
         let answer = send(&service, "/v2/cardNumber", "key-1", &json!({})).await;
         answer.json["entity"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
     };
-    let numbers: HashSet<String> = all_at_once(&processes(&table), 40, work).await.into_iter().collect();
-    let expected = (0..21).map(|i| (1_000_000_010_u64 + i).to_string()).collect();
-    assert_eq!(numbers, expected);
-    assert_eq!(service.card_number().await, "1000000031");
+    let numbers = all_at_once(&processes(&table), 40, work).await;
+    assert_eq!(numbers.into_iter().collect::<HashSet<_>>().len(), 21);
 }
 
-/// Lets somebody else be faster to the number that the first transaction of a request takes, and calls go wrong as `then`
-/// says.
-pub fn outrun(
-    route: &str,
-    mut then: impl FnMut(&str, usize) -> Option<Fault> + Send + 'static,
-) -> impl FnMut(&str, usize) -> Option<Fault> + Send + 'static {
-    // A customer's three items come before the counter.
-    let before = if route == "/v2/customers" { vec!["None"; 3] } else { Vec::new() };
-    let mut rival = Some(Fault::cancelled(&[before, vec!["ConditionalCheckFailed", "None"]].concat()));
-    move |operation, call| {
-        rival.take_if(|_| operation == "TransactWriteItems").or_else(|| then(operation, call))
+/// Holds the first call of `operation` back until `rival` is over.
+async fn while_held<T>(
+    faults: &Faults,
+    operation: &'static str,
+    request: impl Future<Output = T>,
+    rival: impl Future,
+) -> T {
+    let (reached, reaches) = oneshot::channel();
+    let mut reached = Some(reached);
+    faults.inject(move |called, _| {
+        let reached = reached.take_if(|_| called == operation)?;
+        reached.send(()).unwrap();
+        Some(Fault::Delay(Duration::from_millis(500)))
+    });
+    let rival = async {
+        reaches.await.unwrap();
+        rival.await;
+    };
+    tokio::join!(request, rival).0
+}
+
+/// The call by which a route stores its answer, and how many calls it makes on a warm process.
+fn stores_by(route: &str) -> (&'static str, usize) {
+    match route {
+        "/v2/cardNumber" => ("PutItem", 3),
+        "/v2/otp/generate" => ("TransactWriteItems", 3),
+        "/v2/otp/validate" => ("TransactWriteItems", 4),
+        _ => ("TransactWriteItems", 5),
     }
-}
-
-/// After a number was reserved, nothing works.
-fn dies_after_reserving() -> impl FnMut(&str, usize) -> Option<Fault> + Send + 'static {
-    let mut reserved = false;
-    move |operation, _| {
-        let over = reserved;
-        reserved |= operation == "TransactWriteItems";
-        over.then(|| Fault::error("ProvisionedThroughputExceededException"))
-    }
-}
-
-async fn reservations(table: &TestTable) -> usize {
-    let key = keys::card_number_counter(OrgId(966)).attributes();
-    let counter = table.client().get_item().table_name(table.name()).set_key(Some(key)).send().await.unwrap();
-    let (values, since): (Vec<String>, Vec<String>) = counter
-        .item
-        .unwrap()
-        .into_keys()
-        .filter(|name| name.starts_with("reserved"))
-        .partition(|name| name.starts_with("reserved#"));
-    assert_eq!(values.len(), since.len());
-    values.len()
 }
 
 #[tokio::test]
-async fn who_is_outrun_has_a_number_reserved() {
-    for route in ["/v2/cardNumber", "/v2/customers"] {
+async fn who_is_slower_than_a_rival_with_the_same_key_gives_its_answer_without_a_further_read() {
+    for route in ROUTES {
         let (table, plain) = demo().await;
         let (service, faults) = behind_faults(&table, "store.server").await;
-        faults.inject(outrun(route, |_, _| None));
-        let first = send(&service, route, "key-1", &body(route)).await;
-        assert_eq!(first.status, 200, "{route}: {first:?}");
-        assert_eq!(reservations(&table).await, 0, "{route}: it is taken");
-        assert_eq!(send(&plain, route, "key-1", &body(route)).await.text, first.text, "{route}");
-        assert_eq!(plain.card_number().await, "1000000011", "{route}");
+        service.fetch().await;
+        let (operation, calls) = stores_by(route);
+        let body = body(route);
+        let mut rivals = None;
+        let rival = async { rivals = Some(send(&plain, route, "key-1", &body).await) };
+        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), rival).await;
+        assert_eq!((answer.status, answer.text), (200, rivals.unwrap().text), "{route}");
+        assert_eq!(faults.calls(), calls, "{route}");
+        faults.end();
+        happened_once(route, &plain).await;
     }
 }
 
 #[tokio::test]
-async fn a_reserved_number_waits_for_the_next_attempt() {
-    for route in ["/v2/cardNumber", "/v2/customers"] {
+async fn who_is_slower_than_another_request_with_the_same_key_is_told_so() {
+    for route in ROUTES {
         let (table, plain) = demo().await;
         let (service, faults) = behind_faults(&table, "store.server").await;
-        faults.inject(outrun(route, dies_after_reserving()));
-        let first = send(&service, route, "key-1", &body(route)).await;
-        assert_eq!(first.status, 503, "{route}: {first:?}");
-        assert_eq!(reservations(&table).await, 1, "{route}");
-        assert_eq!(plain.card_number().await, "1000000011", "{route}: nobody else gets it");
-        let again = send(&plain, route, "key-1", &body(route)).await;
-        assert_eq!(again.status, 200, "{route}: {again:?}");
-        if route == "/v2/cardNumber" {
-            assert_eq!(again.json["entity"], "1000000010");
-        }
-        assert_eq!(plain.card_number().await, "1000000012", "{route}: no second number is burnt");
-        assert_eq!(reservations(&table).await, 0, "{route}");
+        service.fetch().await;
+        let (operation, calls) = stores_by(route);
+        let rival =
+            async { assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!(1)).await.status, 200) };
+        let body = body(route);
+        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), rival).await;
+        assert_eq!(answer.refusal(), (422, vec![422]), "{route}");
+        assert_eq!(faults.calls(), calls, "{route}");
     }
 }
 
 #[tokio::test]
-async fn what_nobody_came_back_for_is_swept_after_a_day() {
+async fn who_finds_the_range_exhausted_by_a_rival_with_the_same_key_gives_its_answer() {
+    for route in ["/v2/cardNumber", "/v2/customers"] {
+        let (table, plain) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
+        let (service, faults) = behind_faults(&table, "store.server").await;
+        service.fetch().await;
+        let body = body(route);
+        let mut rivals = None;
+        let rival = async { rivals = Some(send(&plain, route, "key-1", &body).await) };
+        let answer = while_held(&faults, "UpdateItem", send(&service, route, "key-1", &body), rival).await;
+        assert_eq!((answer.status, answer.text), (200, rivals.unwrap().text), "{route}");
+        assert_eq!(send(&plain, route, "key-2", &json!({})).await.status / 100, 4, "there is no other");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_stored_and_lost_is_found_by_the_sdks_own_retry() {
     let (table, plain) = demo().await;
     let (service, faults) = behind_faults(&table, "store.server").await;
-    for key in ["key-1", "key-2"] {
-        faults.inject(outrun("/v2/cardNumber", dies_after_reserving()));
-        assert_eq!(send(&service, "/v2/cardNumber", key, &json!({})).await.status, 503);
-    }
-    plain.clock.advance(TimeDelta::hours(24));
-    faults.inject(outrun("/v2/cardNumber", |_, _| None));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-3", &json!({})).await.status, 200);
-    assert_eq!(reservations(&table).await, 2, "a day is not over");
-    plain.clock.advance(TimeDelta::seconds(1));
-    faults.inject(outrun("/v2/cardNumber", |_, _| None));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-4", &json!({})).await.status, 200);
-    assert_eq!(reservations(&table).await, 0);
-    assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!({})).await.json["entity"], "1000000014");
+    let mut lost = Some(Fault::LostAnswer);
+    faults.inject(move |operation, _| lost.take_if(|_| operation == "PutItem"));
+    let answer = send(&service, "/v2/cardNumber", "key-1", &json!({})).await;
+    assert_eq!((answer.status, &answer.json["entity"]), (200, &"1000000010".into()), "{answer:?}");
+    assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!({})).await.text, answer.text);
 }
 
+#[tokio::test]
+async fn a_number_whose_answer_was_not_stored_is_skipped_and_given_to_nobody() {
+    let (table, plain) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    faults.inject(|operation, _| {
+        (operation == "PutItem").then(|| Fault::error("ProvisionedThroughputExceededException"))
+    });
+    assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.status, 503);
+    let again = send(&plain, "/v2/cardNumber", "key-1", &json!({})).await;
+    assert_eq!(again.json["entity"], "1000000011");
+    assert_eq!(
+        send(&service.another_process(), "/v2/cardNumber", "key-1", &json!({})).await.text,
+        again.text
+    );
+}
+
+async fn counter(table: &TestTable) -> std::collections::HashMap<String, AttributeValue> {
+    let key = keys::card_number_counter(OrgId(966)).attributes();
+    let counter = table.client().get_item().table_name(table.name()).set_key(Some(key)).send().await.unwrap();
+    counter.item.unwrap()
+}
+
+#[tokio::test]
+async fn no_request_adds_an_attribute_to_the_counter() {
+    let (table, service) = demo().await;
+    let mut before: Vec<_> = counter(&table).await.into_keys().collect();
+    before.sort();
+    service.card_number().await;
+    for route in ROUTES {
+        assert_eq!(send(&service, route, &format!("key-of-{route}"), &body(route)).await.status, 200);
+    }
+    let mut after: Vec<_> = counter(&table).await.into_keys().collect();
+    after.sort();
+    assert_eq!(after, before);
+    assert_eq!(after, ["PK", "SK", "first", "next", "plan", "shape"]);
+}
+
+/// Earlier versions held numbers back on the counter, for requests that were sent again.
+#[tokio::test]
+async fn what_earlier_versions_left_on_a_counter_does_no_harm() {
+    let (table, service) = demo().await;
+    let request = format!("store.server#{}", "ab".repeat(32));
+    let key = keys::card_number_counter(OrgId(966)).attributes();
+    let left = table
+        .client()
+        .update_item()
+        .table_name(table.name())
+        .set_key(Some(key))
+        .update_expression("SET #reserved = #next, #since = :since ADD #next :one")
+        .expression_attribute_names("#reserved", format!("reserved#{request}"))
+        .expression_attribute_names("#since", format!("reserved_since#{request}"))
+        .expression_attribute_names("#next", "next")
+        .expression_attribute_values(":since", AttributeValue::N("1790000000".into()))
+        .expression_attribute_values(":one", AttributeValue::N("1".into()));
+    left.send().await.unwrap();
+    assert_eq!(service.card_number().await, "1000000011");
+    let keyed = send(&service, "/v2/cardNumber", "key-1", &json!({})).await;
+    assert_eq!(keyed.json["entity"], "1000000012");
+    assert_eq!(send(&service, "/v2/customers", "key-2", &body("/v2/customers")).await.status, 200);
+    service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000000")).await.unwrap();
+    assert!(!counter(&table).await.keys().any(|name| name.starts_with("reserved")), "it begins anew");
+    assert_eq!(service.card_number().await, "2000000000");
+}
+
+/// Who finds the range exhausted between the moment at which the last number is taken and that at which its answer is
+/// stored is told so.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_number_is_given_to_all_who_ask_with_its_key() {
+async fn the_last_number_is_given_to_all_who_ask_with_its_key_once_its_answer_is_stored() {
     for _ in 0..4 {
-        let (table, _service) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
+        let (table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
         let work = |service: TestService, _| async move {
             send(&service, "/v2/cardNumber", "key-1", &json!({})).await
         };
-        for answer in all_at_once(&processes(&table), 16, work).await {
-            assert_eq!(answer.json["entity"], "99", "{answer:?}");
+        let answers = all_at_once(&processes(&table), 16, work).await;
+        assert!(answers.iter().any(|answer| answer.status == 200), "{answers:?}");
+        for answer in answers {
+            let given = answer.status == 200 && answer.json["entity"] == "99";
+            assert!(given || answer.refusal() == (409, vec![702]), "{answer:?}");
         }
+        assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.json["entity"], "99");
     }
 }
 
 #[tokio::test]
-async fn nothing_is_reserved_for_who_was_answered_meanwhile() {
+async fn a_plan_that_changes_meanwhile_counts_for_a_request_with_a_key_too() {
     for route in ["/v2/cardNumber", "/v2/customers"] {
-        let (table, plain) = demo().await;
-        let (service, faults) = behind_faults(&table, "store.server").await;
-        let (reserving, reserves) = tokio::sync::oneshot::channel();
-        let mut reserving = Some(reserving);
-        faults.inject(outrun(route, move |operation, _| {
-            let reserving = reserving.take_if(|_| operation == "TransactWriteItems")?;
-            reserving.send(()).unwrap();
-            Some(Fault::Delay(Duration::from_millis(500)))
-        }));
-        let rival = async {
-            reserves.await.unwrap();
-            send(&plain, route, "key-1", &body(route)).await
-        };
-        let body = body(route);
-        let (answer, rival) = tokio::join!(send(&service, route, "key-1", &body), rival);
-        assert_eq!((answer.status, answer.text), (200, rival.text), "{route}");
-        assert_eq!(reservations(&table).await, 0, "{route}");
-        assert_eq!(plain.card_number().await, "1000000011", "{route}: no second number is burnt");
+        let (_table, service) = demo().await;
+        service.fetch().await;
+        service
+            .apply(&demo_org_with("CONF_CARD_NUMBER_PREFIX = \"A\"\nCONF_CARD_NUMBER_LENGTH = 12"))
+            .await
+            .unwrap();
+        // This process still has the old plan in its cache.
+        assert_eq!(send(&service, route, "key-1", &body(route)).await.status, 200, "{route}");
+        assert_eq!(service.card_number().await, "A01000000011", "{route}");
     }
-}
-
-#[tokio::test]
-async fn a_new_plan_ends_what_was_reserved_under_the_old_one() {
-    let (table, plain) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
-    faults.inject(outrun("/v2/cardNumber", dies_after_reserving()));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.status, 503);
-    plain.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000000")).await.unwrap();
-    // This process still has the old plan in its cache.
-    let again = send(&plain, "/v2/cardNumber", "key-1", &json!({})).await;
-    assert_eq!((again.status, &again.json["entity"]), (200, &"2000000000".into()), "{again:?}");
-}
-
-#[tokio::test]
-async fn the_last_number_is_reserved_and_then_there_is_none() {
-    let (table, plain) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
-    faults.inject(outrun("/v2/cardNumber", dies_after_reserving()));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.status, 503);
-    faults.inject(outrun("/v2/cardNumber", |_, _| None));
-    let exhausted = plain.get("/v2/cardNumber").await.refusal();
-    assert_eq!(exhausted, (409, vec![702]));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-2", &json!({})).await.refusal(), exhausted);
-    assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!({})).await.json["entity"], "99");
 }
 
 #[tokio::test]
@@ -301,22 +382,12 @@ async fn a_refused_request_leaves_its_key_free() {
 
 #[tokio::test]
 async fn a_number_registered_by_hand_is_skipped_with_a_key_too() {
-    let (table, service) = demo().await;
+    let (_table, service) = demo().await;
     let mut by_hand = body("/v2/customers");
     by_hand["profiles"][0]["identifiers"] = json!([{"type": "externalId", "value": "1000000010"}]);
     assert_eq!(service.post("/v2/customers", &by_hand).await.status, 200);
     assert_eq!(send(&service, "/v2/customers", "key-1", &body("/v2/customers")).await.status, 200);
     assert_eq!(service.card_number().await, "1000000012");
-
-    by_hand["profiles"][0]["identifiers"][0]["value"] = "1000000013".into();
-    assert_eq!(service.post("/v2/customers", &by_hand).await.status, 200);
-    let (outran, faults) = behind_faults(&table, "store.server").await;
-    faults.inject(outrun("/v2/customers", |_, _| None));
-    let mut other = body("/v2/customers");
-    other["profiles"][0]["identifiers"][0]["value"] = "9010000023".into();
-    assert_eq!(send(&outran, "/v2/customers", "key-2", &other).await.status, 200);
-    assert_eq!(service.card_number().await, "1000000015", "a reserved one is skipped, too");
-    assert_eq!(reservations(&table).await, 0);
 }
 
 #[tokio::test]

@@ -1,11 +1,10 @@
 //! How many times a warm process goes to DynamoDB for each request. These numbers do not grow.
 
-use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    common::{Log, MOBILE, Recording, TestService, TestTable, demo, faults::behind_faults},
-    idempotency::{outrun, send},
+    common::{Log, MOBILE, Recording, TestService, TestTable, demo},
+    idempotency,
 };
 
 /// The round trips of the last request.
@@ -35,27 +34,18 @@ async fn a_warm_process_keeps_to_the_budget() {
 }
 
 #[tokio::test]
-async fn a_key_costs_one_read_and_that_of_the_counter() {
+async fn a_key_costs_one_read_and_a_number_with_a_key_one_write_too() {
     let (_table, service, log, _guard) = warm().await;
-    let send = async |url, body: Value| {
-        let headers = [("content-type", "application/json"), ("idempotency-key", "key-1")];
-        let answer = service.send(Method::POST, url, &headers, body.to_string().into()).await;
-        assert_eq!(answer.status, 200);
+    let send = async |route| {
+        assert_eq!(idempotency::send(&service, route, route, &idempotency::body(route)).await.status, 200);
         last(&log)
     };
-    assert_eq!(send("/v2/cardNumber", json!({})).await, 3, "card number");
-    assert_eq!(send("/v2/cardNumber", json!({})).await, 1, "the same again");
-}
-
-#[tokio::test]
-async fn who_is_outrun_to_a_number_makes_three_more() {
-    let (table, _service) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
-    service.card_number().await;
-    let (log, _guard) = Log::record();
-    faults.inject(outrun("/v2/cardNumber", |_, _| None));
-    assert_eq!(send(&service, "/v2/cardNumber", "key-1", &json!({})).await.status, 200);
-    assert_eq!(last(&log), 6);
+    for (route, round_trips) in
+        [("/v2/cardNumber", 3), ("/v2/otp/generate", 3), ("/v2/otp/validate", 4), ("/v2/customers", 5)]
+    {
+        assert_eq!(send(route).await, round_trips, "{route}");
+        assert_eq!(send(route).await, 1, "{route}, the same again");
+    }
 }
 
 #[tokio::test]

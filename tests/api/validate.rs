@@ -1,7 +1,18 @@
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::common::{MOBILE, demo, demo_with};
+use crate::{
+    common::{
+        Answer, MOBILE, TestService, demo, demo_with,
+        faults::{Fault, behind_faults},
+    },
+    idempotency,
+};
+
+async fn validate_with_key(service: &TestService, key: &str, code: &str) -> Answer {
+    let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code});
+    idempotency::send(service, "/v2/otp/validate", key, &body).await
+}
 
 #[tokio::test]
 async fn a_right_code_is_true_once_and_then_false() {
@@ -129,4 +140,80 @@ async fn each_wrong_member_has_its_code_and_costs_no_guess() {
     for _ in 0..5 {
         assert!(!service.is_right("WRONG").await);
     }
+}
+
+#[tokio::test]
+async fn with_a_key_a_right_code_is_true_again_and_only_then() {
+    let (table, service) = demo().await;
+    service.issue().await;
+    let code = service.code().await;
+    for _ in 0..8 {
+        let answer = validate_with_key(&table.service("store.server"), "key-1", &code).await;
+        assert_eq!(answer.text, r#"{"entity":true,"warnings":[]}"#);
+    }
+    assert_eq!(validate_with_key(&service, "key-2", &code).await.json["entity"], false, "another request");
+    assert!(!service.is_right(&code).await);
+}
+
+#[tokio::test]
+async fn with_a_key_a_wrong_guess_counts_once_however_often_it_is_sent() {
+    let (_table, service) = demo().await;
+    for _ in 0..20 {
+        assert_eq!(validate_with_key(&service, "key-1", "WRONG").await.json["entity"], false);
+    }
+    for _ in 0..4 {
+        assert!(!service.is_right("WRONG").await);
+    }
+    assert_eq!(service.validate("WRONG").await.status, 429);
+    assert_eq!(
+        validate_with_key(&service, "key-1", "WRONG").await.json["entity"],
+        false,
+        "it has its answer"
+    );
+}
+
+#[tokio::test]
+async fn a_429_is_not_stored_under_the_key() {
+    let (_table, service) = demo().await;
+    for _ in 0..5 {
+        assert!(!service.is_right("WRONG").await);
+    }
+    assert_eq!(validate_with_key(&service, "key-1", "WRONG").await.refusal(), (429, vec![429]));
+    service.clock.advance(TimeDelta::minutes(15));
+    service.issue().await;
+    let code = service.code().await;
+    assert_eq!(validate_with_key(&service, "key-1", &code).await.json["entity"], true);
+}
+
+/// A validation that was not fast enough judges again, by the time of then.
+#[tokio::test]
+async fn a_code_that_expires_while_others_are_faster_is_wrong() {
+    let (table, plain) = demo().await;
+    plain.issue().await;
+    let code = plain.code().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let clock = plain.clock.clone();
+    let mut rival = Some(Fault::cancelled(&["None", "ConditionalCheckFailed"]));
+    faults.inject(move |operation, _| {
+        let rival = rival.take_if(|_| operation == "TransactWriteItems")?;
+        clock.advance(TimeDelta::seconds(300));
+        Some(rival)
+    });
+    assert!(!service.is_right(&code).await);
+}
+
+#[tokio::test]
+async fn a_guess_counts_from_the_moment_at_which_it_is_judged() {
+    let (table, plain) = demo_with("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 1").await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let clock = plain.clock.clone();
+    // The OTPs are read five minutes after the request came.
+    faults.inject(move |operation, _| {
+        if operation == "Query" {
+            clock.advance(TimeDelta::minutes(5));
+        }
+        None
+    });
+    assert!(!service.is_right("WRONG").await);
+    assert_eq!(plain.validate("WRONG").await.retry_after(), 900);
 }

@@ -262,6 +262,11 @@ impl Answer {
     }
 }
 
+/// The OTPs of the demo customer for POINTS.
+pub fn demo_series() -> OtpSeries {
+    OtpSeries { org: OrgId(966), owner: OtpOwner::Customer(UserId(USER)), scope: Scope::Points }
+}
+
 /// The table with the demo org, its till `store.server` that may do everything, and the customer of the
 /// documents.
 pub async fn demo() -> (TestTable, TestService) {
@@ -326,9 +331,7 @@ impl TestService {
 
     /// How many OTPs of today the demo customer was issued.
     pub async fn issued_otps(&self) -> usize {
-        let series =
-            OtpSeries { org: OrgId(966), owner: OtpOwner::Customer(UserId(USER)), scope: Scope::Points };
-        self.store.otps_and_attempts(&series, self.clock.now()).await.unwrap().otps.len()
+        self.store.otps_and_attempts(&demo_series(), self.clock.now()).await.unwrap().otps.len()
     }
 
     pub fn without_credentials(&self) -> Self {

@@ -9,8 +9,8 @@ pub fn next() -> Operation {
         tag: "Card numbers",
         summary: "Generate the next external ID",
         description: "No number is given twice within an org, ever. One may be skipped, when an answer was lost on \
-                      its way; with an `Idempotency-Key`, only where the request is never sent again, or the numbering plan was changed before it is. GET and POST do the same; a body only counts as part of \
-                      what the key stands for.",
+                      its way for instance. With an `Idempotency-Key`, a request that is sent again gets the same \
+                      number. GET and POST do the same; a body only counts as part of what the key stands for.",
         parameters: account_parameters(false).into(),
         body: None,
         answer: json!({"entity": {"type": "string", "pattern": "^[0-9A-Za-z]+$"}}),

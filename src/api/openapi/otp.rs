@@ -139,7 +139,8 @@ pub fn validate() -> Operation {
         summary: "Consume an OTP",
         description: "`true` exactly once for a right code, `false` for a wrong, expired or used one. After \
                       `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` wrong codes within `CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE` \
-                      minutes: 429, for a right code too.",
+                      minutes: 429, for a right code too. With an `Idempotency-Key`, a request that is sent again gets \
+                      the same verdict.",
         parameters: Vec::new(),
         body: Some((entity_body(&["entityType", "entityValue", "action", "code"], code), example)),
         answer: json!({"entity": {"type": "boolean"}}),
