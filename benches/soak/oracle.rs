@@ -205,12 +205,17 @@ impl Shopper {
 
     async fn is_judged(&mut self, mobile: &str, code: &str, right: bool) -> Result<(), Over> {
         let caller = self.oracle.caller.clone();
-        let answer = self.ask(caller.validate(mobile, code)).await?;
+        let key = self.key();
+        let answer = self.ask(caller.validate(mobile, code, key.as_deref())).await?;
         self.must(
             answer.status == 200 && answer.json["entity"] == right,
             &format!("be judged {right}"),
             &answer,
         );
+        if let Some(key) = key.filter(|_| self.one_in(2)) {
+            let again = self.ask(caller.validate(mobile, code, Some(&key))).await?;
+            self.must(again.text == answer.text, "be as the first time", &again);
+        }
         Ok(())
     }
 
@@ -220,7 +225,7 @@ impl Shopper {
         let answer = match self.rng.random_range(0..3) {
             0 => self.ask(caller.fetch(&format!("mobile={mobile}"))).await?,
             1 => self.ask(caller.generate(&mobile, None)).await?,
-            _ => self.ask(caller.validate(&mobile, "538AD87")).await?,
+            _ => self.ask(caller.validate(&mobile, "538AD87", None)).await?,
         };
         self.must(is_refusal(&answer, 404, 8015), "be nobody", &answer);
         Ok(())

@@ -52,9 +52,9 @@ impl Caller {
         self.send(Method::GET, &url, None, None).await
     }
 
-    pub async fn validate(&self, mobile: &str, code: &str) -> Result<Answer, Lost> {
+    pub async fn validate(&self, mobile: &str, code: &str, key: Option<&str>) -> Result<Answer, Lost> {
         let body = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS", "code": code});
-        self.send(Method::POST, "/v2/otp/validate", None, Some(&body)).await
+        self.send(Method::POST, "/v2/otp/validate", key, Some(&body)).await
     }
 
     /// By GET, or by POST under a key.
