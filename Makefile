@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
-  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate soak clean
+  advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := .tools/bin/cargo-deny
@@ -159,6 +159,9 @@ bench-instructions-record: ## Make what is counted now what the next count is co
 
 bench-rate: ## Measure the card-number route against the embedded DynamoDB alone (needs wrk)
 	benches/card_number_rate.sh
+
+bench-blocks: ## Measure card numbers per second and their write units by block size (needs wrk)
+	benches/block_rate.sh
 
 # The dev profile: what is measured runs in a process of its own.
 soak: SECONDS := 600

@@ -78,6 +78,7 @@ impl App {
     /// Replaces what is remembered of an org by what was read anew.
     pub(super) fn remember_org(&self, org: &Arc<Org>) {
         self.orgs.put(org.id(), Arc::clone(org), self.clock.now());
+        self.store.retain_blocks(|org| self.orgs.contains(&org));
     }
 }
 

@@ -11,8 +11,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// How long a revoked secret or a changed org may go on being used.
 pub const TTL: TimeDelta = TimeDelta::seconds(60);
 
-/// Values by key, each with the time it was read. Holds only what exists in the table, so it grows no
-/// larger than an account's tills and orgs.
+/// A value that was not read again for so long is dropped.
+const FORGET_AFTER: TimeDelta = TimeDelta::hours(1);
+
+/// Values by key, each with the time it was read.
 #[derive(Debug)]
 pub struct Cache<K, V>(Mutex<HashMap<K, (DateTime<Utc>, V)>>);
 
@@ -30,6 +32,13 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     }
 
     pub fn put(&self, key: K, value: V, now: DateTime<Utc>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (now, value));
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, (read_at, _)| now - *read_at < FORGET_AFTER);
+        entries.insert(key, (now, value));
+    }
+
+    /// Whether there is a value, however old.
+    pub fn contains(&self, key: &K) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 }

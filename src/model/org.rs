@@ -66,6 +66,8 @@ pub struct Config {
     pub card_numbers_enabled: bool,
     #[serde(rename = "SOURCE_ACCOUNTS_EXTERNALID_ENABLED")]
     pub card_number_accounts: Vec<Account>,
+    #[serde(rename = "CONF_CARD_NUMBER_BLOCK_SIZE")]
+    pub card_number_block_size: i64,
     #[serde(flatten)]
     pub card_numbers: CardNumberSettings,
 }
@@ -83,6 +85,7 @@ impl Default for Config {
             attempt_minutes: 15,
             card_numbers_enabled: false,
             card_number_accounts: Vec::new(),
+            card_number_block_size: 1,
             card_numbers: CardNumberSettings::default(),
         }
     }
@@ -110,10 +113,14 @@ pub const CONFIG_KEYS: &[&str] = &[
     "CONF_CARD_NUMBER_SUFFIX",
     "CONF_CARD_CHECKSUM_DIGIT_ALGO",
     "CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT",
+    "CONF_CARD_NUMBER_BLOCK_SIZE",
 ];
 
 /// The longest validity an OTP can have: no OTP issued longer ago than this is valid.
 pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);
+
+/// The most card numbers that a process may take at once.
+pub const MAX_BLOCK_SIZE: i64 = 1000;
 
 /// A definition with everything wrong in it, one sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -239,6 +246,12 @@ impl Org {
         self.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()))
     }
 
+    /// How many card numbers a process takes at once: 1 to [`MAX_BLOCK_SIZE`].
+    #[must_use]
+    pub fn card_number_block_size(&self) -> u64 {
+        u64::try_from(self.config().card_number_block_size).unwrap_or(1)
+    }
+
     /// Whether card numbers are generated for customers of that account.
     #[must_use]
     pub fn generates_for(&self, account: &Account) -> bool {
@@ -332,6 +345,7 @@ fn problems(definition: &Definition) -> Vec<String> {
         ("CONF_OTP_DAILY_LIMIT", config.otp_daily_limit, 1..=1000),
         ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.attempt_count, 1..=100),
         ("CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE", config.attempt_minutes, 1..=1440),
+        ("CONF_CARD_NUMBER_BLOCK_SIZE", config.card_number_block_size, 1..=MAX_BLOCK_SIZE),
     ] {
         require(range.contains(&value), &|| {
             format!("{key} is {value}, not within {} to {}", range.start(), range.end())
@@ -412,6 +426,7 @@ mod tests {
         definition.config.otp_length = 3;
         definition.config.otp_validity_seconds = 86_401;
         definition.config.attempt_count = 0;
+        definition.config.card_number_block_size = 1001;
         definition.config.card_numbers_enabled = true;
         definition.config.card_number_accounts =
             vec![Account { source: Source::Wechat, id: AccountId("OTHER".into()) }];
@@ -427,6 +442,7 @@ mod tests {
             "CONF_OTP_LENGTH",
             "CONF_OTP_VALIDITY_SECONDS",
             "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
+            "CONF_CARD_NUMBER_BLOCK_SIZE is 1001, not within 1 to 1000",
             "CONF_CARD_NUMBER_LENGTH is missing",
             "`WECHAT:OTHER`",
             "a#b",
@@ -434,7 +450,7 @@ mod tests {
         ] {
             assert!(problems.iter().any(|p| p.contains(expected)), "{expected}: {problems:?}");
         }
-        assert_eq!(problems.len(), 10, "{problems:?}");
+        assert_eq!(problems.len(), 11, "{problems:?}");
     }
 
     #[test]

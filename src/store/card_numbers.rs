@@ -28,6 +28,10 @@ pub(super) const NEXT: &str = "next";
 /// The format of the plan that the counter counts for; see [`NumberingPlan::format`].
 pub(super) const SHAPE: &str = "shape";
 
+/// So many blocks must have room in a range for one to be taken. Near its end, numbers are taken one by one, so that few
+/// are skipped.
+const MIN_BLOCKS_LEFT: u64 = 1000;
+
 /// How often a plan may change while one number is being taken.
 const MAX_PLAN_CHANGES: usize = 8;
 
@@ -86,7 +90,7 @@ impl Store {
         let mut org = Arc::clone(org);
         for _ in 0..MAX_PLAN_CHANGES {
             let plan = org.numbering_plan_for(account)?;
-            match self.allocate(org.id(), plan).await? {
+            match self.next_value(org.id(), plan, org.card_number_block_size()).await? {
                 Allocation::Taken(SequenceValue(value)) => {
                     return Ok(CardNumber {
                         number: plan.number(value, &org.permutation_key),
@@ -107,8 +111,34 @@ impl Store {
         Err(StoreError::gave_up("the numbering plan kept changing").into())
     }
 
-    /// Takes the next value of an org's sequence.
-    async fn allocate(&self, org: OrgId, plan: &NumberingPlan) -> Result<Allocation, StoreError> {
+    /// Drops the blocks of card numbers that are left of all orgs but those that `keep` names.
+    pub fn retain_blocks(&self, keep: impl Fn(OrgId) -> bool) {
+        self.blocks.retain(keep);
+    }
+
+    /// Takes the next value of an org's sequence, from a block where the org has any.
+    async fn next_value(
+        &self,
+        org: OrgId,
+        plan: &NumberingPlan,
+        block_size: u64,
+    ) -> Result<Allocation, StoreError> {
+        if block_size > 1 {
+            let allocate = |size| self.allocate(org, plan, size);
+            let allocation = self.blocks.next(org, plan, block_size, allocate).await?;
+            if allocation != Allocation::Exhausted {
+                return Ok(allocation);
+            }
+        }
+        self.allocate(org, plan, 1).await
+    }
+
+    /// Takes the next `count` values of an org's sequence from the counter.
+    async fn allocate(&self, org: OrgId, plan: &NumberingPlan, count: u64) -> Result<Allocation, StoreError> {
+        let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
+        let Some(last) = plan.end().checked_sub(room) else {
+            return Ok(Allocation::Exhausted);
+        };
         let shape = plan.format();
         let update = self
             .client
@@ -116,16 +146,16 @@ impl Store {
             .table_name(&self.table)
             .set_key(Some(keys::card_number_counter(org).attributes()))
             .update_expression("ADD #next :count")
-            .condition_expression("#shape = :shape AND #next < :end")
+            .condition_expression("#shape = :shape AND #next <= :last")
             .expression_attribute_names("#next", NEXT)
             .expression_attribute_names("#shape", SHAPE)
-            .expression_attribute_values(":count", n(1))
+            .expression_attribute_values(":count", n(count))
             .expression_attribute_values(":shape", s(shape.as_str()))
-            .expression_attribute_values(":end", n(plan.end()))
+            .expression_attribute_values(":last", n(last))
             .return_values(ReturnValue::UpdatedNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let error = match update.send().await {
-            Ok(output) => return first_taken(output.attributes, 1).map(Allocation::Taken),
+            Ok(output) => return first_taken(output.attributes, count).map(Allocation::Taken),
             Err(error) => error,
         };
         match error.as_service_error() {

@@ -4,6 +4,7 @@
 //! conditional, or in a transaction with a client token (none towards the engine that `loyaltyctl serve`
 //! embeds, see `tokens`). Expiry is judged by the reader: TTL deletes late.
 
+mod blocks;
 mod card_numbers;
 mod client;
 mod customers;
@@ -21,6 +22,8 @@ mod tills;
 mod tokens;
 mod transaction;
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::Client;
 
 pub use card_numbers::{CardNumber, NumberingError};
@@ -36,21 +39,23 @@ pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, Validation};
 pub use retries::within;
 pub use table::{Stream, TableCreation};
 
+use blocks::Blocks;
 use item::{Attributes, Item};
 use keys::Key;
 
-/// A table of a DynamoDB; cheap to clone.
+/// A table of a DynamoDB, and the blocks of card numbers that this process has taken from it; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
     table: String,
+    blocks: Arc<Blocks>,
 }
 
 impl Store {
     /// The table of that name, as `client` reaches it.
     #[must_use]
-    pub const fn new(client: Client, table: String) -> Self {
-        Self { client, table }
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table, blocks: Arc::default() }
     }
 
     /// The table's name.

@@ -61,7 +61,10 @@ pub enum ApplyError {
     Store(#[from] StoreError),
 }
 
-const PLAN_CHANGE_ATTEMPTS: usize = 100;
+/// How often a change of the plan is tried. The last attempt skips up to 65,536 numbers of the old plan.
+const PLAN_CHANGE_ATTEMPTS: u32 = 21;
+/// The first attempts skip none.
+const EXACT_ATTEMPTS: u32 = 4;
 
 /// An org's item, whole.
 struct OrgItem {
@@ -124,21 +127,25 @@ impl Store {
         first_user: UserId,
     ) -> Result<Applied, ApplyError> {
         definition.check().map_err(ApplyError::Invalid)?;
-        // The plan may change only if no number was taken since the counter was read.
-        for _ in 0..PLAN_CHANGE_ATTEMPTS {
-            if let Some(applied) = self.try_apply_org(definition, &permutation_key, first_user).await? {
+        // The plan may change only if no number was taken since the counter was read. Where they are taken too fast for
+        // that, more and more of those to come are counted as taken.
+        for attempt in 0..PLAN_CHANGE_ATTEMPTS {
+            let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 1 << attempt);
+            let applied = self.try_apply_org(definition, &permutation_key, first_user, to_skip).await?;
+            if let Some(applied) = applied {
                 return Ok(applied);
             }
         }
         Err(ApplyError::Busy)
     }
 
-    /// `None` when a number was taken between reading the counter and changing its plan.
+    /// `None` when more than `to_skip` numbers were taken between reading the counter and changing its plan.
     async fn try_apply_org(
         &self,
         definition: &Definition,
         permutation_key: &PermutationKey,
         first_user: UserId,
+        to_skip: u64,
     ) -> Result<Option<Applied>, ApplyError> {
         let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
         let existing = self.org_record(definition.id).await?;
@@ -157,9 +164,14 @@ impl Store {
         };
         let mut writes = Vec::new();
         if let Some(plan) = &plan {
-            let current = self.issued_card_numbers(definition.id).await?;
-            let next =
-                transition(current.as_ref(), &record.retired, plan).map_err(ApplyError::PossibleDuplicate)?;
+            let mut current = self.issued_card_numbers(definition.id).await?;
+            if let Some(current) = &mut current {
+                current.next = current.plan.end().min(current.next + to_skip).max(current.next);
+            }
+            let next = match transition(current.as_ref(), &record.retired, plan) {
+                Err(_) if to_skip > 0 => return Ok(None),
+                next => next.map_err(ApplyError::PossibleDuplicate)?,
+            };
             if let Transition::Start(started) = next {
                 let retired = current.as_ref().filter(|current| {
                     current.first < current.next && current.plan.format() != started.plan.format()
@@ -221,7 +233,7 @@ impl Store {
         self.put_if(item, |put| put)
     }
 
-    /// The counter of `started`, in the place of `current`, which must not have been used meanwhile.
+    /// The counter of `started`, in the place of `current`, which must not have gone further meanwhile.
     fn put_counter(
         &self,
         org: OrgId,
@@ -237,7 +249,7 @@ impl Store {
             return self.put_new(item);
         };
         self.put_if(item, |put| {
-            put.condition_expression("#shape = :shape AND #next = :next")
+            put.condition_expression("#shape = :shape AND #next <= :next")
                 .expression_attribute_names("#shape", SHAPE)
                 .expression_attribute_names("#next", NEXT)
                 .expression_attribute_values(":shape", s(current.plan.format()))

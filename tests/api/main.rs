@@ -6,6 +6,7 @@
 mod common;
 
 mod access;
+mod blocks;
 mod card_numbers;
 mod customers;
 mod events;
