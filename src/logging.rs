@@ -14,7 +14,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::settings::InvalidSetting;
+use crate::settings::{InvalidSetting, variable};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,9 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let layer = fmt::layer().with_writer(writer).with_target(false);
+    // A line that cannot be written is dropped: the complaint about it would go to standard error, and panic
+    // where that is closed, too.
+    let layer = fmt::layer().with_writer(writer).with_target(false).log_internal_errors(false);
     let layer = match format {
         Format::Json => {
             layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
@@ -56,7 +58,7 @@ where
 /// # Errors
 /// [`InvalidSetting`] when `RUST_LOG` cannot be read.
 pub fn init(format: Format) -> Result<(), InvalidSetting> {
-    let rust_log = std::env::var("RUST_LOG").ok();
+    let rust_log = variable("RUST_LOG")?;
     let subscriber = subscriber(format, rust_log.as_deref(), io::stdout)?;
     // A second call would find a subscriber there: it keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
@@ -64,13 +66,28 @@ pub fn init(format: Format) -> Result<(), InvalidSetting> {
 }
 
 fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
+    let invalid = |reason| InvalidSetting { variable: "RUST_LOG", reason };
+    let own = |target: &str| OWN_TARGETS.iter().any(|own| target.starts_with(own));
     let asked: Targets = match rust_log.map(str::trim).filter(|text| !text.is_empty()) {
-        Some(text) => text
-            .parse()
-            .map_err(|error| InvalidSetting { variable: "RUST_LOG", reason: format!("{error}") })?,
+        Some(text) => {
+            // A misspelt level would be taken for a target, and the log would be at a level that nobody asked for.
+            let wrong = text.split(',').map(str::trim).find(|directive| {
+                let level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
+                match directive.rsplit_once('=') {
+                    Some((target, name)) => target.is_empty() || !level(name),
+                    None => !level(directive) && !own(directive),
+                }
+            });
+            if let Some(wrong) = wrong {
+                let levels = "off, error, warn, info, debug or trace";
+                return Err(invalid(format!(
+                    "`{wrong}` is no level ({levels}), nor of the form TARGET=LEVEL"
+                )));
+            }
+            text.parse().map_err(|error| invalid(format!("`{text}`: {error}")))?
+        }
         None => Targets::new().with_default(LevelFilter::INFO),
     };
-    let own = |target: &str| OWN_TARGETS.iter().any(|own| target.starts_with(own));
     let named =
         asked.iter().filter(|(target, _)| own(target)).map(|(target, level)| (target.to_owned(), level));
     let default = asked.default_level().unwrap_or(LevelFilter::INFO);
@@ -115,6 +132,8 @@ mod tests {
 
     #[test]
     fn an_unreadable_rust_log_is_refused_by_name() {
-        assert_eq!(filter(Some("loyalty_codes=loud")).unwrap_err().variable, "RUST_LOG");
+        for rust_log in ["loyalty_codes=loud", "infoo", "info,hyperr", "=", ",,"] {
+            assert_eq!(filter(Some(rust_log)).unwrap_err().variable, "RUST_LOG", "{rust_log}");
+        }
     }
 }

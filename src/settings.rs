@@ -1,6 +1,8 @@
 //! The environment variables of a process, read once.
 
-use std::path::PathBuf;
+use std::{env::VarError, path::PathBuf};
+
+use http::uri::{Scheme, Uri};
 
 /// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`]; region and credentials the AWS
 /// SDK reads by itself.
@@ -25,24 +27,87 @@ pub struct InvalidSetting {
 /// The table's name where `TABLE_NAME` is not set.
 pub const DEFAULT_TABLE: &str = "loyalty-codes";
 
+/// What names another DynamoDB than the region's; the first one that is set counts.
+pub const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
+
 impl Settings {
     /// Reads the process's environment.
     ///
     /// # Errors
     /// [`InvalidSetting`] for the first variable that cannot be used.
     pub fn from_env() -> Result<Self, InvalidSetting> {
-        Self::read(|variable| std::env::var(variable).ok())
+        Self::read(variable)
     }
 
-    fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidSetting> {
-        let table = get("TABLE_NAME").unwrap_or_else(|| DEFAULT_TABLE.to_owned());
-        let get = |variable| get(variable).filter(|value| !value.is_empty());
+    fn read(
+        get: impl Fn(&'static str) -> Result<Option<String>, InvalidSetting>,
+    ) -> Result<Self, InvalidSetting> {
+        let table = get("TABLE_NAME")?.unwrap_or_else(|| DEFAULT_TABLE.to_owned());
+        let get = |variable| Ok(get(variable)?.filter(|value| !value.is_empty()));
+        let mut endpoint = None;
+        for variable in ENDPOINT_VARIABLES {
+            if let Some(url) = get(variable)? {
+                let checked = check_endpoint(&url).map_err(|reason| InvalidSetting { variable, reason })?;
+                endpoint = endpoint.or(Some(checked));
+            }
+        }
         Ok(Self {
             table: check_table_name(table)?,
-            ca_bundle: get("AWS_CA_BUNDLE").map(PathBuf::from),
-            endpoint: get("AWS_ENDPOINT_URL_DYNAMODB").or_else(|| get("AWS_ENDPOINT_URL")),
+            ca_bundle: get("AWS_CA_BUNDLE")?.map(PathBuf::from),
+            endpoint,
         })
     }
+}
+
+/// An environment variable, if it is set.
+///
+/// # Errors
+/// [`InvalidSetting`] when its value is not UTF-8.
+pub fn variable(variable: &'static str) -> Result<Option<String>, InvalidSetting> {
+    match std::env::var(variable) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(InvalidSetting { variable, reason: "is not UTF-8".to_owned() }),
+    }
+}
+
+/// `url` again, if the SDK can send requests to it; otherwise the reason. What the SDK itself says of a wrong
+/// one holds the whole request.
+///
+/// # Errors
+/// The reason, for people.
+pub fn check_endpoint(url: &str) -> Result<String, String> {
+    let uri: Option<Uri> = url.parse().ok();
+    let well_formed = uri.is_some_and(|uri| {
+        let host = uri.host().unwrap_or_default();
+        let port = uri.authority().and_then(|authority| authority.as_str().strip_prefix(host));
+        let port = port
+            .map(|port| port.strip_prefix(':').map_or(port.is_empty(), |port| port.parse::<u16>().is_ok()));
+        uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS)
+            && !host.is_empty()
+            && port == Some(true)
+            && uri.query().is_none()
+    });
+    if well_formed {
+        Ok(url.to_owned())
+    } else {
+        Err(format!("`{url}` is no endpoint; one has the form http://HOST:PORT or https://HOST"))
+    }
+}
+
+/// `name` again, if an endpoint can be made of it: it becomes a part of a host's name.
+///
+/// # Errors
+/// [`InvalidSetting`] for `AWS_REGION` when it is missing or no host label.
+pub fn check_region(name: Option<&str>) -> Result<&str, InvalidSetting> {
+    let invalid = |reason| InvalidSetting { variable: "AWS_REGION", reason };
+    let name = name.filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| invalid("not set, and nothing else names a region".to_owned()))?;
+    let well_formed = name.len() <= 63
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if well_formed { Ok(name) } else { Err(invalid(format!("`{name}` is no region; one is us-east-1"))) }
 }
 
 /// `name` again, if it keeps AWS's rule for table names (`CreateTable`, parameter `TableName`).
@@ -64,18 +129,69 @@ pub fn check_table_name(name: String) -> Result<String, InvalidSetting> {
 mod tests {
     use super::*;
 
+    /// The settings where one variable is set.
+    fn read(variable: &str, value: &str) -> Result<Settings, InvalidSetting> {
+        Settings::read(|name| Ok((name == variable).then(|| value.to_owned())))
+    }
+
     #[test]
     fn an_empty_environment_gives_the_defaults() {
-        let settings = Settings::read(|_| None).unwrap();
+        let settings = Settings::read(|_| Ok(None)).unwrap();
         assert_eq!(settings, Settings { table: "loyalty-codes".into(), ca_bundle: None, endpoint: None });
     }
 
     #[test]
     fn a_wrong_table_name_is_refused_by_the_name_of_its_variable() {
         for name in ["", "ab", "a b c", "tablé"] {
-            let error = Settings::read(|v| (v == "TABLE_NAME").then(|| name.to_owned())).unwrap_err();
+            let error = read("TABLE_NAME", name).unwrap_err();
             assert_eq!(error.variable, "TABLE_NAME");
             assert!(error.to_string().contains("no table name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_endpoint_is_refused_by_the_name_of_its_variable() {
+        for variable in ENDPOINT_VARIABLES {
+            for url in [
+                "127.0.0.1:8000",
+                "foo",
+                "http://",
+                "http:///x",
+                "http://a b",
+                "http://:8000",
+                "http://a:",
+                "http://a:99999",
+                "http://a:b",
+                "http://user:secret@a",
+                "http://a?b",
+                "ftp://a",
+                " http://a",
+                "http://a\n",
+            ] {
+                let error = read(variable, url).unwrap_err();
+                assert_eq!(error.variable, variable, "{url}");
+                assert!(error.to_string().contains(url), "{error}");
+            }
+            for url in
+                ["http://127.0.0.1:8000", "https://dynamodb.us-east-1.amazonaws.com/", "http://[::1]:8000"]
+            {
+                assert_eq!(read(variable, url).unwrap().endpoint.as_deref(), Some(url));
+            }
+            assert_eq!(read(variable, "").unwrap().endpoint, None);
+        }
+    }
+
+    #[test]
+    fn a_region_that_makes_no_host_name_is_refused() {
+        for name in ["us-east-1", "local", "cn-north-1"] {
+            assert_eq!(check_region(Some(name)), Ok(name));
+        }
+        let long = "x".repeat(64);
+        for name in ["us east", "us-east-1\n", "-us", "us-", "a.b", "us_east_1", "a/b", "@", &long] {
+            assert!(check_region(Some(name)).unwrap_err().to_string().contains("AWS_REGION: `"), "{name}");
+        }
+        for missing in [None, Some("")] {
+            assert!(check_region(missing).unwrap_err().to_string().contains("not set"));
         }
     }
 }

@@ -120,7 +120,11 @@ async fn a_wrong_setting_fails_init_by_its_name() {
         ("TABLE_NAME", "no table name"),
         ("AWS_CA_BUNDLE", "/nowhere/ca.pem"),
         ("AWS_REGION", ""),
+        ("AWS_REGION", "us east"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "http://"),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "http://a b"),
         ("RUST_LOG", "loyalty_codes=loud"),
+        ("RUST_LOG", "infoo"),
     ] {
         let output = function(&runtime, &table.endpoint(), table.name()).env(variable, value).output();
         let output = timeout(PATIENCE, output).await.unwrap().unwrap();

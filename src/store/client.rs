@@ -30,7 +30,9 @@ use super::{
     meter::Meter,
     retries::{Contention, retry_config, retry_partition},
 };
-use crate::settings::{InvalidSetting, Settings};
+#[cfg(feature = "cli")]
+use crate::settings::variable;
+use crate::settings::{InvalidSetting, Settings, check_region};
 
 /// The roots that AWS endpoints chain to: Amazon Root CA 1 to 4 and Starfield Services Root CA - G2,
 /// as <https://www.amazontrust.com/repository/> publishes them.
@@ -59,12 +61,10 @@ fn timeouts() -> TimeoutConfig {
 /// instance metadata too, as [`connect`] does, would cost every cold start, and a tenth of the binary.
 ///
 /// # Errors
-/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or no region is set.
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
 pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSetting> {
     let region = EnvironmentVariableRegionProvider::new().region().await;
-    let region = region
-        .filter(|region| !region.as_ref().is_empty())
-        .ok_or_else(|| InvalidSetting { variable: "AWS_REGION", reason: "not set".to_owned() })?;
+    let region = Region::new(check_region(region.as_ref().map(Region::as_ref))?.to_owned());
     let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
     let config = sdk_config(settings, region, credentials, settings.endpoint.clone())?;
     Ok(from_sdk_config(&config, timeouts()))
@@ -73,24 +73,27 @@ pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSet
 /// A client for the DynamoDB that the SDK's own variables and files point at, or for `endpoint`.
 ///
 /// # Errors
-/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read, or neither `AWS_REGION` nor the profile names a region.
 #[cfg(feature = "cli")]
 pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Client, InvalidSetting> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(settings)?);
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
     }
-    Ok(from_sdk_config(&loader.load().await, timeouts()))
+    let config = loader.load().await;
+    check_region(config.region().map(Region::as_ref))?;
+    Ok(from_sdk_config(&config, timeouts()))
 }
 
 /// A client for a DynamoDB that asks for no real credentials: the embedded one, `DynamoDB` Local.
 ///
 /// # Errors
-/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
 #[cfg(feature = "cli")]
 pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, InvalidSetting> {
     // DynamoDB Local keeps the tables of each region apart.
-    let region = std::env::var("AWS_REGION").map_or(Region::from_static("us-east-1"), Region::new);
+    let region = variable("AWS_REGION")?.filter(|region| !region.is_empty());
+    let region = Region::new(check_region(region.as_deref().or(Some("us-east-1")))?.to_owned());
     let credentials = SharedCredentialsProvider::new(aws_sdk_dynamodb::config::Credentials::for_tests());
     let config = sdk_config(settings, region, credentials, Some(endpoint.to_owned()))?;
     let timeouts =

@@ -16,6 +16,8 @@ pub struct StoreError {
     kind: Kind,
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
+    /// Nobody answered, or somebody who is no DynamoDB.
+    unreachable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +44,18 @@ const TRANSIENT: &[&str] = &[
 ];
 
 impl StoreError {
+    const fn new(kind: Kind, what: String, source: Option<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, what, source, unreachable: false }
+    }
+
     /// An item is not as this code writes it. `what` names attributes, never their values.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
-        Self { kind: Kind::Failed, what: format!("an item is corrupt: {what}"), source: None }
+        Self::new(Kind::Failed, format!("an item is corrupt: {what}"), None)
     }
 
     /// An operation that was given up, though it may work later.
     pub(super) fn gave_up(what: impl Into<String>) -> Self {
-        Self { kind: Kind::Unavailable, what: what.into(), source: None }
+        Self::new(Kind::Unavailable, what.into(), None)
     }
 
     /// A transaction that DynamoDB kept cancelling, for reasons that pass.
@@ -59,14 +65,13 @@ impl StoreError {
 
     /// A transaction that DynamoDB cancelled. `reasons` has a code for each of its writes.
     pub(super) fn cancelled(reasons: &[&str]) -> Self {
-        let what = format!("DynamoDB cancelled the transaction: {}", reasons.join(", "));
-        Self { kind: Kind::Failed, what, source: None }
+        Self::new(Kind::Failed, format!("DynamoDB cancelled the transaction: {}", reasons.join(", ")), None)
     }
 
     /// A request that this code builds wrongly.
     pub(super) fn from_build(error: BuildError) -> Self {
         let what = "a request is incomplete".to_owned();
-        Self { kind: Kind::Failed, what, source: Some(Box::new(error)) }
+        Self::new(Kind::Failed, what, Some(Box::new(error)))
     }
 
     pub(super) fn from_sdk<E>(error: SdkError<E, HttpResponse>) -> Self
@@ -86,7 +91,19 @@ impl StoreError {
         } else {
             (Kind::Failed, "DynamoDB refused the operation")
         };
-        Self { kind, what: what.to_owned(), source: Some(Box::new(error)) }
+        let unreachable = match &error {
+            SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout(),
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+            SdkError::ServiceError(service) => service.err().code().is_none(),
+            _ => false,
+        };
+        Self { unreachable, ..Self::new(kind, what.to_owned(), Some(Box::new(error))) }
+    }
+
+    /// Whether nobody answered, or somebody who is no DynamoDB: the endpoint may be wrong.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable
     }
 
     /// Whether trying again later can help.
@@ -97,15 +114,40 @@ impl StoreError {
 }
 
 /// `error` and what caused it, each by its `Display`, for a log line. The SDK's `Debug` output would
-/// hold items.
+/// hold items; where its `Display` shows a request by that, it is cut.
 #[must_use]
 pub fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut text = without_request(error);
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
-        text.push_str(&error.to_string());
+        text.push_str(&without_request(error));
         cause = error.source();
     }
     text
+}
+
+/// What `error` says, up to the `Debug` output of a request.
+fn without_request(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    if let Some(at) = text.find("Request {") {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot send `Request {{ body: \"8799361139\" }}`")]
+    struct Telling;
+
+    #[test]
+    fn no_chain_of_errors_shows_a_request() {
+        let error = StoreError::new(Kind::Failed, "DynamoDB fails".to_owned(), Some(Box::new(Telling)));
+        assert_eq!(error_chain(&error), "DynamoDB fails: cannot send `…");
+    }
 }
