@@ -5,6 +5,7 @@ pub mod card_number;
 pub mod customer;
 pub mod message;
 pub mod org;
+mod org_check;
 pub mod otp;
 pub mod till;
 pub mod timezone;

@@ -286,39 +286,19 @@ impl Org {
 }
 
 impl Definition {
-    fn accounts(&self, source: Source) -> Vec<AccountId> {
-        match self.sources.get(&source) {
-            Some(accounts) => accounts.clone(),
-            None if source == Source::Instore => vec![Account::instore().id],
-            None => Vec::new(),
+    /// The accounts of a source. INSTORE has its own one, `""`, without naming it.
+    pub(super) fn accounts(&self, source: Source) -> Vec<AccountId> {
+        let named = self.sources.get(&source).into_iter().flatten();
+        if source == Source::Instore {
+            let own = Account::instore().id;
+            return std::iter::once(&own).chain(named.filter(|id| **id != own)).cloned().collect();
         }
-    }
-
-    /// Everything wrong with this definition, the numbering plan included: what an operator may not apply.
-    ///
-    /// # Errors
-    /// [`Invalid`] with every problem found.
-    pub fn check(&self) -> Result<(), Invalid> {
-        let mut problems = problems(self);
-        let config = &self.config;
-        let mentions_card_numbers = config.card_numbers != CardNumberSettings::default();
-        if (config.card_numbers_enabled || mentions_card_numbers)
-            && let Err(error) = NumberingPlan::try_from(&config.card_numbers)
-        {
-            problems.push(error.to_string());
-        }
-        for account in &config.card_number_accounts {
-            if !self.accounts(account.source).contains(&account.id) {
-                problems.push(format!(
-                    "SOURCE_ACCOUNTS_EXTERNALID_ENABLED names `{account}`, which [sources] does not"
-                ));
-            }
-        }
-        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
+        named.cloned().collect()
     }
 }
 
-fn problems(definition: &Definition) -> Vec<String> {
+/// What would keep an org from being served.
+pub(super) fn problems(definition: &Definition) -> Vec<String> {
     let mut problems = Vec::new();
     let mut require = |holds: bool, problem: &dyn Fn() -> String| {
         if !holds {
@@ -339,8 +319,11 @@ fn problems(definition: &Definition) -> Vec<String> {
     require((4..=14).contains(&definition.national_mobile_length), &|| {
         format!("national_mobile_length is {}, not within 4 to 14", definition.national_mobile_length)
     });
+    let length = config.otp_length;
+    require((4..=50).contains(&length), &|| {
+        format!("CONF_OTP_LENGTH is {length}, not within 4 to 50; below 10,000 codes, one is guessed")
+    });
     for (key, value, range) in [
-        ("CONF_OTP_LENGTH", config.otp_length, 4..=50),
         ("CONF_OTP_VALIDITY_SECONDS", config.otp_validity_seconds, 1..=MAX_OTP_VALIDITY.num_seconds()),
         ("CONF_OTP_DAILY_LIMIT", config.otp_daily_limit, 1..=1000),
         ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.attempt_count, 1..=100),
@@ -352,15 +335,13 @@ fn problems(definition: &Definition) -> Vec<String> {
         });
     }
     for (source, accounts) in &definition.sources {
-        require(*source != Source::Instore || *accounts == [Account::instore().id], &|| {
-            "sources.INSTORE has the one account \"\" and needs not be named".to_owned()
-        });
         for (i, AccountId(id)) in accounts.iter().enumerate() {
             let well_formed = id.len() <= 100 && !id.chars().any(|c| c == '#' || c.is_control());
             let named = *source == Source::Instore || !id.trim().is_empty();
             require(well_formed && named, &|| {
                 format!(
-                    "sources.{source}: account `{id}` is empty, longer than 100 bytes, or has a `#` in it"
+                    "sources.{source}: account `{id}` is empty, longer than 100 bytes, or has a `#` or a control \
+                     character in it"
                 )
             });
             require(!accounts[..i].contains(&AccountId(id.clone())), &|| {

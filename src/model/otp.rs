@@ -46,7 +46,7 @@ wire_enum! {
 }
 
 impl CodeType {
-    const fn alphabet(self) -> &'static [u8] {
+    pub(super) const fn alphabet(self) -> &'static [u8] {
         match self {
             Self::Alphanumeric => b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
             Self::Numeric => b"0123456789",

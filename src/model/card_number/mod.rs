@@ -192,6 +192,25 @@ impl NumberingPlan {
         f64::from(hundredths) / 100.0
     }
 
+    /// Whether numbers of this plan pass for those of payment cards (ISO/IEC 7812): 16 digits, the first one 3
+    /// to 6, and a last one that is the Luhn digit of all the others.
+    #[must_use]
+    pub fn passes_for_payment_cards(&self) -> bool {
+        let luhn = matches!(self.algorithm, Algorithm::Luhn | Algorithm::RandomLuhn);
+        let width = self.width as usize;
+        let digits = self.prefix.bytes().all(|b| b.is_ascii_digit());
+        if !luhn || !digits || self.prefix.len() + width + 1 != 16 {
+            return false;
+        }
+        let sequence = format!("{:0>width$}", self.offset);
+        let number = format!("{}{sequence}", self.prefix);
+        // A prefix that the digit does not cover adds the same to the sum of every number.
+        let covered = self.checksum_includes == ChecksumIncludes::Prefix
+            || check_digit::luhn(&number) == check_digit::luhn(&sequence);
+        let any_first = self.prefix.is_empty() && self.algorithm.is_random();
+        covered && (any_first || number.starts_with(['3', '4', '5', '6']))
+    }
+
     /// Everything that decides how a number of this plan looks, as text. Plans with the same format differ
     /// in their offset only.
     #[must_use]

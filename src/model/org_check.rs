@@ -1,0 +1,263 @@
+//! What an org's definition says as a whole: what cannot work is refused when it is applied, and what is
+//! probably a mistake is warned of. Stored definitions are not held against these rules, so that a new rule
+//! stops no org that is being served.
+
+use std::fmt::Write as _;
+
+use super::{
+    card_number::{CardNumberSettings, NumberingPlan},
+    customer::{AccountId, MOBILE_DIGITS, Source},
+    org::{Definition, Invalid, problems},
+};
+
+impl Definition {
+    /// Everything wrong with this definition, the numbering plan included: what an operator may not apply.
+    ///
+    /// # Errors
+    /// [`Invalid`] with every problem found.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let mut problems = problems(self);
+        problems.extend(unseen(&self.name).map(|characters| {
+            format!("name has characters in it that nobody sees ({characters}); leave them out")
+        }));
+        problems.extend(self.phone_number_problems());
+        for (source, accounts) in &self.sources {
+            problems.extend(account_problems(*source, accounts));
+        }
+        let config = &self.config;
+        let mentions_card_numbers = config.card_numbers != CardNumberSettings::default();
+        if (config.card_numbers_enabled || mentions_card_numbers)
+            && let Err(error) = NumberingPlan::try_from(&config.card_numbers)
+        {
+            problems.push(error.to_string());
+        }
+        for account in &config.card_number_accounts {
+            if !self.accounts(account.source).contains(&account.id) {
+                problems.push(format!(
+                    "SOURCE_ACCOUNTS_EXTERNALID_ENABLED names `{account}`, which [sources] does not"
+                ));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
+    }
+
+    /// What works, and is probably not meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let config = &self.config;
+        if config.card_numbers_enabled && config.card_number_accounts.is_empty() {
+            warnings.push(
+                "CONF_CARD_NUMBER_GENERATION_ENABLED is true, but SOURCE_ACCOUNTS_EXTERNALID_ENABLED names no \
+                 account, so no card number is generated; the shops are \"INSTORE:\""
+                    .to_owned(),
+            );
+        }
+        if NumberingPlan::try_from(&config.card_numbers).is_ok_and(|plan| plan.passes_for_payment_cards()) {
+            warnings.push(
+                "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
+                 digit): tills may charge them, and scanners for card data will find them; another \
+                 CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH avoids it"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// Country code and national lengths, where each is right by itself.
+    fn phone_number_problems(&self) -> Vec<String> {
+        let code = &self.country_code;
+        let (fewest, most) = (MOBILE_DIGITS.start(), MOBILE_DIGITS.end());
+        let lengths = [self.national_mobile_length];
+        let lengths =
+            lengths.into_iter().filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
+        lengths
+            .filter(|length| !MOBILE_DIGITS.contains(&(code.len() + length)))
+            .map(|length| {
+                format!(
+                    "country_code `{code}` and national_mobile_length {length} make numbers of {} digits, and \
+                     international ones have {fewest} to {most}: national_mobile_length must be {} to {}",
+                    code.len() + length,
+                    fewest.saturating_sub(code.len()),
+                    most.saturating_sub(code.len())
+                )
+            })
+            .collect()
+    }
+}
+
+fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (i, AccountId(id)) in accounts.iter().enumerate() {
+        if let Some(characters) = unseen(id) {
+            problems.push(format!(
+                "sources.{source}: account `{id}` has characters in it that nobody sees ({characters}); leave \
+                 them out"
+            ));
+        }
+        if id.trim() != id {
+            problems.push(format!(
+                "sources.{source}: account `{id}` begins or ends with a space; write `{}`",
+                id.trim()
+            ));
+        }
+        let similar =
+            accounts[..i].iter().find(|AccountId(other)| other != id && appearance(other) == appearance(id));
+        if let Some(AccountId(other)) = similar {
+            problems.push(format!(
+                "sources.{source}: accounts `{other}` and `{id}` look alike, and callers would take one for the \
+                 other; give one of them another name"
+            ));
+        }
+    }
+    problems
+}
+
+/// The characters of `text` that control a terminal or a direction of writing, or that leave no trace; joiners,
+/// which names in Indic scripts and in Persian need, are none of them. `None` if there are none.
+fn unseen(text: &str) -> Option<String> {
+    let mut found = String::new();
+    for c in text.chars().filter(|c| is_unseen(*c)) {
+        let comma = if found.is_empty() { "" } else { ", " };
+        let _ = write!(found, "{comma}U+{:04X}", u32::from(c));
+    }
+    (!found.is_empty()).then_some(found)
+}
+
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// What an account looks like: what people take for the same has the same.
+fn appearance(id: &str) -> String {
+    let seen = id.chars().filter(|c| !is_unseen(*c) && !c.is_whitespace());
+    seen.flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{card_number::Algorithm, customer::Account, otp::CodeType};
+
+    fn definition() -> Definition {
+        let demo = r#"{"id":966,"name":"Demo","timezone":"Asia/Kolkata","country_code":"91","national_mobile_length":10}"#;
+        serde_json::from_str(demo).unwrap()
+    }
+
+    fn problems(change: impl FnOnce(&mut Definition)) -> Vec<String> {
+        let mut definition = definition();
+        change(&mut definition);
+        definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems)
+    }
+
+    fn account_problems(accounts: &[&str]) -> Vec<String> {
+        let accounts = accounts.iter().map(|id| AccountId((*id).to_owned())).collect();
+        problems(|definition| {
+            definition.sources.insert(Source::Wechat, accounts);
+        })
+    }
+
+    fn one(problems: &[String], expected: &str) {
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
+    }
+
+    #[test]
+    fn a_country_code_and_a_length_beyond_e164_are_refused_together() {
+        let problems = |code: &str, length: usize| {
+            problems(|definition| {
+                definition.country_code = code.to_owned();
+                definition.national_mobile_length = length;
+            })
+        };
+        for (code, length) in [("91", 13), ("1", 14), ("971", 12), ("1", 6), ("971", 4)] {
+            assert_eq!(problems(code, length), Vec::<String>::new(), "{code} {length}");
+        }
+        one(&problems("91", 14), "make numbers of 16 digits");
+        one(&problems("91", 14), "national_mobile_length must be 5 to 13");
+        one(&problems("1", 5), "make numbers of 6 digits");
+        one(&problems("1", 15), "not within 4 to 14");
+    }
+
+    #[test]
+    fn accounts_that_nobody_can_tell_apart_are_refused() {
+        assert_eq!(account_problems(&["WECHAT-API1", "WECHAT-API2", "क्\u{200d}ष"]), Vec::<String>::new());
+        one(&account_problems(&["WECHAT-API1", "wechat-api1"]), "look alike");
+        one(&account_problems(&["API 1", "API1"]), "look alike");
+        one(&account_problems(&[" A"]), "begins or ends with a space; write `A`");
+        one(&account_problems(&["A\u{a0}"]), "write `A`");
+        one(&account_problems(&["A\u{200b}B"]), "(U+200B); leave them out");
+        one(&account_problems(&["A", "A"]), "twice");
+        let control = account_problems(&["A\u{7}"]);
+        assert!(control.iter().any(|problem| problem.contains("U+0007")), "{control:?}");
+    }
+
+    #[test]
+    fn a_control_character_in_the_name_is_refused() {
+        for name in ["Demo\u{1b}[31m", "Demo\nStores", "Demo\u{202e}", "\u{feff}Demo"] {
+            one(&problems(|definition| definition.name = name.to_owned()), "nobody sees (U+");
+        }
+        for name in ["Demo Stores", "می\u{200c}خواهم", "Käse & Söhne"] {
+            assert_eq!(problems(|definition| definition.name = name.to_owned()), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn instore_can_have_accounts_besides_its_own() {
+        let mut definition = definition();
+        definition.sources.insert(Source::Instore, vec![AccountId("OUTLET".into())]);
+        definition.config.card_number_accounts =
+            vec![Account::instore(), Account { source: Source::Instore, id: AccountId("OUTLET".into()) }];
+        assert_eq!(definition.check(), Ok(()));
+        definition
+            .sources
+            .insert(Source::Instore, vec![AccountId(String::new()), AccountId("OUTLET".into())]);
+        assert_eq!(definition.check(), Ok(()), "the own one may be named");
+    }
+
+    #[test]
+    fn codes_of_the_least_length_are_enough_of_every_type() {
+        for code_type in CodeType::ALL {
+            assert!(code_type.alphabet().len().pow(4) >= 10_000, "{code_type}");
+        }
+        one(&problems(|definition| definition.config.otp_length = 3), "below 10,000 codes");
+    }
+
+    #[test]
+    fn numbers_that_pass_for_payment_cards_are_warned_of() {
+        let warned = |algorithm, length, prefix: &str, offset, includes: bool| {
+            let mut definition = definition();
+            let settings = &mut definition.config.card_numbers;
+            settings.algorithm = Some(algorithm);
+            settings.length = Some(length);
+            settings.prefix = prefix.to_owned();
+            settings.offset = Some(offset);
+            settings.checksum_includes =
+                includes.then_some(super::super::card_number::ChecksumIncludes::Prefix);
+            assert_eq!(definition.check(), Ok(()));
+            !definition.warnings().is_empty()
+        };
+        assert!(warned(Algorithm::Luhn, 16, "4", 1, true));
+        assert!(warned(Algorithm::RandomLuhn, 16, "37", 1, true));
+        assert!(warned(Algorithm::Luhn, 16, "", 500_000_000_000_000, false));
+        assert!(warned(Algorithm::RandomLuhn, 16, "", 0, false), "in random order the first digit is any");
+        assert!(warned(Algorithm::Luhn, 16, "5009", 1, false), "this prefix changes no sum");
+        assert!(!warned(Algorithm::Luhn, 16, "4", 1, false), "the digit is wrong for the whole number");
+        assert!(!warned(Algorithm::Luhn, 16, "", 0, false));
+        assert!(!warned(Algorithm::Luhn, 16, "7", 1, true));
+        assert!(!warned(Algorithm::Luhn, 15, "4", 1, true));
+        assert!(!warned(Algorithm::Luhn, 16, "4A", 1, true));
+        assert!(!warned(Algorithm::AutoInc, 16, "4", 1, true));
+    }
+
+    #[test]
+    fn generation_for_no_account_is_warned_of() {
+        let mut definition = definition();
+        definition.config.card_numbers_enabled = true;
+        definition.config.card_numbers.length = Some(10);
+        one(&definition.warnings(), "names no account");
+        definition.config.card_number_accounts = vec![Account::instore()];
+        assert_eq!(definition.warnings(), Vec::<String>::new());
+    }
+}
