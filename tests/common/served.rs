@@ -48,10 +48,15 @@ impl Served {
     }
 
     pub fn wait_for(&mut self, beginning: &str) {
+        self.wait_until(|line| line.starts_with(beginning));
+    }
+
+    /// Waits for a line that `is` says to be the one.
+    pub fn wait_until(&mut self, is: impl Fn(&str) -> bool) {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{:?}", self.said));
             self.said.push(line.clone());
-            if line.starts_with(beginning) {
+            if is(&line) {
                 return;
             }
         }

@@ -3,7 +3,7 @@
 
 use loyalty_codes::model::message::{ChannelType, Message};
 
-use crate::output::line;
+use crate::output::{line, printable};
 
 /// Prints a line for each channel of a message.
 pub fn to_console(message: &Message) {
@@ -14,6 +14,10 @@ pub fn to_console(message: &Message) {
             }
             _ => message.text.expose().clone(),
         };
-        line(&format!("delivered by {} to {}: {text}", channel.channel_type, channel.value));
+        let text = format!("delivered by {} to {}: {text}", channel.channel_type, channel.value);
+        // Within a request, which goes on where the console is gone.
+        if let Err(failure) = line(&printable(&text)) {
+            tracing::warn!(cause = %failure, "a message cannot be shown");
+        }
     }
 }

@@ -17,7 +17,7 @@ use loyalty_codes::{
 };
 use serde_json::json;
 
-use crate::{failure::Failure, org};
+use crate::{failure::Failure, org_file};
 
 const TILL: &str = "store.server";
 const MOBILE: &str = "8799361139";
@@ -27,7 +27,7 @@ const USER: UserId = UserId(313_302_314);
 /// Makes sure that the demo org, its till and its customer are there, and returns the till's password. It is
 /// remembered in `password_file`, so that requests work again after a restart.
 pub async fn prepare(app: &App, store: &Store, password_file: Option<&Path>) -> Result<String, Failure> {
-    let definition = org::parse(include_str!("demo.toml")).map_err(Failure::failed)?;
+    let definition = org_file::parse(include_str!("demo.toml")).map_err(Failure::failed)?;
     if store.org(definition.id).await?.is_none() {
         store.apply_org(&definition, new_permutation_key(&mut os_rng()), USER).await?;
     }

@@ -1,6 +1,6 @@
 //! Why a command did not do what it was asked, and the exit code for it.
 
-use std::{fmt, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use loyalty_codes::{
     embedded::EngineError,
@@ -9,18 +9,23 @@ use loyalty_codes::{
 };
 
 /// A failed command.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Failure {
     kind: Kind,
     message: String,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Failed = 1,
-    Usage = 2,
-    Refused = 3,
-    NotFound = 4,
+    /// Whoever read the output has enough of it, as `head` does.
+    OutputClosed,
+    Failed,
+    /// Nobody answers as DynamoDB does.
+    Unreachable,
+    Usage,
+    Refused,
+    NotFound,
 }
 
 impl Failure {
@@ -40,14 +45,51 @@ impl Failure {
         Self { kind: Kind::NotFound, message: message.into() }
     }
 
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.kind as u8)
+    /// Standard output could not be written.
+    pub fn output(error: &io::Error) -> Self {
+        let closed = error.kind() == io::ErrorKind::BrokenPipe;
+        let kind = if closed { Kind::OutputClosed } else { Kind::Failed };
+        Self { kind, message: format!("cannot write to standard output: {error}") }
     }
-}
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+    /// The same where the output is all that the command is for, so that nobody can have enough of it.
+    pub fn without_effect(self, what: &str) -> Self {
+        Self::failed(format!("{self}; {what}"))
+    }
+
+    /// The same, with what the operator has to know besides.
+    pub fn after(mut self, what: &str) -> Self {
+        self.message.push('\n');
+        self.message.push_str(what);
+        self
+    }
+
+    /// Whether nothing was done for sure, since it may not be.
+    pub fn is_refusal(&self) -> bool {
+        self.kind == Kind::Refused
+    }
+
+    /// Whether there is nothing to say, and no harm done.
+    pub fn is_quiet(&self) -> bool {
+        self.kind == Kind::OutputClosed
+    }
+
+    /// The same; if DynamoDB was not reached, naming `endpoint`, where it was looked for.
+    pub fn naming(self, endpoint: &str) -> Self {
+        if self.kind == Kind::Unreachable {
+            return self.after(&format!("No DynamoDB answers at {endpoint}"));
+        }
+        self
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::OutputClosed => 0,
+            Kind::Failed | Kind::Unreachable => 1,
+            Kind::Usage => 2,
+            Kind::Refused => 3,
+            Kind::NotFound => 4,
+        })
     }
 }
 
@@ -59,7 +101,8 @@ impl From<StoreError> for Failure {
                 "\nIs the table there? `loyaltyctl table create` creates it; --table names another one.",
             );
         }
-        Self::failed(message)
+        let kind = if error.is_unreachable() { Kind::Unreachable } else { Kind::Failed };
+        Self { kind, message }
     }
 }
 

@@ -4,24 +4,24 @@
 mod delivery;
 mod demo;
 mod failure;
-mod http;
 mod org;
+mod org_file;
 mod output;
 mod reference;
 mod serve;
 mod till;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use loyalty_codes::{
-    settings::Settings,
+    settings::{self, Settings},
     store::{Store, Stream, TableCreation, connect, connect_local},
 };
 
 use failure::Failure;
-use output::Output;
+use output::{Output, printable};
 
 /// Runs loyalty-codes on this machine, and administers its tables, orgs and tills anywhere.
 ///
@@ -43,11 +43,14 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  DynamoDB failed, or cannot be reached
+  0  done; also where whoever reads the output closes it early, as `head` does
+  1  DynamoDB failed or cannot be reached, or the output cannot be written
   2  the command line is wrong
   3  refused: an invalid file, a name that is taken, a plan that could repeat a number
   4  there is no such org or till
+  130, 143  `serve` was interrupted or terminated a second time, before its requests had ended
+
+Colours follow NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM.
 
 Examples:
   loyaltyctl serve --demo
@@ -59,11 +62,11 @@ Examples:
 #[derive(Args)]
 struct Target {
     /// The DynamoDB to talk to, as `http://127.0.0.1:8000`
-    #[arg(long, global = true, value_name = "URL", value_parser = url)]
+    #[arg(long, global = true, value_name = "URL", value_parser = settings::check_endpoint)]
     endpoint: Option<String>,
 
     /// The table
-    #[arg(long, global = true, env = "TABLE_NAME", value_name = "NAME", default_value = loyalty_codes::settings::DEFAULT_TABLE)]
+    #[arg(long, global = true, env = "TABLE_NAME", hide_env_values = true, value_name = "NAME", default_value = settings::DEFAULT_TABLE)]
     table: String,
 }
 
@@ -94,28 +97,16 @@ enum TableCommand {
     Create,
 }
 
-fn url(text: &str) -> Result<String, String> {
-    let well_formed = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    if well_formed {
-        Ok(text.to_owned())
-    } else {
-        Err("an endpoint begins with http:// or https://".to_owned())
-    }
-}
-
 impl Target {
     fn settings(&self) -> Result<Settings, Failure> {
-        Ok(Settings {
-            table: loyalty_codes::settings::check_table_name(self.table.clone())?,
-            ..Settings::from_env()?
-        })
+        Ok(Settings { table: settings::check_table_name(self.table.clone())?, ..Settings::from_env()? })
     }
 
     /// The table, by the SDK's own configuration or at the endpoint. A plain-HTTP endpoint is a local one, which
     /// does not check credentials: unless the environment names some, it gets made-up ones.
     async fn store(&self) -> Result<Store, Failure> {
         let settings = self.settings()?;
-        let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| std::env::var_os(name).is_some());
+        let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| env::var_os(name).is_some());
         let client = match self.endpoint.as_deref() {
             Some(endpoint) if endpoint.starts_with("http://") && !named => {
                 connect_local(&settings, endpoint)?
@@ -124,34 +115,79 @@ impl Target {
         };
         Ok(Store::new(client, settings.table))
     }
+
+    /// Where DynamoDB is looked for, and what says so.
+    fn place(&self) -> String {
+        if let Some(endpoint) = &self.endpoint {
+            return format!("{endpoint} (--endpoint)");
+        }
+        let variables = settings::ENDPOINT_VARIABLES.into_iter().chain(["AWS_REGION"]);
+        let set = variables.filter_map(|variable| Some((variable, env::var(variable).ok()?)));
+        let set = set.map(|(variable, value)| format!("{value} ({variable})")).next();
+        set.unwrap_or_else(|| "what the AWS profile names".to_owned())
+    }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let output = Output::new(cli.json);
-    match run(cli, &output).await {
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let output = Output::new(asks_for_json(&arguments));
+    let done = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => block_on(cli, &output),
+        Err(error) => explain(&error, &output),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output.failure(&failure);
+            if !failure.is_quiet() {
+                output.failure(&failure);
+            }
             failure.exit_code()
         }
     }
 }
 
+/// Whether `--json` is among the arguments, also where they are no command.
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+/// What clap has to say where there is no command to run: help and version on standard output, and what is
+/// wrong with the arguments as a failure.
+fn explain(error: &clap::Error, output: &Output) -> Result<(), Failure> {
+    let text = error.render();
+    if !error.use_stderr() {
+        let text = if output.colours() { text.ansi().to_string() } else { text.to_string() };
+        return output::raw(text.as_bytes());
+    }
+    let text = text.to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let help = if output.json() { String::new() } else { format!("\n\n{}", text.trim_end()) };
+        return Err(Failure::usage(format!("a command is missing; `loyaltyctl help` lists them{help}")));
+    }
+    Err(Failure::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
+}
+
+fn block_on(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let place = cli.target.place();
+    let done = runtime.block_on(run(cli, output)).map_err(|failure| failure.naming(&place));
+    // What is still running then has been given its time.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
+}
+
 async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     match cli.command {
-        Command::Serve(options) => serve::run(&cli.target, &options).await,
+        Command::Serve(options) => serve::run(&cli.target, &options, output).await,
         Command::Table(TableCommand::Create) => create_table(&cli.target.store().await?, output).await,
-        Command::Org(command) => org::run(command, &cli.target.store().await?, output).await,
+        Command::Org(command) => org::run(command, &cli.target, output).await,
         Command::Till(command) => till::run(command, &cli.target.store().await?, output).await,
-        Command::Openapi => {
-            output::line(&reference::document());
-            Ok(())
-        }
+        Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "loyaltyctl", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "loyaltyctl", &mut script);
+            output::raw(&script)
         }
     }
 }
@@ -164,7 +200,6 @@ async fn create_table(store: &Store, output: &Output) -> Result<(), Failure> {
     };
     output.print(
         &serde_json::json!({"table": store.table(), "result": result}),
-        &format!("table {} {text}", store.table()),
-    );
-    Ok(())
+        &format!("table {} {text}", printable(store.table())),
+    )
 }

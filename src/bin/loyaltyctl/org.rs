@@ -1,20 +1,23 @@
 //! `loyaltyctl org`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use loyalty_codes::{
     model::{
         card_number::new_permutation_key,
-        customer::{Source, UserId},
-        org::{CONFIG_KEYS, DEFINITION_KEYS, Definition, OrgId},
+        customer::UserId,
+        org::{Definition, Invalid, Org, OrgId},
     },
     secret::os_rng,
     store::{Applied, Store},
 };
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, output::Output};
+use crate::{Target, failure::Failure, org_file, output::Output};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -22,7 +25,12 @@ pub enum Command {
     ///
     /// Checks everything first and says what changed. A numbering plan that could hand out a card number twice
     /// is refused. Running processes follow within a minute.
-    Apply { file: PathBuf },
+    Apply {
+        /// The org's file; - is standard input
+        file: PathBuf,
+    },
+    /// Print the file that gives an org, for `org apply`
+    Export { id: u32 },
     /// Show an org's configuration, and how much of its card number range is used
     Show { id: u32 },
     /// List all orgs
@@ -32,63 +40,48 @@ pub enum Command {
 /// The first customer of a new org.
 pub const FIRST_USER: UserId = UserId(1);
 
-pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(), Failure> {
+pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Apply { file } => {
+            // A wrong file is told without asking DynamoDB anything.
             let definition = read(&file)?;
-            let applying = store.apply_org(&definition, new_permutation_key(&mut os_rng()), FIRST_USER);
-            let applied = output.while_waiting("applying", applying).await?;
-            print_applied(output, &definition, &applied);
+            apply(&target.store().await?, output, &definition).await
         }
-        Command::Show { id } => show(store, output, OrgId(id)).await?,
-        Command::List => {
-            let orgs = output.while_waiting("listing", store.orgs()).await?;
-            let rows: Vec<_> = orgs.iter().map(|(id, name)| vec![id.to_string(), name.clone()]).collect();
-            let json: Vec<_> = orgs.iter().map(|(id, name)| json!({"id": id, "name": name})).collect();
-            output.print(&json!(json), &output.table(&["id", "name"], &rows));
-        }
+        Command::Export { id } => export(&target.store().await?, output, OrgId(id)).await,
+        Command::Show { id } => show(&target.store().await?, output, OrgId(id)).await,
+        Command::List => list(&target.store().await?, output).await,
     }
-    Ok(())
+}
+
+async fn apply(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
+    let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
+    let applied = output.while_waiting("applying", applying).await?;
+    print_applied(output, definition, &applied)
+}
+
+async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
+    let orgs = output.while_waiting("listing", store.orgs()).await?;
+    let rows: Vec<_> = orgs.iter().map(|(id, name)| vec![id.to_string(), name.clone()]).collect();
+    let json: Vec<_> = orgs.iter().map(|(id, name)| json!({"id": id, "name": name})).collect();
+    output.print(&json!(json), &output.table(&["id", "name"], &rows))
 }
 
 fn read(file: &Path) -> Result<Definition, Failure> {
-    let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
-    parse(&text).map_err(|reason| Failure::refused(format!("{name}: {reason}")))
+    let (name, text) = if file == Path::new("-") {
+        ("standard input".to_owned(), io::read_to_string(io::stdin()))
+    } else {
+        (file.display().to_string(), std::fs::read_to_string(file))
+    };
+    let text = text.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
+    let refused = |reason| Failure::refused(format!("{name}: {reason}"));
+    let definition = org_file::parse(&text).map_err(refused)?;
+    let checked =
+        definition.check().map_err(|Invalid(problems)| format!("\n  - {}", problems.join("\n  - ")));
+    checked.map_err(refused)?;
+    Ok(definition)
 }
 
-/// An org's file. Unknown keys are refused, all at once, each with what was probably meant.
-pub fn parse(text: &str) -> Result<Definition, String> {
-    let document: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
-    let section = |name| document.get(name).and_then(toml::Value::as_table);
-    let sources: Vec<&str> = Source::ALL.iter().map(|source| source.as_str()).collect();
-    let mut problems = unknown_keys(&document, DEFINITION_KEYS, "the file");
-    problems
-        .extend(section("sources").into_iter().flat_map(|keys| unknown_keys(keys, &sources, "[sources]")));
-    problems
-        .extend(section("config").into_iter().flat_map(|keys| unknown_keys(keys, CONFIG_KEYS, "[config]")));
-    if !problems.is_empty() {
-        return Err(format!("\n  - {}", problems.join("\n  - ")));
-    }
-    toml::from_str(text).map_err(|error| format!("\n{error}"))
-}
-
-fn unknown_keys(found: &toml::Table, known: &[&str], place: &str) -> Vec<String> {
-    let unknown = found.keys().filter(|key| !known.contains(&key.as_str()));
-    unknown
-        .map(|key| {
-            let likely = known
-                .iter()
-                .map(|name| (strsim::jaro_winkler(&key.to_uppercase(), &name.to_uppercase()), name))
-                .filter(|(likeness, _)| *likeness > 0.8)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let hint = likely.map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"));
-            format!("unknown key `{key}` in {place}{hint}")
-        })
-        .collect()
-}
-
-fn print_applied(output: &Output, definition: &Definition, applied: &Applied) {
+fn print_applied(output: &Output, definition: &Definition, applied: &Applied) -> Result<(), Failure> {
     let id = definition.id;
     let (result, changes) = match applied {
         Applied::Created => ("created", Vec::new()),
@@ -106,7 +99,12 @@ fn print_applied(output: &Output, definition: &Definition, applied: &Applied) {
     if !rows.is_empty() {
         text = format!("{text}\n{}", output.table(&["key", "before", "after"], &rows));
     }
-    output.print(&json!({"id": id, "result": result, "changes": json}), &text);
+    let warnings = definition.warnings();
+    output.print(&json!({"id": id, "result": result, "changes": json, "warnings": warnings}), &text)?;
+    for warning in &warnings {
+        output.warn(warning);
+    }
+    Ok(())
 }
 
 type Change = (String, Option<Value>, Option<Value>);
@@ -137,9 +135,20 @@ fn flat(definition: &Definition) -> Vec<(String, Value)> {
         .collect()
 }
 
-async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> {
+async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {
     let org = output.while_waiting("reading", store.org(id)).await?;
-    let org = org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?;
+    org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))
+}
+
+async fn export(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> {
+    let definition = find(store, output, id).await?.definition;
+    let written = |error: serde_json::Error| Failure::failed(error.to_string());
+    let file = org_file::write(&definition).map_err(written)?;
+    output.print(&serde_json::to_value(&definition).map_err(written)?, file.trim_end())
+}
+
+async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> {
+    let org = find(store, output, id).await?;
     let issued = store.issued_card_numbers(id).await?;
     let usage = issued.map(|issued| {
         let used = if issued.first < issued.next { issued.plan.percent_used(issued.next - 1) } else { 0.0 };
@@ -159,42 +168,13 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
         }
     }
     let json = json!({"definition": org.definition, "card_numbers": usage});
-    output.print(&json, &output.table(&["key", "value"], &rows));
-    Ok(())
+    output.print(&json, &output.table(&["key", "value"], &rows))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_misspelt_key_is_refused_with_what_was_meant() {
-        let text = include_str!("demo.toml")
-            .replace("timezone", "time_zone")
-            .replace("WECHAT =", "WECHATT =")
-            .replace("CONF_CARD_NUMBER_LENGTH", "CONF_CARD_NUMBER_LENGHT");
-        let reason = parse(&text).unwrap_err();
-        let config = parse(&include_str!("demo.toml").replace("[config]", "[Config]")).unwrap_err();
-        assert!(config.contains("did you mean `config`"), "{config}");
-        let source = parse(&include_str!("demo.toml").replace("WECHAT =", "wechat =")).unwrap_err();
-        assert!(source.contains("did you mean `WECHAT`"), "{source}");
-        for hint in
-            ["did you mean `timezone`", "did you mean `WECHAT`", "did you mean `CONF_CARD_NUMBER_LENGTH`"]
-        {
-            assert!(reason.contains(hint), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_value_is_refused_with_its_line() {
-        let reason = parse(&include_str!("demo.toml").replace("966", "\"966\"")).unwrap_err();
-        assert!(reason.contains("line 2") && reason.contains("invalid type"), "{reason}");
-    }
-
-    #[test]
-    fn the_demo_orgs_file_is_valid() {
-        assert_eq!(parse(include_str!("demo.toml")).unwrap().check(), Ok(()));
-    }
+    use crate::org_file::parse;
 
     #[test]
     fn changes_name_the_key_and_both_values() {

@@ -1,11 +1,16 @@
 //! What a command prints: colours, aligned tables and a spinner on a terminal, plain lines elsewhere, one JSON
-//! value for scripts.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this file is for")]
+//! value for scripts. Nothing that is printed can steer a terminal: see [`printable`].
 
-use std::{future::Future, time::Duration};
+use std::{
+    borrow::Cow,
+    env::{self, VarError},
+    future::Future,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use comfy_table::{Table, presets};
-use console::{Term, style};
+use console::style;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
@@ -15,27 +20,34 @@ use crate::failure::Failure;
 pub struct Output {
     json: bool,
     terminal: bool,
+    colours: bool,
 }
 
 impl Output {
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: Term::stdout().is_term() }
+        let terminal = io::stdout().is_terminal();
+        Self { json, terminal, colours: colours(terminal) }
     }
 
-    /// The result of a command, in whichever form was asked for.
-    pub fn print(&self, json: &Value, text: &str) {
-        if self.json {
-            println!("{json}");
-        } else {
-            println!("{text}");
-        }
+    /// Whether standard output gets colours.
+    pub const fn colours(&self) -> bool {
+        self.colours
+    }
+
+    pub const fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The result of a command, in whichever form was asked for. `text` is made of what is [`printable`].
+    pub fn print(&self, json: &Value, text: &str) -> Result<(), Failure> {
+        if self.json { line(&escape(&json.to_string(), json_escape)) } else { line(text) }
     }
 
     /// Rows under a heading: aligned on a terminal, separated by tabs elsewhere.
     pub fn table(&self, heading: &[&str], rows: &[Vec<String>]) -> String {
+        let rows = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
         if !self.terminal {
-            let lines: Vec<String> = rows.iter().map(|row| row.join("\t")).collect();
-            return lines.join("\n");
+            return rows.map(|row| row.join("\t")).collect::<Vec<_>>().join("\n");
         }
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -44,19 +56,20 @@ impl Output {
         // The table would count colours as characters, so they come afterwards.
         let lines = table.lines().enumerate().map(|(i, line)| {
             let line = line.trim();
-            if i == 0 { style(line).dim().to_string() } else { line.to_owned() }
+            if i == 0 { style(line).dim().force_styling(self.colours).to_string() } else { line.to_owned() }
         });
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Text that matters, in bold on a terminal.
+    /// Text that matters, in bold where there are colours.
     pub fn strong(&self, text: &str) -> String {
-        if self.terminal { style(text).bold().to_string() } else { text.to_owned() }
+        style(printable(text)).bold().force_styling(self.colours).to_string()
     }
 
     /// Waits for `work`, with a spinner on standard error once it takes long.
     pub async fn while_waiting<T>(&self, what: &'static str, work: impl Future<Output = T>) -> T {
-        if self.json || !Term::stderr().is_term() {
+        let terminal = io::stderr().is_terminal();
+        if self.json || !terminal || !colours(terminal) {
             return work.await;
         }
         let mut work = std::pin::pin!(work);
@@ -73,20 +86,125 @@ impl Output {
 
     /// Why a command failed, on standard error.
     pub fn failure(&self, failure: &Failure) {
+        let message = failure.to_string();
         if self.json {
-            eprintln!("{}", serde_json::json!({"error": failure.to_string()}));
+            let error = serde_json::json!({"error": message});
+            complain(&escape(&error.to_string(), json_escape));
         } else {
-            let label = if Term::stderr().is_term() {
-                style("error").red().bold().to_string()
-            } else {
-                "error".into()
-            };
-            eprintln!("{label}: {failure}");
+            let label = style("error").red().bold().force_styling(colours(io::stderr().is_terminal()));
+            complain(&format!("{label}: {}", printable_lines(&message)));
+        }
+    }
+
+    /// What a command that succeeds has to warn of, on standard error. With `--json`, the result has it.
+    pub fn warn(&self, warning: &str) {
+        if !self.json {
+            let label = style("warning").yellow().bold().force_styling(colours(io::stderr().is_terminal()));
+            complain(&format!("{label}: {}", printable_lines(warning)));
         }
     }
 }
 
 /// A line that is neither a result nor a failure.
-pub fn line(text: &str) {
-    println!("{text}");
+pub fn line(text: &str) -> Result<(), Failure> {
+    raw(format!("{text}\n").as_bytes())
+}
+
+/// Bytes to standard output, through to whatever reads or stores them.
+pub fn raw(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    output.write_all(bytes).and_then(|()| output.flush()).map_err(|error| Failure::output(&error))
+}
+
+/// A line on standard error. Where that cannot be written, the exit code remains.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a stream gets colours: <https://no-color.org>, <https://bixense.com/clicolors/>, and no terminal that
+/// has none.
+fn colours(terminal: bool) -> bool {
+    choose_colours(|variable| env::var(variable), terminal)
+}
+
+fn choose_colours(get: impl Fn(&'static str) -> Result<String, VarError>, terminal: bool) -> bool {
+    let get = |variable| get(variable).ok().filter(|value| !value.is_empty());
+    if get("NO_COLOR").is_some() {
+        return false;
+    }
+    if get("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        return true;
+    }
+    let refused = get("CLICOLOR").as_deref() == Some("0") || get("TERM").as_deref() == Some("dumb");
+    terminal && !refused
+}
+
+/// `text` with an escape for each character that moves a cursor, rings a bell, begins a control sequence or
+/// turns the direction of writing. A name can have been stored with one.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c.escape_default().to_string())
+}
+
+/// The same for a text of several lines.
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// `json` with its own kind of escape for the characters that JSON leaves as they are. They stand in strings
+/// alone.
+pub fn json_escape(c: char) -> String {
+    format!("\\u{:04x}", u32::from(c))
+}
+
+/// `text` with `escaped` in the place of each character that could steer a terminal.
+pub fn escape(text: &str, escaped: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|c| if steers(c) { escaped(c) } else { c.to_string() }).collect())
+}
+
+/// Controls of both sets, separators of lines and paragraphs, and marks of direction.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let choose = |variables: &[(&str, &str)], terminal| {
+            let get = |name: &'static str| {
+                let found = variables.iter().find(|(variable, _)| *variable == name);
+                found.map(|(_, value)| (*value).to_owned()).ok_or(VarError::NotPresent)
+            };
+            choose_colours(get, terminal)
+        };
+        assert!(choose(&[], true) && !choose(&[], false));
+        for (refusal, value) in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
+            assert!(!choose(&[(refusal, value)], true), "{refusal}");
+        }
+        assert!(choose(&[("NO_COLOR", ""), ("CLICOLOR", "1"), ("TERM", "xterm")], true));
+        assert!(choose(&[("CLICOLOR_FORCE", "1"), ("CLICOLOR", "0"), ("TERM", "dumb")], false));
+        assert!(!choose(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true));
+        assert!(!choose(&[("CLICOLOR_FORCE", "0")], false));
+    }
+
+    #[test]
+    fn nothing_printed_steers_a_terminal() {
+        let name = "a\u{1b}[31m\tb\n\u{9b}c\u{202e}d\u{7f}e";
+        assert_eq!(printable(name), r"a\u{1b}[31m\tb\n\u{9b}c\u{202e}d\u{7f}e");
+        assert_eq!(printable("Käse नमस्ते می\u{200c}خواهم"), "Käse नमस्ते می\u{200c}خواهم");
+        let json = serde_json::json!({"name": name}).to_string();
+        let escaped = escape(&json, json_escape);
+        assert!(!escaped.contains(steers), "{escaped}");
+        assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap()["name"], name, "it says the same");
+        let output = Output { json: false, terminal: false, colours: false };
+        let table = output.table(&["name"], &[vec![name.to_owned(), "x".to_owned()]]);
+        assert_eq!(table.matches('\t').count(), 1, "a tab in a cell is no other column: {table}");
+        assert_eq!(output.strong(name), printable(name));
+    }
 }

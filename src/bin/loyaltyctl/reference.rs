@@ -33,6 +33,8 @@ pub fn routes() -> Router {
     };
     Router::new()
         .route(DOCUMENT, get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }))
+        // For now: what a browser remembers of an address of this machine, it remembers for whatever listens next.
+        .route("/", get(|| async { Redirect::temporary(PAGE) }))
         .route("/docs", get(|| async { Redirect::permanent(PAGE) }))
         .route(PAGE, get(move || async move { (headers, Html(include_str!("reference.html"))) }))
         .route("/docs/reference.js", get(move || async move { (script, include_str!("reference.js")) }))

@@ -5,24 +5,31 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process,
     sync::Arc,
 };
 
 use clap::Args;
-use console::Term;
 use loyalty_codes::{
     api::App,
     clock::Clock,
     embedded::{Embedded, Storage},
+    entrypoints::http::{self, Drained, Limits},
     logging::{self, Format},
     store::{Store, Stream, connect_embedded},
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
 };
 
-use crate::{Target, delivery, demo, failure::Failure, http, output::line, reference};
+use crate::{
+    Target, delivery, demo,
+    failure::Failure,
+    output::{Output, line, printable},
+    reference,
+};
 
 #[derive(Args)]
 pub struct Options {
@@ -75,9 +82,9 @@ impl Options {
     }
 }
 
-pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
+pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<(), Failure> {
     options.check(target)?;
-    logging::init(Format::Text { ansi: Term::stdout().is_term() })?;
+    logging::init(Format::Text { ansi: output.colours() })?;
     // First of all: an address that is taken should cost nothing else.
     let listener = TcpListener::bind(options.listen)
         .await
@@ -107,16 +114,24 @@ pub async fn run(target: &Target, options: &Options) -> Result<(), Failure> {
         None
     };
     let shutdown = shutdown().map_err(|error| Failure::failed(error.to_string()))?;
-    announce(&base, &store, embedded.as_ref(), &storage);
+    announce(&base, &store, embedded.as_ref(), &storage)?;
     if let Some(requests) = requests {
-        line(&format!("\nTo paste into another terminal:\n\n{requests}"));
+        line(&format!("\nTo paste into another terminal:\n\n{requests}"))?;
     }
 
-    let served = http::serve(app, listener, shutdown).await;
-    if let Some(embedded) = embedded {
-        embedded.stop().await?;
+    let Drained { cut, time_left } =
+        http::serve(app, reference::routes(), listener, Limits::default(), shutdown).await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "requests were cut, since they did not end in time");
     }
-    served.map_err(|error| Failure::failed(error.to_string()))
+    if let Some(embedded) = embedded {
+        // Callers of its own can hold it up, too.
+        match timeout(time_left, embedded.stop()).await {
+            Ok(stopped) => stopped?,
+            Err(_) => tracing::warn!("the embedded DynamoDB was cut off its callers"),
+        }
+    }
+    Ok(())
 }
 
 /// An embedded DynamoDB with the table in it.
@@ -130,30 +145,51 @@ async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<
     Ok((store, embedded))
 }
 
-fn announce(base: &str, store: &Store, embedded: Option<&Embedded>, storage: &Storage) {
-    line(&format!("loyalty-codes listens on {base}"));
-    line(&format!("The reference, to read and to try out, is at {base}{}", reference::PAGE));
+fn announce(
+    base: &str,
+    store: &Store,
+    embedded: Option<&Embedded>,
+    storage: &Storage,
+) -> Result<(), Failure> {
+    line(&format!("loyalty-codes listens on {base}"))?;
+    line(&format!("The reference, to read and to try out, is at {base}{}", reference::PAGE))?;
     if let Some(embedded) = embedded {
         let place = match storage {
             Storage::Memory => "memory".to_owned(),
             Storage::File(db) => db.display().to_string(),
         };
         line(&format!(
-            "DynamoDB listens on {} (table {}, kept in {place})",
+            "DynamoDB listens on {} (table {}, kept in {})",
             embedded.endpoint(),
-            store.table()
-        ));
+            store.table(),
+            printable(&place)
+        ))?;
     }
+    Ok(())
 }
 
-/// From now on, a request to end resolves what this returns instead of ending the process.
+/// From now on, the first request to end resolves what this returns instead of ending the process. A second
+/// one ends it at once, with the exit code that shells have for the signal.
 fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals =
+        Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signals.next().await;
+        tracing::info!("ending when the running requests are answered; another signal ends it at once");
+        tokio::spawn(async move { process::exit(128 + signals.next().await.as_raw_value()) });
     })
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+        }
+    }
 }

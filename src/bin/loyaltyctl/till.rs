@@ -17,6 +17,8 @@ use crate::{failure::Failure, output::Output};
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a till and print its password, once
+    ///
+    /// The password is printed before the till is created, and is good if the command succeeds.
     Create {
         /// 1 to 64 characters of A-Z a-z 0-9 . _ -
         #[arg(value_parser = name)]
@@ -34,6 +36,9 @@ pub enum Command {
         org: Option<u32>,
     },
     /// Give a till a new password and print it, once; the one it has goes on working until it is revoked
+    ///
+    /// The password is printed before the till gets it, and is good if the command succeeds. One that was
+    /// lost is replaced by `revoke NAME --new` and another rotation.
     Rotate {
         #[arg(value_parser = name)]
         name: TillName,
@@ -45,6 +50,9 @@ pub enum Command {
         /// Only those before the last rotation
         #[arg(long)]
         old: bool,
+        /// Only that of the last rotation, which nobody uses yet or which was lost
+        #[arg(long, conflicts_with = "old")]
+        new: bool,
     },
 }
 
@@ -66,7 +74,14 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
         }
         Command::List { org } => list(store, output, org.map(OrgId)).await,
         Command::Rotate { name } => rotate(store, output, &name).await,
-        Command::Revoke { name, old } => revoke(store, output, &name, old).await,
+        Command::Revoke { name, old, new } => {
+            let which = match (old, new) {
+                (true, _) => Passwords::Old,
+                (_, true) => Passwords::New,
+                _ => Passwords::All,
+            };
+            revoke(store, output, &name, which).await
+        }
     }
 }
 
@@ -82,20 +97,33 @@ async fn create(
             "there is no org {org}; create it with `loyaltyctl org apply`"
         )));
     }
+    if output.while_waiting("reading the till", store.till(&name)).await?.is_some() {
+        return Err(exists(&name));
+    }
     let password = Password::generate(&mut os_rng());
     let credentials = vec![Credential::new(password.expose(), Utc::now())];
     let till = Till { name, org, permissions, credentials };
-    if !output.while_waiting("creating the till", store.create_till(&till)).await? {
-        let name = &till.name;
-        return Err(Failure::refused(format!(
-            "there is a till {name} already; `loyaltyctl till rotate {name}` gives it a new password"
-        )));
-    }
-    print_password(output, &till, &password, "");
-    Ok(())
+    print_password(output, &till, &password, "")?;
+    let created = output.while_waiting("creating the till", store.create_till(&till)).await;
+    if created.map_err(|error| void(error.into()))? { Ok(()) } else { Err(void(exists(&till.name))) }
 }
 
-fn print_password(output: &Output, till: &Till, password: &Password, next: &str) {
+fn exists(name: &TillName) -> Failure {
+    Failure::refused(format!(
+        "there is a till {name} already; `loyaltyctl till rotate {name}` gives it a new password"
+    ))
+}
+
+/// A failure after the password was printed.
+fn void(failure: Failure) -> Failure {
+    let void = "The password above is void.";
+    let uncertain = "Whether the password above works is not certain: `loyaltyctl till list` shows since when the till has one.";
+    let consequence = if failure.is_refusal() { void } else { uncertain };
+    failure.after(consequence)
+}
+
+/// Prints a password that the till is about to get, so that none is ever in use that nobody has seen.
+fn print_password(output: &Output, till: &Till, password: &Password, next: &str) -> Result<(), Failure> {
     let json = json!({
         "name": till.name.as_str(),
         "org": till.org,
@@ -108,7 +136,7 @@ fn print_password(output: &Output, till: &Till, password: &Password, next: &str)
         till.org,
         output.strong(password.expose())
     );
-    output.print(&json, &text);
+    output.print(&json, &text).map_err(|failure| failure.without_effect("nothing was changed"))
 }
 
 async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), Failure> {
@@ -156,40 +184,57 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
         })
         .collect();
     let heading = ["name", "org", "state", "password since", "permissions"];
-    output.print(&json!(json), &output.table(&heading, &rows));
-    Ok(())
+    output.print(&json!(json), &output.table(&heading, &rows))
 }
 
 async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), Failure> {
     let till = find(store, output, name).await?;
     if till.credentials.len() > 1 {
         return Err(Failure::refused(format!(
-            "till {name} has two passwords already; `loyaltyctl till revoke {name} --old` ends the older one"
+            "till {name} has two passwords already; `loyaltyctl till revoke {name} --old` ends the older one, \
+             `loyaltyctl till revoke {name} --new` the newer one, in case it was lost"
         )));
     }
     let password = Password::generate(&mut os_rng());
     let mut credentials = till.credentials.clone();
     credentials.push(Credential::new(password.expose(), Utc::now()));
-    replace(store, output, &till, &credentials).await?;
     let next = match till.credentials.len() {
         0 => String::new(),
         _ => format!("\nThe password before it works until `loyaltyctl till revoke {name} --old`."),
     };
-    print_password(output, &till, &password, &next);
-    Ok(())
+    print_password(output, &till, &password, &next)?;
+    replace(store, output, &till, &credentials).await.map_err(void)
 }
 
-async fn revoke(store: &Store, output: &Output, name: &TillName, old: bool) -> Result<(), Failure> {
+/// Which of a till's passwords.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passwords {
+    All,
+    /// All but the newest.
+    Old,
+    /// The newest of two.
+    New,
+}
+
+async fn revoke(store: &Store, output: &Output, name: &TillName, which: Passwords) -> Result<(), Failure> {
     let till = find(store, output, name).await?;
-    let kept = if old { till.credentials.last().cloned() } else { None };
-    let kept: Vec<_> = kept.into_iter().collect();
+    let kept = match (which, till.credentials.as_slice()) {
+        (Passwords::All, _) | (Passwords::Old, []) => Vec::new(),
+        (Passwords::Old, [.., newest]) => vec![newest.clone()],
+        (Passwords::New, [older @ .., _]) if !older.is_empty() => older.to_vec(),
+        (Passwords::New, credentials) => {
+            let count = if credentials.is_empty() { "no password" } else { "one password, which is in use" };
+            return Err(Failure::refused(format!(
+                "till {name} has {count}; `loyaltyctl till rotate {name}` gives it another one"
+            )));
+        }
+    };
     let revoked = till.credentials.len() - kept.len();
     replace(store, output, &till, &kept).await?;
     output.print(
         &json!({"name": name.as_str(), "revoked": revoked, "left": kept.len()}),
         &format!("till {name}: {revoked} revoked, {} left", kept.len()),
-    );
-    Ok(())
+    )
 }
 
 async fn find(store: &Store, output: &Output, name: &TillName) -> Result<Till, Failure> {

@@ -1,0 +1,322 @@
+//! An org's file: read with all that is wrong with its keys and values, and written from a definition.
+
+use std::fmt::Write as _;
+
+use loyalty_codes::model::{
+    customer::Source,
+    org::{CONFIG_KEYS, DEFINITION_KEYS, Definition},
+};
+use serde_json::Value as Json;
+use toml::{
+    Table, Value,
+    de::{DeTable, Error},
+};
+
+use crate::output::{escape, json_escape};
+
+/// The sections of a file, which hold keys of their own.
+const SECTIONS: [&str; 2] = ["sources", "config"];
+
+/// Reads an org's file. Unknown keys and values of the wrong kind are refused, all at once, each with its line
+/// and with what to write instead; what the values mean together is for [`Definition::check`] to say.
+pub fn parse(text: &str) -> Result<Definition, String> {
+    let mut document: Table = toml::from_str(text).map_err(|error| error.to_string())?;
+    let lines = DeTable::parse(text).map_err(|error| error.to_string())?;
+    let line = |section: Option<&str>, key: &str| {
+        let table =
+            section.map_or(Some(lines.get_ref()), |name| lines.get_ref().get(name)?.get_ref().as_table());
+        let (key, _) = table?.get_key_value(key)?;
+        Some(text[..key.span().start].matches('\n').count() + 1)
+    };
+    let mut problems = Vec::new();
+    let mut found = |section: Option<&str>, key: &str, problem: String| {
+        problems.push(match line(section, key) {
+            Some(line) => format!("line {line}: {problem}"),
+            None => problem,
+        });
+    };
+
+    for key in document.keys().filter(|key| !DEFINITION_KEYS.contains(&key.as_str())) {
+        found(None, key, unknown(key, DEFINITION_KEYS, "the file"));
+    }
+    for key in DEFINITION_KEYS.iter().copied().filter(|key| !SECTIONS.contains(key)) {
+        match document.get_mut(key) {
+            Some(value) => {
+                if let Err(problem) = check_value(None, key, value) {
+                    found(None, key, problem);
+                }
+            }
+            None if is_required(key) => found(None, key, format!("{key} is missing; write {}", example(key))),
+            None => {}
+        }
+    }
+    let sources: Vec<&str> = Source::ALL.iter().map(|source| source.as_str()).collect();
+    for (section, known) in SECTIONS.into_iter().zip([sources.as_slice(), CONFIG_KEYS]) {
+        match document.get_mut(section) {
+            None => {}
+            Some(Value::Table(keys)) => {
+                for (key, value) in keys {
+                    let checked = if known.contains(&key.as_str()) {
+                        check_value(Some(section), key, value)
+                    } else {
+                        Err(unknown(key, known, &format!("[{section}]")))
+                    };
+                    if let Err(problem) = checked {
+                        found(Some(section), key, problem);
+                    }
+                }
+            }
+            Some(_) => found(None, section, format!("{section} is a section; write it as [{section}]")),
+        }
+    }
+    if problems.is_empty() {
+        document.try_into().map_err(|error: Error| error.to_string())
+    } else {
+        Err(format!("\n  - {}", problems.join("\n  - ")))
+    }
+}
+
+fn unknown(key: &str, known: &[&str], place: &str) -> String {
+    let likely = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&key.to_uppercase(), &name.to_uppercase()), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = likely.map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"));
+    format!("unknown key `{key}` in {place}{hint}")
+}
+
+/// The keys that no file can do without.
+fn smallest() -> Table {
+    Table::from_iter([
+        ("id".to_owned(), Value::Integer(1)),
+        ("name".to_owned(), Value::String("name".to_owned())),
+        ("timezone".to_owned(), Value::String("UTC".to_owned())),
+        ("country_code".to_owned(), Value::String("1".to_owned())),
+        ("national_mobile_length".to_owned(), Value::Integer(10)),
+    ])
+}
+
+fn is_required(key: &str) -> bool {
+    let mut file = smallest();
+    file.remove(key);
+    file.try_into::<Definition>().is_err()
+}
+
+/// The key as the demo's file has it.
+fn example(key: &str) -> String {
+    let demo = include_str!("demo.toml");
+    demo.lines().find(|line| line.starts_with(key)).unwrap_or(key).to_owned()
+}
+
+/// Whether a definition can have that value, by itself. 0 and 1 become booleans where those are meant.
+fn check_value(section: Option<&str>, key: &str, value: &mut Value) -> Result<(), String> {
+    let fits = |value: &Value| {
+        let mut file = smallest();
+        let entry = (key.to_owned(), value.clone());
+        match section {
+            Some(section) => file.insert(section.to_owned(), Value::Table(Table::from_iter([entry]))),
+            None => file.insert(entry.0, entry.1),
+        };
+        file.try_into::<Definition>().map(|_| ())
+    };
+    let Err(error) = fits(value) else { return Ok(()) };
+    if let Value::Integer(number @ 0..=1) = value
+        && let boolean = Value::Boolean(*number == 1)
+        && fits(&boolean).is_ok()
+    {
+        *value = boolean;
+        return Ok(());
+    }
+    Err(explain(key, value, error.message()))
+}
+
+/// What serde says of a value, in the words of somebody who writes a file.
+fn explain(key: &str, value: &Value, message: &str) -> String {
+    let Some((_, expected)) = message.split_once(", expected ") else {
+        return format!("{key}: {message}");
+    };
+    let each = if value.is_array() { "a list, each of it " } else { "" };
+    let expected = match expected {
+        "i8" | "i16" | "i32" | "i64" => "a whole number, without quotes",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more, without quotes",
+        "a boolean" => "true or false, without quotes",
+        "a string" | "a borrowed string" => "text, in quotes",
+        "a sequence" => "a list, in brackets",
+        other => other,
+    };
+    format!("{key} is {value}; it must be {each}{expected}")
+}
+
+/// The file that gives `definition`, every key with its value, in the order of the documents.
+pub fn write(definition: &Definition) -> Result<String, serde_json::Error> {
+    let mut text = String::new();
+    if let Json::Object(mut keys) = serde_json::to_value(definition)? {
+        let sections: Vec<_> = SECTIONS.iter().filter_map(|name| Some((name, keys.remove(*name)?))).collect();
+        write_keys(&mut text, keys, DEFINITION_KEYS);
+        for (name, section) in sections {
+            if let Json::Object(keys) = section
+                && !keys.is_empty()
+            {
+                let _ = write!(text, "\n[{name}]\n");
+                write_keys(&mut text, keys, CONFIG_KEYS);
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// Keys with their values: those of `order` first, and in it. What JSON writes of a text, a number, a boolean or
+/// a list of them is TOML, too.
+fn write_keys(text: &mut String, mut keys: serde_json::Map<String, Json>, order: &[&str]) {
+    let mut put = |key: &str, value: &Json| {
+        let _ = writeln!(text, "{key} = {}", toml_value(value)); // to a string, which does not fail
+    };
+    for key in order {
+        if let Some(value) = keys.remove(*key) {
+            put(key, &value);
+        }
+    }
+    for (key, value) in &keys {
+        put(key, value);
+    }
+}
+
+fn toml_value(value: &Json) -> String {
+    match value {
+        Json::Array(values) => {
+            format!("[{}]", values.iter().map(toml_value).collect::<Vec<_>>().join(", "))
+        }
+        value => escape(&value.to_string(), json_escape).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use loyalty_codes::model::customer::AccountId;
+
+    use super::*;
+
+    const DEMO: &str = include_str!("demo.toml");
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_its_line_and_what_was_meant() {
+        let text = DEMO
+            .replace("timezone", "time_zone")
+            .replace("WECHAT =", "WECHATT =")
+            .replace("CONF_CARD_NUMBER_LENGTH", "CONF_CARD_NUMBER_LENGHT");
+        let reason = parse(&text).unwrap_err();
+        for hint in [
+            "line 4: unknown key `time_zone` in the file; did you mean `timezone`?",
+            "did you mean `WECHAT`",
+            "did you mean `CONF_CARD_NUMBER_LENGTH`",
+            "timezone is missing; write timezone = \"Asia/Kolkata\"",
+        ] {
+            assert!(reason.contains(hint), "{reason}");
+        }
+        let config = parse(&DEMO.replace("[config]", "[Config]")).unwrap_err();
+        assert!(config.contains("did you mean `config`"), "{config}");
+        let source = parse(&DEMO.replace("WECHAT =", "wechat =")).unwrap_err();
+        assert!(source.contains("did you mean `WECHAT`"), "{source}");
+    }
+
+    #[test]
+    fn every_value_of_the_wrong_kind_is_named_with_what_to_write() {
+        let text = r#"
+            id = "966"
+            name = 7
+            timezone = "Asia/Kolkata"
+            country_code = 91
+            national_mobile_length = "10"
+            [sources]
+            WECHAT = "WECHAT-API1"
+            LINE = [1]
+            [config]
+            CONF_OTP_LENGTH = "7"
+            CONF_OTP_TYPE = "HEX"
+            CONF_CLIENT_V2_API_ENABLED = 2
+            CONF_CARD_NUMBER_GENERATION_ENABLED = "true"
+            SOURCE_ACCOUNTS_EXTERNALID_ENABLED = ["INSTORE", "NOWHERE:x"]
+            CONF_CARD_NUMBER_OFFSET = 1.5
+            CONF_CARD_NUMBER_PREFIX = 12
+        "#;
+        let reason = parse(text).unwrap_err();
+        for expected in [
+            "line 2: id is \"966\"; it must be a whole number, 0 or more, without quotes",
+            "line 3: name is 7; it must be text, in quotes",
+            "line 5: country_code is 91; it must be text, in quotes",
+            "line 6: national_mobile_length is \"10\"; it must be a",
+            "line 8: WECHAT is \"WECHAT-API1\"; it must be a list, in brackets",
+            "line 9: LINE is [1]; it must be a list, each of it text, in quotes",
+            "line 11: CONF_OTP_LENGTH is \"7\"; it must be a whole number, without quotes",
+            "line 12: CONF_OTP_TYPE is \"HEX\"; it must be ",
+            "line 13: CONF_CLIENT_V2_API_ENABLED is 2; it must be true or false, without quotes",
+            "line 14: CONF_CARD_NUMBER_GENERATION_ENABLED is \"true\"; it must be true or false",
+            "line 15: SOURCE_ACCOUNTS_EXTERNALID_ENABLED: `INSTORE` is not of the form SOURCE:account",
+            "line 16: CONF_CARD_NUMBER_OFFSET is 1.5; it must be a whole number, without quotes",
+            "line 17: CONF_CARD_NUMBER_PREFIX is 12; it must be text, in quotes",
+        ] {
+            assert!(reason.contains(expected), "{expected}\n{reason}");
+        }
+        assert_eq!(reason.matches("\n  - ").count(), 13, "{reason}");
+        let section = parse(&DEMO.replace("[sources]\nWECHAT", "sources")).unwrap_err();
+        assert!(section.contains("sources is a section; write it as [sources]"), "{section}");
+    }
+
+    #[test]
+    fn booleans_may_be_0_and_1() {
+        let parsed = |v2: &str, numbers: &str| {
+            let config = format!("[config]\nCONF_CLIENT_V2_API_ENABLED = {v2}");
+            let text =
+                DEMO.replace("[config]", &config).replace("ENABLED = true", &format!("ENABLED = {numbers}"));
+            let config = parse(&text).unwrap().config;
+            (config.v2_enabled, config.card_numbers_enabled)
+        };
+        assert_eq!(parsed("0", "1"), (false, true));
+        assert_eq!(parsed("1", "0"), (true, false));
+        assert_eq!(parsed("false", "true"), (false, true));
+        assert!(
+            parse(&DEMO.replace("966", "true")).unwrap_err().contains("id is true"),
+            "and not the reverse"
+        );
+    }
+
+    #[test]
+    fn the_demo_orgs_file_is_valid() {
+        let demo = parse(DEMO).unwrap();
+        assert_eq!(demo.check(), Ok(()));
+        assert_eq!(demo.warnings(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_required_key_has_an_example() {
+        for key in smallest().keys() {
+            assert!(is_required(key) && example(key).contains(" = "), "{key}");
+        }
+        assert!(!is_required("sources"));
+    }
+
+    #[test]
+    fn a_written_file_gives_the_definition() {
+        let mut definition = parse(DEMO).unwrap();
+        let text = write(&definition).unwrap();
+        assert_eq!(parse(&text).unwrap(), definition);
+        let heads = [
+            "id = 966\nname = \"Demo Stores\"\ntimezone",
+            "\n\n[sources]\nWECHAT = [\"WECHAT-API1\", \"WECHAT-API2\"]\n\n[config]\nCONF_CLIENT",
+        ];
+        assert!(text.starts_with(heads[0]) && text.contains(heads[1]), "{text}");
+
+        // What no file may say now, but an item of an earlier version can.
+        definition.name = "a \"b\" \\ c\n\u{1b}\u{7f}\u{85}\u{202e} 'd' 😀".to_owned();
+        definition.sources =
+            [(Source::Line, vec![AccountId(",".into()), AccountId("\"],\u{1b}[".into())])].into();
+        let text = write(&definition).unwrap();
+        assert_eq!(parse(&text).unwrap(), definition);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        definition.sources.clear();
+        let text = write(&definition).unwrap();
+        assert_eq!(parse(&text).unwrap(), definition);
+        assert!(!text.contains("[sources]"), "{text}");
+    }
+}

@@ -1,0 +1,107 @@
+//! An org's file is checked as a whole when it is applied, and can be had back.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use serde_json::json;
+
+use super::{
+    Operator,
+    common::{self, served::loyaltyctl},
+    output::wait,
+    write,
+};
+
+impl Operator {
+    /// Runs a command that reads `text` from its standard input.
+    fn run_with_input(&self, arguments: &[&str], text: &[u8]) -> Output {
+        let endpoint = self.table.endpoint();
+        let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", self.table.name(), "--json"]);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(text).unwrap();
+        wait(process)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_org_applies_unchanged_from_standard_input() {
+    let operator = Operator::new().await;
+    for config in [
+        "",
+        "CONF_CARD_NUMBER_PREFIX = \"12\"\nCONF_CARD_NUMBER_SUFFIX = \"AB\"\nCONF_OTP_TYPE = \"numeric\"\n\
+         CONF_CARD_NUMBER_LENGTH = 14\nCONF_CLIENT_V2_API_ENABLED = 0",
+    ] {
+        let text = common::DEMO_ORG.replace("CONF_CARD_NUMBER_LENGTH = 10", config);
+        let text = if config.is_empty() { common::DEMO_ORG.to_owned() } else { text };
+        let applied = operator.run_with_input(&["org", "apply", "-"], text.as_bytes());
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let exported = operator.run(&["org", "export", "966"]);
+        assert!(exported.status.success());
+        let again = operator.run_with_input(&["org", "apply", "-"], &exported.stdout);
+        let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+        let exported = String::from_utf8(exported.stdout).unwrap();
+        assert_eq!(
+            again,
+            json!({"id": 966, "result": "unchanged", "changes": [], "warnings": []}),
+            "{exported}"
+        );
+        assert!(exported.starts_with("id = 966\nname = \"Demo Stores\"\n"), "{exported}");
+        assert_eq!(exported.contains("CONF_CLIENT_V2_API_ENABLED = false"), !config.is_empty(), "{exported}");
+    }
+    let definition = operator.json(&["org", "export", "966"]);
+    assert_eq!(definition, operator.json(&["org", "show", "966"])["definition"]);
+    assert_eq!(operator.refusal(&["org", "export", "77"]).0, 4);
+    for unreadable in [&b"\xff"[..], b"id = "] {
+        let refused = operator.run_with_input(&["org", "apply", "-"], unreadable);
+        let error: serde_json::Value = serde_json::from_slice(&refused.stderr).unwrap();
+        assert!(error["error"].as_str().unwrap().starts_with("standard input: "), "{error}");
+        assert!([Some(2), Some(3)].contains(&refused.status.code()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_refused_at_once_and_writes_nothing() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = common::DEMO_ORG
+        .replace("Demo Stores", "Demo\\u001b[2J Stores")
+        .replace("national_mobile_length = 10", "national_mobile_length = 14")
+        .replace("\"WECHAT-API2\"", "\"wechat-api1\", \" WECHAT-API3\"")
+        .replace("[config]", "[config]\nCONF_OTP_LENGTH = 3");
+    let (code, message) = operator.refusal(&["org", "apply", &write(&folder, &text)]);
+    assert_eq!(code, 3);
+    for expected in ["U+001B", "16 digits", "look alike", "write `WECHAT-API3`", "CONF_OTP_LENGTH is 3"] {
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    assert!(!message.contains('\u{1b}'), "{message:?}");
+    let text = common::DEMO_ORG
+        .replace("id = 966", "id = \"966\"")
+        .replace("timezone =", "time_zone =")
+        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = \"10\"");
+    let (code, message) = operator.refusal(&["org", "apply", &write(&folder, &text)]);
+    assert_eq!(code, 3);
+    for expected in ["id is \"966\"", "did you mean `timezone`", "CONF_CARD_NUMBER_LENGTH is \"10\""] {
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    assert_eq!(operator.json(&["org", "list"]), json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_like_that_of_payment_cards_is_applied_with_a_warning() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "CONF_CARD_NUMBER_LENGTH = 16\nCONF_CARD_NUMBER_PREFIX = \"45\"\n\
+                CONF_CARD_CHECKSUM_DIGIT_ALGO = \"LUHN_ALGO\"\nCONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT = \"PREFIX\"";
+    let file = write(&folder, &common::DEMO_ORG.replace("CONF_CARD_NUMBER_LENGTH = 10", plan));
+    let applied = operator.json(&["org", "apply", &file]);
+    assert_eq!(applied["result"], "created");
+    assert!(applied["warnings"][0].as_str().unwrap().contains("payment cards"), "{applied}");
+    let again = operator.run(&["org", "apply", &file]);
+    assert!(again.status.success());
+    assert_eq!(String::from_utf8(again.stdout).unwrap(), "org 966 unchanged\n");
+    let warning = String::from_utf8(again.stderr).unwrap();
+    assert!(warning.starts_with("warning: ") && warning.contains("payment cards"), "{warning}");
+}

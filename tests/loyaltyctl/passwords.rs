@@ -1,0 +1,127 @@
+//! A till's password is seen before it counts, and a lost one is replaced without losing another.
+
+use std::process::{Output, Stdio};
+
+use serde_json::json;
+
+use super::{
+    Operator,
+    common::{
+        self,
+        faults::{Fault, behind_faults},
+        served::loyaltyctl,
+    },
+    finish,
+    output::{closed_pipe, finish_into, full_disk},
+    write,
+};
+
+const CREATE: [&str; 7] = ["till", "create", "shop.1", "--org", "966", "--allow", "card_number:generate"];
+const ROTATE: [&str; 3] = ["till", "rotate", "shop.1"];
+
+async fn with_demo_org() -> Operator {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
+    operator
+}
+
+impl Operator {
+    fn run_into(&self, arguments: &[&str], output: impl Into<Stdio>) -> Output {
+        let endpoint = self.table.endpoint();
+        let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", self.table.name()]);
+        finish_into(command.args(arguments), output)
+    }
+
+    fn password(&self, arguments: &[&str]) -> String {
+        self.json(arguments)["password"].as_str().unwrap().to_owned()
+    }
+
+    /// What a caller with this password gets from a process that has seen nothing before.
+    async fn status(&self, password: &str) -> u16 {
+        self.table.service("shop.1").as_till("shop.1", password).get("/v2/cardNumber").await.status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_cannot_be_printed_changes_nothing() {
+    let operator = with_demo_org().await;
+    let fails = |arguments: &[&str]| {
+        for (json, output) in [
+            (&["--json"][..], Stdio::from(full_disk())),
+            (&["--json"], Stdio::from(closed_pipe())),
+            (&[], Stdio::from(full_disk())),
+            (&[], Stdio::from(closed_pipe())),
+        ] {
+            let output = operator.run_into(&[json, arguments].concat(), output);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains("nothing was changed"), "{said}");
+        }
+    };
+    fails(&CREATE);
+    assert_eq!(operator.json(&["till", "list"]), json!([]));
+    let password = operator.password(&CREATE);
+    fails(&ROTATE);
+    assert_eq!(operator.json(&["till", "list"])[0]["state"], "active");
+    assert_eq!(operator.status(&password).await, 200);
+    assert_eq!(operator.status(&operator.password(&ROTATE)).await, 200, "it works once it can be printed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_new_password_is_replaced_while_the_old_one_works() {
+    let operator = with_demo_org().await;
+    let used = operator.password(&CREATE);
+    let lost = operator.password(&ROTATE);
+    assert_eq!(
+        operator.json(&["till", "revoke", "shop.1", "--new"]),
+        json!({"name": "shop.1", "revoked": 1, "left": 1})
+    );
+    assert_eq!((operator.status(&used).await, operator.status(&lost).await), (200, 401));
+    let replaced = operator.password(&ROTATE);
+    assert_eq!((operator.status(&used).await, operator.status(&replaced).await), (200, 200));
+
+    operator.json(&["till", "revoke", "shop.1", "--old"]);
+    let (code, message) = operator.refusal(&["till", "revoke", "shop.1", "--new"]);
+    assert_eq!(code, 3, "{message}");
+    assert_eq!(operator.status(&replaced).await, 200, "the only password of a till is not its new one");
+    assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new", "--old"]).0, 2);
+    operator.json(&["till", "revoke", "shop.1"]);
+    assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new"]).0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_printed_before_the_till_has_it() {
+    let operator = with_demo_org().await;
+    let (_service, faults) = behind_faults(&operator.table, "shop.1").await;
+    let endpoint = faults.endpoint();
+    let through = |arguments: &[&str]| {
+        let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", operator.table.name(), "--json"]);
+        finish(command.args(arguments))
+    };
+    let refuse_writes = || {
+        faults.inject(|operation, _| {
+            operation.starts_with("Transact").then(|| Fault::error("AccessDeniedException"))
+        });
+    };
+    for (arguments, tills) in [(&CREATE[..], 0), (&ROTATE[..], 1)] {
+        refuse_writes();
+        let output = through(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed["password"].as_str().unwrap().len(), 26);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("password above works is not certain"), "{said}");
+        let listed = operator.json(&["till", "list"]);
+        assert_eq!(listed.as_array().unwrap().len(), tills, "{listed}");
+        assert!(listed[0]["state"] != "rotating", "{listed}");
+
+        // DynamoDB has taken what it does not answer: the printed password works all the same.
+        faults.inject(|operation, _| operation.starts_with("Transact").then_some(Fault::LostAnswer));
+        let output = through(arguments);
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(operator.status(printed["password"].as_str().unwrap()).await, 200);
+        faults.end();
+    }
+}

@@ -1,0 +1,84 @@
+//! A setting that cannot work fails the start by its name, and no error shows a request.
+
+use std::process::Command;
+
+use super::{
+    common::served::{Served, loyaltyctl},
+    finish,
+};
+
+/// The tool without settings of whoever runs the tests.
+fn bare(arguments: &[&str]) -> Command {
+    let mut command = loyaltyctl(arguments);
+    for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB"] {
+        command.env_remove(variable);
+    }
+    command
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("RUST_LOG", "info");
+    command
+}
+
+/// The exit code of a command that fails, and its message, which holds no part of a request.
+fn failure(command: &mut Command) -> (i32, String) {
+    let output = finish(command);
+    let message = String::from_utf8(output.stderr).unwrap();
+    for request in ["Request {", "SdkBody", "KeyCondition", "ExpressionAttribute", "panicked"] {
+        assert!(!message.contains(request), "{message}");
+    }
+    (output.status.code().unwrap(), message)
+}
+
+#[test]
+fn a_wrong_setting_fails_the_start_by_its_name() {
+    let list: &[&str] = &["org", "list"];
+    let serve: &[&str] = &["serve", "--in-memory", "--listen", "127.0.0.1:0"];
+    for (variable, value, commands) in [
+        ("AWS_ENDPOINT_URL_DYNAMODB", "http://", &[list, serve][..]),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "http://a b", &[list, serve]),
+        ("AWS_ENDPOINT_URL_DYNAMODB", "127.0.0.1:8000", &[list, serve]),
+        ("AWS_ENDPOINT_URL", "foo", &[list, serve]),
+        ("AWS_REGION", "us east", &[list, serve]),
+        ("AWS_REGION", "eu_west_1", &[list, serve]),
+        ("TABLE_NAME", "a b", &[list, serve]),
+        ("AWS_CA_BUNDLE", "/nowhere/ca.pem", &[list, serve]),
+        ("RUST_LOG", "infoo", &[serve]),
+        ("RUST_LOG", "loyaltyctl=loud", &[serve]),
+    ] {
+        for command in commands {
+            let (code, message) = failure(bare(command).env(variable, value));
+            assert_eq!(code, 2, "{variable} {command:?}: {message}");
+            assert!(message.contains(variable), "{variable} {command:?}: {message}");
+        }
+    }
+    let (code, message) = failure(&mut bare(list));
+    assert!(code == 2 && message.contains("AWS_REGION: not set"), "{message}");
+}
+
+#[test]
+fn a_wrong_endpoint_is_an_error_of_the_command_line() {
+    for endpoint in ["127.0.0.1:8000", "http://", "http://a b", "http://a:b", "ftp://a"] {
+        let (code, message) = failure(&mut bare(&["--endpoint", endpoint, "org", "list"]));
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("--endpoint") && message.contains("http://HOST:PORT"), "{message}");
+    }
+}
+
+#[test]
+fn where_no_dynamodb_answers_the_error_names_what_points_there() {
+    let served = Served::start(&["--in-memory"]);
+    // Nobody; the API itself, which is no DynamoDB.
+    for endpoint in ["http://127.0.0.1:9", served.base()] {
+        let (code, message) = failure(&mut bare(&["--endpoint", endpoint, "org", "list"]));
+        assert_eq!(code, 1, "{message}");
+        assert!(message.contains(&format!("{endpoint} (--endpoint)")), "{message}");
+    }
+    let credentials =
+        [("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y"), ("AWS_REGION", "us-east-1")];
+    let (code, message) = failure(
+        bare(&["org", "list"]).envs(credentials).env("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9"),
+    );
+    assert_eq!(code, 1, "{message}");
+    assert!(message.contains("http://127.0.0.1:9 (AWS_ENDPOINT_URL_DYNAMODB)"), "{message}");
+}
