@@ -11,7 +11,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use loyalty_codes::{
-    api::{App, MAX_BODY, Request, TIME_LIMIT},
+    api::{App, MAX_BODY, Path, Request, TIME_LIMIT},
     secret::os_rng,
 };
 use rand::Rng;
@@ -33,7 +33,7 @@ async fn answer(State(app): State<Arc<App>>, request: HttpRequest) -> HttpRespon
     let (parts, body) = request.into_parts();
     let request = Request {
         method: parts.method,
-        path: parts.uri.path().to_owned(),
+        path: Path::Encoded(parts.uri.path().to_owned()),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body: read(body).await,
