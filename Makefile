@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
+.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -89,6 +89,9 @@ test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` 
 
 test-panics: ## Let what `make sam-build ARCH=x86_64` built panic (FUNCTION=… for another build)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
+
+test-memory: ## Send the function 100,000 requests of 1,000 tills and see that its memory does not grow (REQUESTS=…)
+	cargo test --locked --all-features --test memory -- --nocapture
 
 test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
 	$(TOOLS) cargo test --locked --all-features --test cargo_lambda

@@ -1,16 +1,17 @@
 //! The Lambda function: settings, store, service, events.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
+use lambda_http::{Error, LambdaEvent, service_fn};
 use loyalty_codes::{
     api::{App, metrics::Metrics},
     clock::Clock,
-    entrypoints::api_gateway::{self, TextResponse},
+    entrypoints::api_gateway::{self, Answer},
     logging::{self, Format},
     settings::Settings,
     store::{self, Store, error_chain},
 };
+use serde_json::value::RawValue;
 
 // One event at a time is all that a function's environment gets: one thread serves it.
 #[tokio::main(flavor = "current_thread")]
@@ -24,15 +25,15 @@ async fn main() -> Result<(), Error> {
         tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
     }
 
-    let app = Arc::new(App::new(store, Clock::system()).with_metrics(Metrics::new(io::stdout())));
-    let service = service_fn(move |event| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Error>(TextResponse(app.handle(api_gateway::request(event)).await)) }
-    });
-    // What `lambda_http::run` does, with one step before it.
-    let adapter = lambda_http::Adapter::from(service).map_request(|mut event: LambdaEvent<_>| {
-        api_gateway::sanitize_event(&mut event.payload);
-        event
-    });
-    lambda_runtime::run(adapter).await
+    let app = App::new(store, Clock::system())
+        .with_base_path(settings.base_path)
+        .with_metrics(Metrics::new(io::stdout()));
+    let answer = async |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {
+        let Some(request) = api_gateway::request(payload.get(), &context) else {
+            tracing::info!(request_id = context.request_id, "ignored an event that is not of API Gateway");
+            return Ok::<_, Error>(Answer::Nothing {});
+        };
+        Ok(app.handle(request).await.into())
+    };
+    lambda_runtime::run(service_fn(answer)).await
 }

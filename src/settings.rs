@@ -6,10 +6,12 @@ use http::uri::{Scheme, Uri};
 
 /// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`]; region and credentials the AWS
 /// SDK reads by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `TABLE_NAME`: the DynamoDB table.
     pub table: String,
+    /// `BASE_PATH`: what a custom domain puts before the path of each route: `/codes`, or nothing.
+    pub base_path: String,
     /// `AWS_CA_BUNDLE`: a PEM file of the roots to trust instead of Amazon's.
     pub ca_bundle: Option<PathBuf>,
     /// `AWS_ENDPOINT_URL_DYNAMODB`, or else `AWS_ENDPOINT_URL`: another DynamoDB than the region's.
@@ -53,6 +55,7 @@ impl Settings {
         }
         Ok(Self {
             table: check_table_name(table)?,
+            base_path: get("BASE_PATH")?.map_or_else(|| Ok(String::new()), |path| read_base_path(&path))?,
             ca_bundle: get("AWS_CA_BUNDLE")?.map(PathBuf::from),
             endpoint,
         })
@@ -125,6 +128,25 @@ pub fn check_table_name(name: String) -> Result<String, InvalidSetting> {
     }
 }
 
+/// A base path with a slash before it and none after it; `/` is none. Its characters are those that API
+/// Gateway takes in the key of a mapping.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html>
+fn read_base_path(path: &str) -> Result<String, InvalidSetting> {
+    let segments = path.strip_prefix('/').unwrap_or(path);
+    let segments = segments.strip_suffix('/').unwrap_or(segments);
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"$-_.+!*'()".contains(&b);
+    let well_formed = |segment: &str| !segment.is_empty() && segment.bytes().all(allowed);
+    if segments.is_empty() {
+        Ok(String::new())
+    } else if segments.split('/').all(well_formed) {
+        Ok(format!("/{segments}"))
+    } else {
+        let reason =
+            format!("`{path}` is no path: segments of A-Z a-z 0-9 $ - _ . + ! * ' ( ) between slashes");
+        Err(InvalidSetting { variable: "BASE_PATH", reason })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +159,7 @@ mod tests {
     #[test]
     fn an_empty_environment_gives_the_defaults() {
         let settings = Settings::read(|_| Ok(None)).unwrap();
-        assert_eq!(settings, Settings { table: "loyalty-codes".into(), ca_bundle: None, endpoint: None });
+        assert_eq!(settings, Settings { table: "loyalty-codes".into(), ..Settings::default() });
     }
 
     #[test]
@@ -192,6 +214,21 @@ mod tests {
         }
         for missing in [None, Some("")] {
             assert!(check_region(missing).unwrap_err().to_string().contains("not set"));
+        }
+    }
+
+    #[test]
+    fn a_base_path_begins_with_a_slash_and_ends_without_one() {
+        let read = |path: &str| read("BASE_PATH", path);
+        for (path, expected) in
+            [("", ""), ("/", ""), ("codes", "/codes"), ("/codes/", "/codes"), ("a/b-1", "/a/b-1")]
+        {
+            assert_eq!(read(path).unwrap().base_path, expected, "{path}");
+        }
+        for path in ["/codes//", "//a", "a//b", "/co des", "/cod%65s", "/c?x", "https://example.com", "/ü"] {
+            let error = read(path).unwrap_err();
+            assert_eq!(error.variable, "BASE_PATH");
+            assert!(error.to_string().contains("is no path"), "{error}");
         }
     }
 }

@@ -345,7 +345,7 @@ async fn run_until_killed(served: Served, world: &Arc<World>, rng: &mut SmallRng
 /// A customer has a profile, each identifier given and a number, and as many OTPs as were counted; or there is nothing
 /// of it. Each caller of a process that was killed left at most one number that nobody has.
 async fn nothing_is_there_by_half(dynamodb: &str, world: &World) {
-    let settings = Settings { table: DEFAULT_TABLE.to_owned(), ca_bundle: None, endpoint: None };
+    let settings = Settings { table: DEFAULT_TABLE.to_owned(), ..Settings::default() };
     let client = connect_local(&settings, dynamodb).unwrap();
     let mut pages = client.scan().table_name(DEFAULT_TABLE).into_paginator().items().send();
     // Of each customer: profiles, identities, OTPs, OTPs that were counted.

@@ -78,7 +78,7 @@ impl DynamoDb {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings { table: TABLE.to_owned(), ca_bundle: Some(self.amazon_roots()), endpoint: None }
+        Settings { table: TABLE.to_owned(), ca_bundle: Some(self.amazon_roots()), ..Settings::default() }
     }
 
     /// When the first byte of the first connection came since this was last asked.

@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::{
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
-    api::{App, Request, Response, TIME_LIMIT, metrics::Metrics},
+    api::{App, Path, Request, Response, TIME_LIMIT, metrics::Metrics},
     logging::{self, Format},
     store::{Store, connect_local},
 };
@@ -110,7 +110,7 @@ impl<'a> Till<'a> {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, self.authorization.clone())]);
         let request = Request {
             method,
-            path: path.to_owned(),
+            path: Path::Encoded(path.to_owned()),
             query: query.to_owned(),
             headers,
             body: body.into(),

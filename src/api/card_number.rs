@@ -26,7 +26,7 @@ struct Generated {
 /// `GET` or `POST /v2/cardNumber`: the next number of the org.
 pub async fn next(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let addressed = call.params().account(org, Some(Source::Instore)).map_err(not_for_account)?;
+    let addressed = call.params()?.account(org, Some(Source::Instore)).map_err(not_for_account)?;
     let learn = |org: &Arc<Org>| app.remember_org(org);
     let number = match app.store.next_card_number(org, &addressed.account, &learn).await {
         Ok(number) => number,

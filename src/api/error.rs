@@ -36,9 +36,10 @@ problems! {
     BodyTooLarge => PAYLOAD_TOO_LARGE, 413, "Request body exceeds 64 KiB";
     ContentTypeUnsupported => UNSUPPORTED_MEDIA_TYPE, 415, "Content-Type must be application/json";
     BodyMalformed => BAD_REQUEST, 400, "Request body is not a valid JSON object";
+    PathAmbiguous => BAD_REQUEST, 400, "The parameters in the path cannot be told apart; pass them in the query";
     ParameterRepeated => BAD_REQUEST, 400, "A parameter is passed more than once with different values";
 
-    IdempotencyKeyInvalid => BAD_REQUEST, 400, "Idempotency-Key must be 1 to 255 visible ASCII characters, once";
+    IdempotencyKeyInvalid => BAD_REQUEST, 400, "Idempotency-Key must be one key of 1 to 255 visible ASCII characters";
     IdempotencyKeyReused => UNPROCESSABLE_ENTITY, 422, "Idempotency-Key was used for another request";
 
     // The caller.

@@ -2,6 +2,8 @@
 //! again. Only successes are stored: what was refused has changed nothing, and is judged anew.
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
@@ -24,28 +26,65 @@ pub fn read(
     now: DateTime<Utc>,
 ) -> Result<Option<IdempotentRequest>, Problem> {
     let mut keys = request.headers.get_all(HEADER).iter();
-    let Some(key) = keys.next() else {
+    let Some(header) = keys.next() else {
         return Ok(None);
     };
-    let key = key.as_bytes();
-    let visible = key.iter().all(u8::is_ascii_graphic);
-    if !visible || !(1..=MAX_KEY_LENGTH).contains(&key.len()) || keys.next().is_some() {
-        return Err(Problem::IdempotencyKeyInvalid);
-    }
-    let mut asked = Sha256::new();
-    for part in [route.name().as_bytes(), request.query.as_bytes(), &request.body] {
-        // With its length, no part can pass for the beginning of the next.
-        asked.update(part.len().to_be_bytes());
-        asked.update(part);
-    }
+    let key = read_key(header.as_bytes()).filter(|_| keys.next().is_none());
+    let key = key.ok_or(Problem::IdempotencyKeyInvalid)?;
     let (org, till) = (caller.org.id(), caller.till.name.clone());
     Ok(Some(IdempotentRequest {
         org,
         till,
         key: Sha256::digest(key).into(),
-        fingerprint: asked.finalize().into(),
+        fingerprint: fingerprint(route, request),
         now,
     }))
+}
+
+/// The key in a header: visible ASCII characters as they are, or a string in double quotes (RFC 8941,
+/// section 3.3.3), which may have spaces and commas in it.
+///
+/// `None` for a header without a key, and for one with several: gateways join repeated headers with
+/// commas.
+fn read_key(header: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let header = header.trim_ascii();
+    let key = match header.strip_prefix(b"\"") {
+        Some(quoted) => unquote(quoted)?.into(),
+        None => Cow::Borrowed(header),
+    };
+    let quoted = matches!(key, Cow::Owned(_));
+    let well_formed = key.iter().all(|byte| match byte {
+        b' ' | b',' => quoted,
+        byte => byte.is_ascii_graphic(),
+    });
+    (well_formed && (1..=MAX_KEY_LENGTH).contains(&key.len())).then_some(key)
+}
+
+/// The string before a closing quote, if nothing follows that.
+fn unquote(text: &[u8]) -> Option<Vec<u8>> {
+    let (mut key, mut bytes) = (Vec::new(), text.iter());
+    loop {
+        match bytes.next()? {
+            b'"' => return bytes.as_slice().is_empty().then_some(key),
+            b'\\' => key.push(*bytes.next().filter(|byte| matches!(byte, b'"' | b'\\'))?),
+            byte => key.push(*byte),
+        }
+    }
+}
+
+/// SHA-256 of what a request asks for: the route, the decoded parameters in sorted order, the body. A
+/// gateway may reorder the parameters and encode them in another way.
+fn fingerprint(route: &Route, request: &Request) -> [u8; 32] {
+    let mut parameters: Vec<_> = form_urlencoded::parse(request.query.as_bytes()).collect();
+    parameters.sort_unstable();
+    let parameters = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    let mut asked = Sha256::new();
+    for part in [route.name().as_bytes(), parameters.as_bytes(), &request.body] {
+        // With its length, no part can pass for the beginning of the next.
+        asked.update(part.len().to_be_bytes());
+        asked.update(part);
+    }
+    asked.finalize().into()
 }
 
 impl App {
@@ -101,5 +140,56 @@ impl Call<'_> {
             None => None,
         };
         stored.ok_or_else(|| error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(header: &str) -> Option<String> {
+        read_key(header.as_bytes()).map(|key| String::from_utf8(key.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_key_in_quotes_is_the_key_inside() {
+        for header in ["key-1", "\"key-1\"", " key-1 ", "\t\"key-1\" "] {
+            assert_eq!(key(header).as_deref(), Some("key-1"), "{header}");
+        }
+        assert_eq!(key(r#""a \"b\" \\c, d""#).as_deref(), Some(r#"a "b" \c, d"#));
+        assert_eq!(key(r#"a"b\c"#).as_deref(), Some(r#"a"b\c"#));
+        let longest = "x".repeat(MAX_KEY_LENGTH);
+        assert_eq!(key(&format!("\"{longest}\"")), Some(longest));
+    }
+
+    #[test]
+    fn several_keys_or_none_are_no_key() {
+        for header in [
+            "",
+            " ",
+            "\"\"",
+            "a,b",
+            "a, b",
+            "a,",
+            ",",
+            "a b",
+            "\"a\",\"b\"",
+            "\"a\", \"b\"",
+            "\"a\",b",
+            "\"a\";x=1",
+            "\"a",
+            "\"",
+            "\"a\\\"",
+            "\"a\\b\"",
+            "\"a\tb\"",
+            "\"\u{e9}\"",
+            "\u{e9}",
+            "a\u{7f}",
+        ] {
+            assert_eq!(key(header), None, "{header}");
+        }
+        let too_long = "x".repeat(MAX_KEY_LENGTH + 1);
+        assert_eq!(key(&too_long), None);
+        assert_eq!(key(&format!("\"{too_long}\"")), None);
     }
 }

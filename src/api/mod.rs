@@ -14,9 +14,9 @@ pub mod metrics;
 pub mod openapi;
 mod otp;
 mod params;
+mod path;
 
 use std::{
-    borrow::Cow,
     future::Future,
     pin::Pin,
     sync::{
@@ -29,7 +29,6 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -46,6 +45,8 @@ use cache::Cache;
 use error::{ApiError, Problem, SuccessBody};
 use metrics::{EventCounts, Metrics, RequestMetrics};
 use params::Params;
+pub use path::Path;
+use path::PathParameters;
 
 /// Something that callers can do.
 pub struct Route {
@@ -61,6 +62,17 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether calling it changes nothing (RFC 9110, section 9.2.1): `HEAD` is answered by such a `GET`.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        self.method == Method::GET && self.permission != Permission::CardNumberGenerate
+    }
+
+    /// Whether it answers requests with that method.
+    fn answers(&self, method: &Method) -> bool {
+        self.method == *method || (self.is_safe() && *method == Method::HEAD)
+    }
+
     /// For the log and the metrics.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
@@ -97,10 +109,6 @@ pub const ROUTES: &[Route] = &[
     route!(POST "/v2/customers", CustomerRegister, customer::register, idempotent: true),
 ];
 
-/// The route whose parameters may also stand in the path, `/v2/otp/source=…&scope=…`: so do the documents
-/// spell it.
-const PARAMETERS_IN_PATH: &str = "/v2/otp";
-
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
@@ -111,9 +119,8 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Request {
     pub method: Method,
-    /// May be percent-encoded.
-    pub path: String,
-    /// The query string, without the question mark.
+    pub path: Path,
+    /// The query string, encoded, without the question mark.
     pub query: String,
     pub headers: HeaderMap,
     /// Whoever makes the request need not read more than one byte above [`MAX_BODY`].
@@ -138,6 +145,8 @@ pub struct App {
     orgs: Cache<OrgId, Arc<Org>>,
     metrics: Option<Metrics>,
     delivery: Option<Delivery>,
+    /// What paths may begin with before that of a route: `/codes`, or nothing.
+    base_path: String,
     /// Whether the next request is the first one.
     cold: AtomicBool,
 }
@@ -147,8 +156,8 @@ pub struct Call<'a> {
     app: &'a App,
     request: &'a Request,
     caller: &'a Caller,
-    /// What follows the route's path.
-    tail: Option<&'a str>,
+    /// The parameters that follow the route's path.
+    path_parameters: Option<PathParameters<'a>>,
     /// What the request is known by, if it has an `Idempotency-Key`.
     idempotent_request: Option<IdempotentRequest>,
     /// The moment at which everything in this request happens.
@@ -157,8 +166,8 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn params(&self) -> Params {
-        Params::parse(&self.request.query, self.tail)
+    fn params(&self) -> Result<Params, Problem> {
+        Params::parse(&self.request.query, self.path_parameters.as_ref())
     }
 
     fn json_object(&self) -> Result<Map<String, Value>, Problem> {
@@ -184,6 +193,7 @@ impl App {
             orgs: Cache::default(),
             metrics: None,
             delivery: None,
+            base_path: String::new(),
             cold: AtomicBool::new(true),
         }
     }
@@ -200,6 +210,12 @@ impl App {
         Self { delivery: Some(deliver), ..self }
     }
 
+    /// The same, behind a domain that maps this path to the service: `/codes`, or nothing.
+    #[must_use]
+    pub fn with_base_path(self, base_path: String) -> Self {
+        Self { base_path, ..self }
+    }
+
     /// Answers a request and writes its log line.
     pub async fn handle(&self, request: Request) -> Response {
         let started = Instant::now();
@@ -209,7 +225,13 @@ impl App {
             answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
         let (result, usage) = count_usage(answer).await;
-        let response = respond(&result, &request.request_id);
+        let mut response = respond(&result, &request.request_id);
+        if request.method == Method::HEAD {
+            // A client learns from it how long the answer to a GET would be.
+            let length = HeaderValue::from(response.body().len());
+            response.headers_mut().insert(header::CONTENT_LENGTH, length);
+            response.body_mut().clear();
+        }
         log(&request, &trace, &result, response.status(), usage, started);
         if let Some(metrics) = &self.metrics {
             metrics.write(&self.measure(trace, &result, usage, started));
@@ -244,7 +266,7 @@ impl App {
 
     async fn answer(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
         let now = self.clock.now();
-        let (route, tail) = find_route(&request.method, &request.path)?;
+        let (route, path_parameters) = find_route(&request.method, &request.path, &self.base_path)?;
         trace.route = Some(route);
         if request.body.len() > MAX_BODY {
             return Err(Problem::BodyTooLarge.into());
@@ -267,7 +289,7 @@ impl App {
             app: self,
             request,
             caller,
-            tail: tail.as_deref(),
+            path_parameters,
             idempotent_request,
             now,
             events: &trace.events,
@@ -276,21 +298,18 @@ impl App {
     }
 }
 
-/// The route for a method and a path, and what follows its own path.
+/// The route for a method and a path, and the parameters in the path.
 fn find_route<'a>(
     method: &Method,
-    path: &'a str,
-) -> Result<(&'static Route, Option<Cow<'a, str>>), ApiError> {
-    let (own, tail) = match parameters_in_path(path) {
-        Some(tail) => (Cow::Borrowed(PARAMETERS_IN_PATH), Some(tail)),
-        None => (percent_decode_str(path).decode_utf8_lossy(), None),
-    };
-    let own = own.strip_suffix('/').unwrap_or(&own);
+    path: &'a Path,
+    base_path: &str,
+) -> Result<(&'static Route, Option<PathParameters<'a>>), ApiError> {
+    let (own, parameters) = path.resolve(base_path);
     let candidates = || ROUTES.iter().filter(|route| route.path == own);
-    if let Some(route) = candidates().find(|route| route.method == *method) {
-        return Ok((route, tail));
+    if let Some(route) = candidates().find(|route| route.answers(method)) {
+        return Ok((route, parameters));
     }
-    let allow: Vec<&str> = candidates().map(|route| route.method.as_str()).collect();
+    let allow: Vec<&str> = candidates().flat_map(allowed_methods).collect();
     if allow.is_empty() {
         Err(Problem::RouteUnknown.into())
     } else {
@@ -298,15 +317,9 @@ fn find_route<'a>(
     }
 }
 
-/// The parameters that a path holds. Some clients encode them whole, `=` and `&` included.
-fn parameters_in_path(path: &str) -> Option<Cow<'_, str>> {
-    let tail = path.strip_prefix(PARAMETERS_IN_PATH)?.strip_prefix('/')?;
-    let tail = tail.strip_suffix('/').unwrap_or(tail);
-    if tail.contains('=') {
-        return Some(tail.into());
-    }
-    let decoded = percent_decode_str(tail).decode_utf8_lossy();
-    decoded.contains('=').then_some(decoded)
+/// The methods that a route answers.
+fn allowed_methods(route: &Route) -> impl Iterator<Item = &str> {
+    std::iter::once(route.method.as_str()).chain(route.is_safe().then_some("HEAD"))
 }
 
 fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
@@ -366,26 +379,42 @@ fn log(
 mod tests {
     use super::*;
 
-    fn found(method: &Method, path: &str) -> Result<(&'static str, Option<String>), StatusCode> {
-        find_route(method, path)
-            .map(|(route, tail)| (route.path, tail.map(Cow::into_owned)))
+    fn found(method: &Method, path: &str) -> Result<(&'static str, bool), StatusCode> {
+        find_route(method, &Path::Encoded(path.to_owned()), "")
+            .map(|(route, parameters)| (route.path, parameters.is_some()))
             .map_err(|error| error.status())
+    }
+
+    fn allow(method: &Method, path: &str) -> String {
+        let error = find_route(method, &Path::Encoded(path.to_owned()), "").err().unwrap();
+        let headers = error.headers();
+        let (_, value) = headers.iter().find(|(name, _)| name == header::ALLOW).unwrap();
+        value.to_str().unwrap().to_owned()
     }
 
     #[test]
     fn paths_find_their_route_with_and_without_a_trailing_slash() {
-        assert_eq!(found(&Method::GET, "/v2/otp"), Ok(("/v2/otp", None)));
-        assert_eq!(found(&Method::GET, "/v2/otp/"), Ok(("/v2/otp", None)));
-        assert_eq!(found(&Method::POST, "/v2/otp/generate/"), Ok(("/v2/otp/generate", None)));
-        assert_eq!(found(&Method::GET, "/v2/card%4eumber"), Ok(("/v2/cardNumber", None)));
+        assert_eq!(found(&Method::GET, "/v2/otp"), Ok(("/v2/otp", false)));
+        assert_eq!(found(&Method::GET, "/v2/otp/"), Ok(("/v2/otp", false)));
+        assert_eq!(found(&Method::POST, "/v2/otp/generate/"), Ok(("/v2/otp/generate", false)));
+        assert_eq!(found(&Method::GET, "/v2/card%4eumber"), Ok(("/v2/cardNumber", false)));
     }
 
     #[test]
     fn parameters_may_stand_in_the_path_encoded_or_not() {
-        let tail = Ok(("/v2/otp", Some("source=WECHAT&scope=POINTS".to_owned())));
-        assert_eq!(found(&Method::GET, "/v2/otp/source=WECHAT&scope=POINTS"), tail);
-        assert_eq!(found(&Method::GET, "/v2/otp/source=WECHAT&scope=POINTS/"), tail);
-        assert_eq!(found(&Method::GET, "/v2/otp/source%3DWECHAT%26scope%3DPOINTS"), tail);
+        for tail in
+            ["source=WECHAT&scope=POINTS", "source=WECHAT&scope=POINTS/", "source%3DWECHAT%26scope%3DPOINTS"]
+        {
+            assert_eq!(found(&Method::GET, &format!("/v2/otp/{tail}")), Ok(("/v2/otp", true)), "{tail}");
+        }
+    }
+
+    #[test]
+    fn head_is_answered_where_a_get_changes_nothing() {
+        assert_eq!(found(&Method::HEAD, "/v2/otp"), Ok(("/v2/otp", false)));
+        assert_eq!(allow(&Method::POST, "/v2/otp"), "GET, HEAD");
+        assert_eq!(allow(&Method::HEAD, "/v2/cardNumber"), "GET, POST");
+        assert_eq!(allow(&Method::HEAD, "/v2/otp/generate"), "POST");
     }
 
     #[test]
@@ -396,7 +425,6 @@ mod tests {
         }
         assert_eq!(found(&Method::POST, "/v2/otp"), Err(StatusCode::METHOD_NOT_ALLOWED));
         assert_eq!(found(&Method::GET, "/v2/otp/generate"), Err(StatusCode::METHOD_NOT_ALLOWED));
-        let error = find_route(&Method::DELETE, "/v2/cardNumber").err().unwrap();
-        assert!(error.headers().contains(&(header::ALLOW, HeaderValue::from_static("GET, POST"))));
+        assert_eq!(allow(&Method::DELETE, "/v2/cardNumber"), "GET, POST");
     }
 }

@@ -31,7 +31,7 @@ struct Fetched<'a> {
 
 /// `GET /v2/otp`: the most recent valid OTP of a customer.
 pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (org, params) = (&*call.caller.org, call.params());
+    let (org, params) = (&*call.caller.org, call.params()?);
     let (addressed, identifier, scope, threshold) =
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;

@@ -2,10 +2,12 @@
 //! values in both.
 
 use http::{HeaderMap, header};
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::error::{ApiMessage, Gather, Problem, Problems};
+use super::{
+    error::{ApiMessage, Gather, Problem, Problems},
+    path::PathParameters,
+};
 use crate::model::{
     customer::{Account, Identifier, IdentifierName, Malformed, Source},
     org::{AccountError, Org},
@@ -17,13 +19,14 @@ use crate::model::{
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads `query`, and `tail`, which is what follows the route's own path. A query is written as
-    /// HTML forms write it; in a path, where `+` is a plus, only percent-encoding counts (RFC 3986).
-    pub fn parse(query: &str, tail: Option<&str>) -> Self {
-        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let in_path = tail.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        let in_path = in_path.map(|(name, value)| (decode(name), decode(value)));
-        Self(in_path.chain(form_urlencoded::parse(query.as_bytes()).into_owned()).collect())
+    /// Reads `query`, which is written as HTML forms write it, and the parameters that stand in the path.
+    ///
+    /// # Errors
+    /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be told apart.
+    pub fn parse(query: &str, in_path: Option<&PathParameters<'_>>) -> Result<Self, Problem> {
+        let mut pairs = in_path.map(PathParameters::pairs).transpose()?.unwrap_or_default();
+        pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
+        Ok(Self(pairs))
     }
 
     /// The value of a parameter. Passed twice, it must be the same twice.
@@ -153,6 +156,8 @@ pub fn json_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value
             return Err(Problem::ContentTypeUnsupported);
         }
     }
+    // RFC 8259, section 8.1: a byte order mark may be ignored.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     serde_json::from_slice(body).map_err(|_| Problem::BodyMalformed)
 }
 

@@ -1,139 +1,156 @@
-//! API Gateway events as requests. `lambda_http` has parsed them; what is left is to undo what a
-//! stage and the payload versions do to the path, and to choose the request id.
+//! API Gateway events as requests, and responses as API Gateway takes them.
+//!
+//! HTTP APIs send payload version 2.0 or 1.0, REST APIs send 1.0. Only the members that are read here are
+//! deserialized. The conversion of `lambda_http` is not used: it panics on what no URI can hold.
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 
 use std::{
-    collections::HashMap,
-    future::{Future, ready},
-    pin::Pin,
+    collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
-use http::header;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use lambda_http::{
-    Body, IntoResponse, RequestExt,
-    aws_lambda_events::query_map::QueryMap,
-    request::{LambdaRequest, RequestContext},
+    Context,
+    aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body},
 };
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::api::{Request, Response, TIME_LIMIT};
-
-/// The request that an event of an HTTP API (payload 2.0) or a REST API (payload 1.0) carries.
-#[must_use]
-pub fn request(event: lambda_http::Request) -> Request {
-    // Only an HTTP API puts the name of a stage before the path.
-    let (stage, gateway_id) = match event.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => (context.stage.clone(), context.request_id.clone()),
-        Some(RequestContext::ApiGatewayV1(context)) => (None, context.request_id.clone()),
-        _ => (None, None),
-    };
-    let context = event.lambda_context_ref();
-    let lambda_id = context.map(|context| context.request_id.clone());
-    // Lambda sends nothing after its deadline. One in the past is no deadline: `cargo lambda watch` sends such.
-    let time_left = context.and_then(|context| context.deadline().duration_since(SystemTime::now()).ok());
-    let path = without_stage(event.raw_http_path(), stage.as_deref()).to_owned();
-    let query = event.uri().query().unwrap_or_default().to_owned();
-    let (parts, body) = event.into_parts();
-    Request {
-        method: parts.method,
-        path,
-        query,
-        headers: parts.headers,
-        body: match body {
-            Body::Text(text) => Bytes::from(text),
-            Body::Binary(bytes) => Bytes::from(bytes),
-            _ => Bytes::new(),
-        },
-        request_id: gateway_id.or(lambda_id).unwrap_or_default(),
-        time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_ANSWER)),
-    }
-}
-
-/// An answer on its way to Lambda. It is text for sure, so nothing of `lambda_http` that would find that out, with the
-/// character sets of the world, is in the binary.
-#[derive(Debug)]
-pub struct TextResponse(pub Response);
-
-impl IntoResponse for TextResponse {
-    fn into_response(self) -> Pin<Box<dyn Future<Output = http::Response<Body>> + Send>> {
-        Box::pin(ready(self.0.map(Body::Text)))
-    }
-}
+use crate::api::{Path, Request, Response, TIME_LIMIT};
 
 /// What remains of the function's time when it stops waiting for DynamoDB: enough to answer and log.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
 
-/// Makes an event fit for `lambda_http`, which panics on what no URI can hold, on a body that is not the Base64 that it is said
-/// to be, and on a parameter without a value. The first callers do send in a query, and API Gateway hands the query on as
-/// it came; the rest API Gateway does not do. The host is of no interest here.
-pub fn sanitize_event(event: &mut LambdaRequest) {
-    match event {
-        LambdaRequest::ApiGatewayV2(event) => {
-            let parts = [&event.raw_path, &event.raw_query_string, &event.request_context.stage];
-            if parts.into_iter().flatten().map(String::len).sum::<usize>() > MAX_TARGET_LENGTH {
-                event.raw_path = None;
-                event.raw_query_string = None;
-                event.request_context.stage = None;
-            }
-            event.is_base64_encoded = event.is_base64_encoded && is_base64(event.body.as_deref());
-            event.headers.remove(header::HOST);
-            event.request_context.domain_name = None;
-            event.raw_path = event.raw_path.take().map(|path| absolute(&path));
-            if let Some(query) = &mut event.raw_query_string {
-                *query = utf8_percent_encode(query, NOT_IN_QUERY).to_string();
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    /// `2.0`, or `1.0` of an HTTP API; REST APIs send none.
+    version: Option<String>,
+    raw_path: Option<String>,
+    raw_query_string: Option<String>,
+    path: Option<String>,
+    http_method: Option<String>,
+    headers: Option<Single>,
+    multi_value_headers: Option<Multiple>,
+    query_string_parameters: Option<Single>,
+    multi_value_query_string_parameters: Option<Multiple>,
+    body: Option<String>,
+    is_base64_encoded: Option<bool>,
+    request_context: RequestContext,
+}
+
+type Single = BTreeMap<String, Option<String>>;
+type Multiple = BTreeMap<String, Option<Vec<String>>>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RequestContext {
+    stage: Option<String>,
+    request_id: Option<String>,
+    domain_name: Option<String>,
+    http: Option<Http>,
+    /// Of a load balancer, whose queries are encoded in another way.
+    elb: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Http {
+    method: String,
+}
+
+/// The request that an event carries. `None` for what is no event of an HTTP API or a REST API, such
+/// as a scheduled event or a warm-up call.
+#[must_use]
+pub fn request(event: &str, context: &Context) -> Option<Request> {
+    let event: Event = serde_json::from_str(event).ok()?;
+    if event.request_context.elb.is_some() {
+        return None;
+    }
+    let method =
+        event.http_method.as_ref().or(event.request_context.http.as_ref().map(|http| &http.method))?;
+    // Lambda sends nothing after its deadline. One in the past is no deadline: `cargo lambda watch` sends such.
+    let time_left = context.deadline().duration_since(SystemTime::now()).ok();
+    Some(Request {
+        method: Method::from_bytes(method.as_bytes()).ok()?,
+        path: event.path(),
+        query: event.query(),
+        headers: event.header_map(),
+        time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_ANSWER)),
+        body: decode_body(event.body.unwrap_or_default(), event.is_base64_encoded.unwrap_or_default()),
+        request_id: event.request_context.request_id.unwrap_or_else(|| context.request_id.clone()),
+    })
+}
+
+impl Event {
+    fn is_version_2(&self) -> bool {
+        self.version.as_deref() == Some("2.0")
+    }
+
+    /// Whether the path comes percent-encoded: REST APIs and function URLs hand it over as it was
+    /// sent, HTTP APIs decode it, in both payload versions.
+    /// <https://github.com/hotsock/voker/pull/8> has captured events of each, and
+    /// <https://github.com/honojs/hono/issues/2156> tells of what comes of decoding twice.
+    fn path_is_encoded(&self) -> bool {
+        let domain = self.request_context.domain_name.as_deref().unwrap_or_default();
+        self.version.is_none() || domain.contains(".lambda-url.")
+    }
+
+    fn path(&self) -> Path {
+        let path = if self.is_version_2() { &self.raw_path } else { &self.path };
+        let path = path.as_deref().unwrap_or_default();
+        // Payload version 2.0 has the name of the stage before the path.
+        let stage = self.request_context.stage.as_deref().filter(|_| self.is_version_2());
+        let path = without_stage(path, stage).to_owned();
+        if self.path_is_encoded() { Path::Encoded(path) } else { Path::Decoded(path) }
+    }
+
+    /// The query as HTML forms encode it. Version 2.0 has it as it was sent; the members that hold
+    /// single parameters are decoded, in both versions.
+    fn query(&self) -> String {
+        if let Some(query) = self.raw_query_string.as_ref().filter(|_| self.is_version_2()) {
+            return query.clone();
+        }
+        let pairs =
+            merge(self.query_string_parameters.as_ref(), self.multi_value_query_string_parameters.as_ref());
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+    }
+
+    /// A value that no header can hold becomes an empty one, which is refused wherever the header is
+    /// read: a key that cannot be read must not count as none.
+    fn header_map(&self) -> HeaderMap {
+        let pairs = merge(self.headers.as_ref(), self.multi_value_headers.as_ref());
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                let value = HeaderValue::from_bytes(value.as_bytes());
+                // Fails beyond 32,768 headers; API Gateway takes 10,240 bytes of them.
+                let _ = headers.try_append(name, value.unwrap_or(HeaderValue::from_static("")));
             }
         }
-        LambdaRequest::ApiGatewayV1(event) => {
-            let parts = [&event.path, &event.request_context.stage];
-            let length: usize = parts.into_iter().flatten().map(String::len).sum();
-            for query in [&mut event.query_string_parameters, &mut event.multi_value_query_string_parameters]
-            {
-                *query = with_values(query);
-            }
-            let queries = [&event.query_string_parameters, &event.multi_value_query_string_parameters];
-            let pairs = queries.into_iter().flat_map(QueryMap::iter);
-            if length + pairs.map(|(name, value)| name.len() + value.len() + 2).sum::<usize>()
-                > MAX_TARGET_LENGTH
-            {
-                event.path = None;
-                event.query_string_parameters = QueryMap::default();
-                event.multi_value_query_string_parameters = QueryMap::default();
-                event.request_context.stage = None;
-            }
-            event.is_base64_encoded = event.is_base64_encoded && is_base64(event.body.as_deref());
-            event.headers.remove(header::HOST);
-            event.multi_value_headers.remove(header::HOST);
-            event.request_context.domain_name = None;
-            event.path = event.path.take().map(|path| absolute(&path));
-        }
-        _ => {}
+        headers
     }
 }
 
-/// The longest path with its query, in bytes; a longer one leads nowhere. API Gateway takes 10,240 bytes with the headers,
-/// and a URI holds 64 KiB of what may become three bytes each.
-const MAX_TARGET_LENGTH: usize = 16 * 1024;
-
-/// The parameters that have a value. Whoever iterates over one without any panics.
-fn with_values(query: &QueryMap) -> QueryMap {
-    let pairs = serde_json::to_value(query).and_then(serde_json::from_value::<HashMap<String, Vec<String>>>);
-    let mut pairs = pairs.unwrap_or_default();
-    pairs.retain(|_, values| !values.is_empty());
-    pairs.into()
+/// The values of `multiple`, and those of `single` whose name is not there.
+fn merge<'a>(
+    single: Option<&'a Single>,
+    multiple: Option<&'a Multiple>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let is_multiple = move |name: &String| multiple.is_some_and(|multiple| multiple.contains_key(name));
+    let several = multiple
+        .into_iter()
+        .flatten()
+        .flat_map(|(name, values)| values.iter().flatten().map(|value| (name.as_str(), value.as_str())));
+    let one = single.into_iter().flatten().filter(move |(name, _)| !is_multiple(name));
+    several.chain(one.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))))
 }
 
-fn is_base64(body: Option<&str>) -> bool {
-    body.is_none_or(|body| general_purpose::STANDARD.decode(body).is_ok())
-}
-
-/// What `http::Uri` refuses in a query, and `#`, which would end it. Everything else stays as it is.
-const NOT_IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
-
-/// A path without a slash before it would be read as part of the host.
-fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+/// The bytes of a body. One that is not the Base64 that it is said to be becomes empty, which is a 400 wherever a
+/// body is read.
+fn decode_body(body: String, is_base64: bool) -> Bytes {
+    if is_base64 { general_purpose::STANDARD.decode(body).unwrap_or_default().into() } else { body.into() }
 }
 
 fn without_stage<'a>(path: &'a str, stage: Option<&str>) -> &'a str {
@@ -143,9 +160,32 @@ fn without_stage<'a>(path: &'a str, stage: Option<&str>) -> &'a str {
         .unwrap_or(path)
 }
 
+/// What the function answers to an event.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    Response(Box<ApiGatewayProxyResponse>),
+    /// `{}`, to an event that is not of API Gateway: no function error, which would raise an alarm.
+    Nothing {},
+}
+
+impl From<Response> for Answer {
+    /// Each header has one value, so that one form serves both payload versions.
+    fn from(response: Response) -> Self {
+        let (mut parts, body) = response.into_parts();
+        // API Gateway counts the bytes itself, and an answer to HEAD need not have it (RFC 9110, section 8.6).
+        parts.headers.remove(header::CONTENT_LENGTH);
+        let mut answer = ApiGatewayProxyResponse::default();
+        answer.status_code = parts.status.as_u16().into();
+        answer.headers = parts.headers;
+        answer.body = Some(Body::Text(body));
+        Self::Response(Box::new(answer))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::without_stage;
+    use super::*;
 
     #[test]
     fn the_stage_is_no_part_of_the_path() {

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{App, MAX_BODY, Request, TIME_LIMIT},
+    api::{App, MAX_BODY, Path, Request, TIME_LIMIT},
     secret::os_rng,
 };
 
@@ -145,7 +145,7 @@ async fn answer(State(service): State<Service>, request: HttpRequest) -> HttpRes
     };
     let request = Request {
         method: parts.method,
-        path: parts.uri.path().to_owned(),
+        path: Path::Encoded(parts.uri.path().to_owned()),
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body,

@@ -1,12 +1,31 @@
-//! The files of `events/`, as `lambda_http` reads them.
+//! API Gateway events: the files of `events/`, and what callers and gateways make of them.
 
-use loyalty_codes::entrypoints::api_gateway;
-use serde_json::Value;
+use bytes::Bytes;
+use loyalty_codes::api::{Path, Request};
+use serde_json::{Value, json};
 
 use crate::common::{
-    demo,
-    events::{EVENTS, VERSIONS, assert_all_files_are_listed, codes, read},
+    MOBILE, TestService, demo, events,
+    events::{EVENTS, VERSIONS, assert_all_files_are_listed, codes, codes_in, read},
 };
+
+/// The request in an event of API Gateway.
+fn parse(event: &str) -> Request {
+    events::request(event).unwrap_or_else(|| panic!("{event}"))
+}
+
+/// A file's event with changes.
+fn with(name: &str, version: &str, change: impl FnOnce(&mut Value)) -> Request {
+    let mut event: Value = serde_json::from_str(&read(name, version)).unwrap();
+    change(&mut event);
+    parse(&event.to_string())
+}
+
+/// The status and the codes of the answer to a request.
+async fn refusal(service: &TestService, request: Request) -> (u16, Vec<u64>) {
+    let response = service.app.handle(request).await;
+    (response.status().as_u16(), codes(&serde_json::from_str(response.body()).unwrap()))
+}
 
 #[tokio::test]
 async fn every_event_is_answered_as_listed() {
@@ -14,12 +33,11 @@ async fn every_event_is_answered_as_listed() {
     for version in VERSIONS {
         let (_table, service) = demo().await;
         for (name, status, expected) in EVENTS {
-            let request = api_gateway::request(parse(&read(name, version)));
+            let request = parse(&read(name, version));
             let gateway_id = request.request_id.clone();
             let response = service.app.handle(request).await;
-            let body: Value = serde_json::from_str(response.body()).unwrap();
             assert_eq!(
-                (response.status().as_u16(), codes(&body)),
+                (response.status().as_u16(), codes_in(name, response.body())),
                 (*status, expected.to_vec()),
                 "{name}.{version}"
             );
@@ -32,9 +50,8 @@ async fn every_event_is_answered_as_listed() {
 #[tokio::test]
 async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     let (_table, service) = demo().await;
-    let play = async |name: &str, version: &str| {
-        service.app.handle(api_gateway::request(parse(&read(name, version)))).await.into_body()
-    };
+    let play =
+        async |name: &str, version: &str| service.app.handle(parse(&read(name, version))).await.into_body();
     play("otp-generate", "v2").await;
     let expected = play("otp-fetch", "v2").await;
     assert!(expected.contains("\"userId\":313302314"), "{expected}");
@@ -45,108 +62,289 @@ async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     }
 }
 
-/// Reads an event as the function does.
-fn parse(event: &str) -> lambda_http::Request {
-    let mut event = serde_json::from_str(event).unwrap();
-    api_gateway::sanitize_event(&mut event);
-    event.into()
+#[test]
+fn a_named_stage_is_no_part_of_the_path() {
+    let http = with("otp-fetch", "v2", |event| {
+        event["rawPath"] = "/prod/v2/otp".into();
+        event["requestContext"]["stage"] = "prod".into();
+    });
+    assert_eq!(http.path, Path::Decoded("/v2/otp".to_owned()));
+    let rest = with("otp-fetch", "v1", |event| event["requestContext"]["stage"] = "v2".into());
+    let expected = Path::Encoded("/v2/otp".to_owned());
+    assert_eq!(rest.path, expected, "a REST API leaves its stage out, whatever its name");
 }
 
-/// One event with another path, as a named stage or an encoded path makes it.
-fn with(version: &str, change: impl FnOnce(&mut Value)) -> lambda_http::Request {
-    let mut event: Value = serde_json::from_str(&read("otp-fetch", version)).unwrap();
-    change(&mut event);
-    parse(&event.to_string())
+#[test]
+fn a_path_is_encoded_unless_an_http_api_sends_it() {
+    let path = |version, change: fn(&mut Value)| match with("otp-fetch-in-path", version, change).path {
+        Path::Encoded(_) => "encoded",
+        Path::Decoded(_) => "decoded",
+    };
+    assert_eq!(path("v1", |_| {}), "encoded", "a REST API");
+    assert_eq!(path("v1", |event| event["version"] = "1.0".into()), "decoded", "an HTTP API, payload 1.0");
+    assert_eq!(path("v2", |_| {}), "decoded", "an HTTP API, payload 2.0");
+    let function_url = |event: &mut Value| {
+        event["requestContext"]["domainName"] = "abc.lambda-url.eu-west-1.on.aws".into();
+    };
+    assert_eq!(path("v2", function_url), "encoded", "a function URL");
+}
+
+/// The service with customers who have these external IDs, each with an OTP.
+async fn customers(ids: &[&str]) -> (crate::common::TestTable, TestService) {
+    let (table, service) = demo().await;
+    for id in ids {
+        let identifiers = json!([{"type": "externalId", "value": id}]);
+        let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+        assert_eq!(service.post("/v2/customers", &body).await.status, 200, "{id}");
+        let body = json!({"entityType": "EXTERNAL_ID", "entityValue": id, "action": "POINTS"});
+        assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200, "{id}");
+    }
+    (table, service)
+}
+
+/// A fetch by a path, as an HTTP API and a REST API hand it over.
+fn fetch_by_path(version: &str, path: &str) -> Request {
+    with("otp-fetch-in-path", version, |event| {
+        event[if version == "v2" { "rawPath" } else { "path" }] = path.into();
+    })
 }
 
 #[tokio::test]
-async fn a_named_stage_is_no_part_of_the_path() {
-    let request = api_gateway::request(with("v2", |event| {
-        event["rawPath"] = "/prod/v2/otp".into();
-        event["requestContext"]["stage"] = "prod".into();
-    }));
-    assert_eq!(request.path, "/v2/otp");
-    let rest = api_gateway::request(with("v1", |event| event["requestContext"]["stage"] = "v2".into()));
-    assert_eq!(rest.path, "/v2/otp", "a REST API leaves its stage out, whatever its name");
+async fn no_spelling_of_a_path_leads_to_another_customers_otp() {
+    let ids = ["A B", "A%20B", "C", "C&D", "E", "E/", "F", "F?G", "+ü#"];
+    let (_table, service) = customers(&ids).await;
+    let by_query = async |id: &str| {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([("source", "INSTORE"), ("scope", "POINTS"), ("external_id", id)])
+            .finish();
+        let answer = service.get(&format!("/v2/otp?{query}")).await;
+        assert_eq!(answer.status, 200, "{id}");
+        answer.text
+    };
+    for id in ids {
+        let expected = by_query(id).await;
+        let parts = ["source=INSTORE", "scope=POINTS"];
+        let encoded =
+            percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string();
+        // As it was sent, at the end of the path and before it; then as an HTTP API decodes it.
+        for (version, id_sent) in [("v1", encoded.as_str()), ("v2", id)] {
+            for pieces in [
+                [parts[0], parts[1], &format!("external_id={id_sent}")],
+                [&format!("external_id={id_sent}"), parts[0], parts[1]],
+            ] {
+                let path = format!("/v2/otp/{}", pieces.join("&"));
+                let response = service.app.handle(fetch_by_path(version, &path)).await;
+                if version == "v1" || response.status() == 200 {
+                    assert_eq!(response.body(), &expected, "{version} {path}");
+                } else {
+                    let body: Value = serde_json::from_str(response.body()).unwrap();
+                    assert_eq!((response.status().as_u16(), codes(&body)), (400, vec![400]), "{path}");
+                    assert!(id.contains(['%', '&', '?', '/']), "{path}");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]
 async fn parameters_arrive_decoded_once_in_both_versions() {
     let (_table, service) = demo().await;
-    let body = serde_json::json!({"profiles": [{"source": "INSTORE", "identifiers": [
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": [
         {"type": "externalId", "value": "50%25 + &=कार्ड"},
     ]}]});
     assert_eq!(service.post("/v2/customers", &body).await.status, 200);
     let encoded = "external_id=50%2525+%2B+%26%3D%E0%A4%95%E0%A4%BE%E0%A4%B0%E0%A5%8D%E0%A4%A1";
-    let v2 =
-        with("v2", |event| event["rawQueryString"] = format!("source=INSTORE&scope=POINTS&{encoded}").into());
-    let v1 = with("v1", |event| {
-        event["multiValueQueryStringParameters"] = serde_json::json!({
+    let decoded = json!({"source": "INSTORE", "scope": "POINTS", "external_id": "50%25 + &=कार्ड"});
+    let v2 = with("otp-fetch", "v2", |event| {
+        event["rawQueryString"] = format!("source=INSTORE&scope=POINTS&{encoded}").into();
+    });
+    let without_raw = with("otp-fetch", "v2", |event| {
+        event.as_object_mut().unwrap().remove("rawQueryString");
+        event["queryStringParameters"] = decoded.clone();
+    });
+    let v1 = with("otp-fetch", "v1", |event| {
+        event["queryStringParameters"] = Value::Null;
+        event["multiValueQueryStringParameters"] = json!({
             "source": ["INSTORE"], "scope": ["POINTS"], "external_id": ["50%25 + &=कार्ड"],
         });
     });
-    for event in [v2, v1] {
-        let response = service.app.handle(api_gateway::request(event)).await;
-        assert!(response.body().contains("9001"), "the customer is found: {}", response.body());
+    let v1_single = with("otp-fetch", "v1", |event| {
+        event["queryStringParameters"] = decoded.clone();
+        event["multiValueQueryStringParameters"] = Value::Null;
+    });
+    for request in [v2, without_raw, v1, v1_single] {
+        assert_eq!(refusal(&service, request).await, (404, vec![9001]), "the customer is found");
     }
 }
 
 #[tokio::test]
 async fn a_repeated_parameter_is_seen_in_both_versions() {
     let (_table, service) = demo().await;
-    let v2 = with("v2", |event| {
+    let v2 = with("otp-fetch", "v2", |event| {
         event["rawQueryString"] = "source=INSTORE&mobile=8799361139&scope=POINTS&scope=COUPON".into();
     });
-    let v1 = with("v1", |event| {
-        event["multiValueQueryStringParameters"] = serde_json::json!({
+    let v1 = with("otp-fetch", "v1", |event| {
+        event["queryStringParameters"] = Value::Null;
+        event["multiValueQueryStringParameters"] = json!({
             "source": ["INSTORE"], "mobile": ["8799361139"], "scope": ["POINTS", "COUPON"],
         });
     });
-    for event in [v2, v1] {
-        assert_eq!(service.app.handle(api_gateway::request(event)).await.status(), 400);
+    for request in [v2, v1] {
+        assert_eq!(refusal(&service, request).await, (400, vec![400]));
+    }
+    // Without the query as it was sent, repeated values come joined: no value of a scope.
+    let joined = with("otp-fetch", "v2", |event| {
+        event["rawQueryString"] = Value::Null;
+        event["queryStringParameters"] =
+            json!({"source": "INSTORE", "mobile": "8799361139", "scope": "POINTS,COUPON"});
+    });
+    assert_eq!(refusal(&service, joined).await, (400, vec![600]));
+}
+
+#[tokio::test]
+async fn a_parameter_without_a_value_in_an_event_is_none() {
+    let (_table, service) = demo().await;
+    for threshold in [json!([]), Value::Null] {
+        let request = with("otp-fetch", "v1", |event| {
+            event["multiValueQueryStringParameters"]["threshold"] = threshold;
+            event["queryStringParameters"]["threshold"] = Value::Null;
+        });
+        assert_eq!(refusal(&service, request).await, (404, vec![9001]));
     }
 }
 
 #[tokio::test]
-async fn what_no_uri_can_hold_is_bad_input_and_no_panic() {
+async fn a_body_that_is_not_the_base64_that_it_is_said_to_be_is_bad_input() {
     let (_table, service) = demo().await;
-    for odd in ["\"", "<x>", " ", "#", "\u{1}", "\u{7f}", "{}|\\^`", "100%", "ü", "%zz", "\u{10ffff}"] {
+    let json = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}).to_string();
+    for version in VERSIONS {
+        for body in ["!", "e30", "", &json] {
+            let request = with("otp-generate-base64", version, |event| event["body"] = body.into());
+            assert_eq!(request.body, Bytes::new(), "{body}");
+            assert_eq!(refusal(&service, request).await, (400, vec![400]), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_read_does_not_count_as_none() {
+    let (_table, service) = demo().await;
+    for (header, name, status, code) in [
+        ("idempotency-key", "card-number-post", 400, 400),
+        ("authorization", "card-number-get", 401, 401),
+        ("content-type", "otp-generate", 415, 415),
+    ] {
+        for version in VERSIONS {
+            let request = with(name, version, |event| {
+                let headers = event["headers"].as_object_mut().unwrap();
+                headers.retain(|name, _| !name.eq_ignore_ascii_case(header));
+                headers.insert(header.to_owned(), "key\n1".into());
+                if let Some(headers) = event.get_mut("multiValueHeaders").and_then(Value::as_object_mut) {
+                    headers.retain(|name, _| !name.eq_ignore_ascii_case(header));
+                    headers.insert(header.to_owned(), json!(["key\n1"]));
+                }
+            });
+            assert_eq!(refusal(&service, request).await, (status, vec![code]), "{header} {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_uri_can_hold_is_answered_as_any_other_value() {
+    let (_table, service) = demo().await;
+    for odd in ["\"", "<x>", " ", "{}|\\^`", "ü", "\u{10ffff}", "#", "100%", "%zz", "?", "&x"] {
         let query = format!("source=INSTORE&scope=POINTS&wechat=a{odd}b");
-        let v2_query = with("v2", |event| event["rawQueryString"] = query.clone().into());
-        let v2_path = with("v2", |event| {
-            event["rawQueryString"] = "".into();
-            event["rawPath"] = format!("/v2/otp/{query}").into();
-        });
-        let v1_query = with("v1", |event| {
-            event["multiValueQueryStringParameters"] = serde_json::json!({
+        let v2_query = with("otp-fetch", "v2", |event| event["rawQueryString"] = query.clone().into());
+        let v1_query = with("otp-fetch", "v1", |event| {
+            event["queryStringParameters"] = Value::Null;
+            event["multiValueQueryStringParameters"] = json!({
                 "source": ["INSTORE"], "scope": ["POINTS"], "wechat": [format!("a{odd}b")],
             });
         });
-        let v1_path = with("v1", |event| {
-            event["multiValueQueryStringParameters"] = Value::Null;
-            event["queryStringParameters"] = Value::Null;
-            event["path"] = format!("/v2/otp/{query}").into();
-        });
-        for (place, event) in
-            [("v2 query", v2_query), ("v2 path", v2_path), ("v1 query", v1_query), ("v1 path", v1_path)]
-        {
-            let status = service.app.handle(api_gateway::request(event)).await.status();
-            assert!(status == 404 || status == 400, "{odd:?} in {place}: {status}");
+        let v1_path = fetch_by_path("v1", &format!("/v2/otp/{query}"));
+        for (place, request) in [("v2 query", v2_query), ("v1 query", v1_query), ("v1 path", v1_path)] {
+            assert_eq!(refusal(&service, request).await, (404, vec![8015]), "{odd:?} in {place}");
         }
+        let v2_path = fetch_by_path("v2", &format!("/v2/otp/{query}"));
+        let expected = if odd.contains(['%', '?', '&']) { (400, vec![400]) } else { (404, vec![8015]) };
+        assert_eq!(refusal(&service, v2_path).await, expected, "{odd:?} in v2 path");
     }
-    for host in ["not a host", "[", "a b:99999"] {
+}
+
+#[tokio::test]
+async fn odd_hosts_and_paths_change_nothing_or_lead_nowhere() {
+    let (_table, service) = demo().await;
+    for host in ["not a host", "[", "a b:99999", "", "\u{1}"] {
         for version in VERSIONS {
-            let event = with(version, |event| {
+            let request = with("otp-fetch", version, |event| {
                 event["headers"]["host"] = host.into();
                 event["headers"]["x-forwarded-proto"] = "::".into();
                 event["requestContext"]["domainName"] = host.into();
             });
-            assert_ne!(service.app.handle(api_gateway::request(event)).await.status(), 500);
+            assert_eq!(refusal(&service, request).await, (404, vec![9001]), "{host:?} {version}");
         }
     }
-    for path in ["", "v2/otp", "*", "//", "http://x/v2"] {
-        let event = with("v2", |event| event["rawPath"] = path.into());
-        let status = service.app.handle(api_gateway::request(event)).await.status();
-        assert!(status.is_client_error(), "{path}: {status}");
+    for path in ["", "v2/otp", "*", "//", "http://x/v2", "/v2/otp//", "/v2/otp/x"] {
+        for version in VERSIONS {
+            assert_eq!(refusal(&service, fetch_by_path(version, path)).await, (404, vec![404]), "{path:?}");
+        }
+    }
+    for version in VERSIONS {
+        let request = with("otp-fetch", version, |event| {
+            event[if version == "v2" { "rawPath" } else { "path" }] = Value::Null;
+        });
+        assert_eq!(refusal(&service, request).await, (404, vec![404]), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_base_path_is_removed_in_every_event_and_spelling() {
+    let (table, service) = demo().await;
+    let app = loyalty_codes::api::App::new(table.store(), service.clock.clock());
+    let behind_domain =
+        TestService { app: app.with_base_path("/codes/v2".to_owned()).into(), ..service.clone() };
+    let parameters = format!("source=INSTORE&mobile={MOBILE}&scope=POINTS");
+    for version in VERSIONS {
+        for (path, without) in
+            [(format!("/codes/v2/v2/otp/{parameters}"), 404), (format!("/v2/otp/{parameters}"), 9001)]
+        {
+            let request = || fetch_by_path(version, &path);
+            assert_eq!(refusal(&behind_domain, request()).await, (404, vec![9001]), "{version} {path}");
+            assert_eq!(refusal(&service, request()).await, (404, vec![without]), "{version} {path}");
+        }
+    }
+    let part_of_a_segment = fetch_by_path("v1", &format!("/codes/v2v2/otp/{parameters}"));
+    assert_eq!(refusal(&behind_domain, part_of_a_segment).await, (404, vec![404]));
+}
+
+#[test]
+fn what_is_not_of_api_gateway_has_no_request_in_it() {
+    let scheduled = r#"{"version":"0","id":"53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa","detail-type":"Scheduled Event",
+        "source":"aws.events","account":"123456789012","time":"2026-11-21T04:30:00Z","region":"ap-south-1",
+        "resources":["arn:aws:events:ap-south-1:123456789012:rule/warm"],"detail":{}}"#;
+    let load_balancer = r#"{"requestContext":{"elb":{"targetGroupArn":"arn"}},"httpMethod":"GET","path":"/v2/otp",
+        "queryStringParameters":{},"headers":{},"body":"","isBase64Encoded":false}"#;
+    let web_socket = r#"{"requestContext":{"routeKey":"$connect","eventType":"CONNECT","connectionId":"x","requestId":"y",
+        "stage":"prod"},"isBase64Encoded":false}"#;
+    for event in [
+        scheduled,
+        load_balancer,
+        web_socket,
+        r#"{"source":"serverless-plugin-warmup"}"#,
+        r#"{"warmer":true,"concurrency":3}"#,
+        r#"{"Records":[{"eventSource":"aws:sqs","body":"x"}]}"#,
+        r#"{"requestContext":{}}"#,
+        r#"{"requestContext":{"http":{"method":"G ET"}},"rawPath":"/v2/otp","version":"2.0"}"#,
+        r#"{"requestContext":{"http":{"method":""}},"rawPath":"/v2/otp","version":"2.0"}"#,
+        r#"{"requestContext":{"http":{"method":5}},"version":"2.0"}"#,
+        r#"{"requestContext":{"http":{"method":"GET"}},"version":"2.0","headers":[1]}"#,
+        "{}",
+        "[]",
+        "null",
+        "1",
+        "\"warm\"",
+        "[{}]",
+    ] {
+        assert!(events::request(event).is_none(), "{event}");
     }
 }

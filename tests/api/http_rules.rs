@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::Method;
-use loyalty_codes::api::ROUTES;
+use loyalty_codes::api::{ROUTES, Route};
 use serde_json::json;
 
 use crate::common::{MOBILE, demo};
@@ -44,18 +44,92 @@ async fn unknown_paths_are_404() {
 async fn wrong_methods_are_405_and_say_which_are_right() {
     let (_table, service) = demo().await;
     for path in ["/v2/otp", "/v2/otp/generate", "/v2/otp/validate", "/v2/cardNumber", "/v2/customers"] {
-        let right: Vec<&str> =
-            ROUTES.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect();
+        let routes = || ROUTES.iter().filter(|route| route.path == path);
+        let mut right: Vec<&str> = routes().map(|route| route.method.as_str()).collect();
+        if path == "/v2/otp" {
+            right.push("HEAD");
+        }
+        assert_eq!(routes().any(Route::is_safe), right.contains(&"HEAD"), "{path}");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "BREW"] {
             if right.contains(&method) {
                 continue;
             }
             let answer =
                 service.send(Method::from_bytes(method.as_bytes()).unwrap(), path, &[], Bytes::new()).await;
-            assert_eq!(answer.refusal(), (405, vec![405]), "{method} {path}");
+            if method == "HEAD" {
+                assert_eq!((answer.status, answer.text.as_str()), (405, ""), "{path}");
+            } else {
+                assert_eq!(answer.refusal(), (405, vec![405]), "{method} {path}");
+            }
             assert_eq!(answer.header("allow"), Some(right.join(", ").as_str()), "{method} {path}");
         }
     }
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_is_without_a_body() {
+    let (_table, service) = demo().await;
+    service.issue().await;
+    for (url, service) in [
+        (format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS"), service.clone()),
+        (format!("/v2/otp/source=INSTORE&mobile={MOBILE}&scope=COUPON"), service.clone()),
+        ("/v2/otp".to_owned(), service.clone()),
+        ("/v2/otp".to_owned(), service.without_credentials()),
+        ("/v2/nowhere".to_owned(), service),
+    ] {
+        let get = service.get(&url).await;
+        let mut head = service.send(Method::HEAD, &url, &[], Bytes::new()).await;
+        let length = head.headers.remove("content-length").unwrap();
+        assert_eq!(length, get.text.len().to_string().as_str(), "{url}");
+        assert_eq!((head.status, head.headers), (get.status, get.headers), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn head_takes_no_card_number() {
+    let (_table, service) = demo().await;
+    let first = service.card_number().await;
+    let head = service.send(Method::HEAD, "/v2/cardNumber", &[], Bytes::new()).await;
+    assert_eq!((head.status, head.header("allow")), (405, Some("GET, POST")));
+    let next = first.parse::<u64>().unwrap() + 1;
+    assert_eq!(service.card_number().await, next.to_string());
+}
+
+#[tokio::test]
+async fn a_get_may_have_any_content_type() {
+    let (_table, service) = demo().await;
+    let url = format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS");
+    for (url, status) in [("/v2/cardNumber", 200), (url.as_str(), 404)] {
+        let answer = service.send(Method::GET, url, &[("content-type", "text/xml")], Bytes::new()).await;
+        assert_eq!(answer.status, status, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn who_sends_no_credentials_gets_the_challenge_whatever_else_is_wrong() {
+    let (_table, service) = demo().await;
+    let service = service.without_credentials();
+    let xml = [("content-type", "text/xml"), ("idempotency-key", "a,b")];
+    for (method, url) in [
+        (Method::GET, "/v2/otp/external_id=A&external_id=B"),
+        (Method::GET, "/v2/cardNumber"),
+        (Method::POST, "/v2/cardNumber"),
+        (Method::POST, "/v2/customers"),
+    ] {
+        let answer = service.send(method, url, &xml, Bytes::from_static(b"<x/>")).await;
+        assert_eq!(answer.refusal(), (401, vec![401]), "{url}");
+        assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"loyalty\""));
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_begin_with_a_byte_order_mark() {
+    let (_table, service) = demo().await;
+    let json = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}).to_string();
+    let send = |body: String| service.send(Method::POST, "/v2/otp/generate", JSON, body.into());
+    assert_eq!(send(format!("\u{feff}{json}")).await.status, 200);
+    assert_eq!(send(format!("\u{feff}\u{feff}{json}")).await.refusal(), (400, vec![400]));
+    assert_eq!(send(format!(" \u{feff}{json}")).await.refusal(), (400, vec![400]));
 }
 
 #[tokio::test]

@@ -1,20 +1,29 @@
 //! Requests with an `Idempotency-Key` happen once.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use http::Method;
 use loyalty_codes::{
     model::{org::OrgId, till::Permission},
     store::keys,
 };
-use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use proptest::{collection::vec, prelude::*};
+use serde_json::{Map, Value, json};
+use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::{
     common::{
-        Answer, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with,
+        Answer, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with, events,
         faults::{Fault, Faults, behind_faults},
     },
     races::{all_at_once, processes},
@@ -393,7 +402,7 @@ async fn a_number_registered_by_hand_is_skipped_with_a_key_too() {
 #[tokio::test]
 async fn keys_that_cannot_be_one_are_refused() {
     let (_table, service) = demo().await;
-    for key in ["", "with space", &"x".repeat(256), "tab\t"] {
+    for key in ["", "with space", &"x".repeat(256), "tab\tkey", "\"open"] {
         let answer = send(&service, "/v2/cardNumber", key, &json!({})).await;
         assert_eq!(answer.refusal(), (400, vec![400]), "{key:?}");
     }
@@ -406,4 +415,124 @@ async fn a_get_ignores_the_header() {
     let key = [("idempotency-key", "key-1")];
     let get = async || service.send(Method::GET, "/v2/cardNumber", &key, "".into()).await.text;
     assert_ne!(get().await, get().await, "a GET gives the next number");
+}
+
+/// `text` as a query may have it: each byte as it is, or percent-encoded in either case, as `style` says
+/// for it; a space may be `+`.
+fn encode(text: &str, style: &[u8]) -> String {
+    let mut encoded = String::new();
+    for (byte, style) in text.bytes().zip(style.iter().cycle()) {
+        match (byte, style % 3) {
+            (b' ', 0) => encoded.push('+'),
+            (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~', 0) => {
+                encoded.push(byte.into())
+            }
+            (byte, 1) => encoded.push_str(&format!("%{byte:02x}")),
+            (byte, _) => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// A POST for a card number under a key, as an HTTP API hands it over.
+fn keyed_event(key: &str, query: &str, body: &str) -> Value {
+    let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v2")).unwrap();
+    event["headers"]["idempotency-key"] = key.into();
+    event["rawQueryString"] = query.into();
+    event["body"] = body.into();
+    event["isBase64Encoded"] = false.into();
+    event
+}
+
+/// The same as a REST API hands it over: decoded, in the order of the map.
+fn keyed_rest_event(key: &str, parameters: &[(String, String)], body: &str) -> Value {
+    let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v1")).unwrap();
+    event["headers"]["Idempotency-Key"] = key.into();
+    event["multiValueHeaders"]["Idempotency-Key"] = json!([key]);
+    let mut values = Map::<String, Value>::new();
+    for (name, value) in parameters {
+        values.entry(name).or_insert(json!([])).as_array_mut().unwrap().push(value.as_str().into());
+    }
+    event["queryStringParameters"] = Value::Null;
+    event["multiValueQueryStringParameters"] = values.into();
+    event["body"] = STANDARD.encode(body).into();
+    event["isBase64Encoded"] = true.into();
+    event
+}
+
+async fn play(service: &TestService, event: &Value) -> (u16, String) {
+    let response = service.app.handle(events::request(&event.to_string()).unwrap()).await;
+    (response.status().as_u16(), response.into_body())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_a_gateway_reorders_or_encodes_in_another_way_is_the_same_request(
+        others in vec(("x[a-z]{0,2}", any::<String>()), 0..5),
+        order in vec(any::<prop::sample::Index>(), 8),
+        (first_style, second_style) in (vec(any::<u8>(), 1..20), vec(any::<u8>(), 1..20)),
+        body in any::<String>(),
+        key in "[!#-+.-~]{1,40}",
+    ) {
+        static SERVICE: LazyLock<(Runtime, TestTable, TestService)> = LazyLock::new(|| {
+            let runtime = Runtime::new().unwrap();
+            let (table, service) = runtime.block_on(demo());
+            (runtime, table, service)
+        });
+        static KEYS: AtomicU64 = AtomicU64::new(0);
+        let (runtime, _table, service) = &*SERVICE;
+        let key = format!("{}{key}", KEYS.fetch_add(1, Ordering::Relaxed));
+
+        let mut parameters = vec![("source".to_owned(), "WECHAT".to_owned()), ("accountId".to_owned(), "WECHAT-API1".to_owned())];
+        parameters.extend(others);
+        let mut reordered = parameters.clone();
+        for (i, index) in order.iter().enumerate() {
+            let (i, j) = (i % reordered.len(), index.index(reordered.len()));
+            reordered.swap(i, j);
+        }
+        let query = |parameters: &[(String, String)], style: &[u8]| {
+            let pair = |(name, value): &(String, String)| format!("{}={}", encode(name, style), encode(value, style));
+            parameters.iter().map(pair).collect::<Vec<_>>().join("&")
+        };
+        let mut another = parameters.clone();
+        another[2 % parameters.len()].1.push('x');
+
+        runtime.block_on(async {
+            let first = play(service, &keyed_event(&key, &query(&parameters, &first_style), &body)).await;
+            prop_assert_eq!(first.0, 200, "{}", first.1);
+            let quoted = format!("\"{}\"", key.replace('\\', r"\\"));
+            for again in [
+                keyed_event(&key, &query(&reordered, &second_style), &body),
+                keyed_event(&quoted, &query(&reordered, &first_style), &body),
+                keyed_rest_event(&key, &reordered, &body),
+            ] {
+                prop_assert_eq!(&play(service, &again).await, &first);
+            }
+            if parameters.len() > 2 {
+                let (status, text) = play(service, &keyed_rest_event(&key, &another, &body)).await;
+                prop_assert_eq!(status, 422, "{}", text);
+            }
+            let (status, text) = play(service, &keyed_rest_event(&key, &parameters, &format!("{body} "))).await;
+            prop_assert_eq!(status, 422, "{}", text);
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn several_keys_are_400_in_one_header_or_two() {
+    let (_table, service) = demo().await;
+    for keys in
+        [&["a,b"][..], &["a, a"], &["\"a\",\"b\""], &["a", "b"], &["a", "a"], &["\"a\"", "a"], &["", "a"]]
+    {
+        let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v1")).unwrap();
+        event["multiValueHeaders"]["Idempotency-Key"] = json!(keys);
+        let (status, text) = play(&service, &event).await;
+        assert_eq!(status, 400, "{keys:?}: {text}");
+        let (status, text) = play(&service, &keyed_event(&keys.join(","), "", "")).await;
+        assert_eq!(status, 400, "{keys:?}: {text}");
+    }
+    assert_eq!(service.card_number().await, "1000000010", "and nothing has happened");
 }

@@ -256,12 +256,16 @@ fn parameter(name: &str, required: bool, description: &str, schema: &Value, exam
 
 /// The `Idempotency-Key` header.
 fn idempotency_key() -> Value {
+    let (longest, rest) = (MAX_KEY_LENGTH, MAX_KEY_LENGTH - 1);
+    let bare = format!(r"[!#-+\--~][!-+\--~]{{0,{rest}}}");
+    let quoted = format!(r#""([ !#-\[\]-~]|\\["\\]){{1,{longest}}}""#);
+    let pattern = format!("^({bare}|{quoted})$");
     json!({
         "name": "Idempotency-Key",
         "in": "header",
         "description": "Sent again under the same key by the same till within 24 hours, the request gets the first answer again, \
-                        and nothing happens twice.",
-        "schema": {"type": "string", "pattern": "^[!-~]+$", "maxLength": MAX_KEY_LENGTH},
+                        and nothing happens twice. A key in double quotes (RFC 8941) is the key inside.",
+        "schema": {"type": "string", "pattern": pattern},
     })
 }
 

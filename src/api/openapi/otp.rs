@@ -26,9 +26,9 @@ pub fn fetch() -> Operation {
         summary: "Fetch the most recent OTP",
         description: "The most recently issued OTP of that customer and scope that is valid, not consumed, and \
                       admitted by the threshold.\n\nThe parameters may also stand in the path, \
-                      `/v2/otp/source=WECHAT&…&scope=POINTS`, where `+` is a plus. `mobile=8799361139` (or \
-                      `email=`, `external_id=`, `wechat=`) may stand for the pair of `identifierName` and \
-                      `identifierValue`.",
+                      `/v2/otp/source=WECHAT&…&scope=POINTS`, where `+` is a plus; ids with `&`, `%` or `?` belong \
+                      in the query. `mobile=8799361139` (or `email=`, `external_id=`, `wechat=`) may stand for the \
+                      pair of `identifierName` and `identifierValue`. `HEAD` is answered, too.",
         parameters: vec![
             source,
             account,
@@ -70,7 +70,7 @@ pub fn fetch() -> Operation {
             },
         }}),
         problems: problems! {
-            ParameterRepeated SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
+            PathAmbiguous ParameterRepeated SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
             IdentifierNameUnknown IdentifierValueMissing IdentifierValueMalformed IdentifiersDiffer MobileMalformed
             EmailMalformed ScopeInvalid ThresholdInvalid CustomerNotFound OtpNotFound
         },

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::Utc;
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
-    api::{App, Request, TIME_LIMIT},
+    api::{self, App, Request, TIME_LIMIT},
     model::{
         card_number::new_permutation_key,
         customer::{Account, IdentifierName, Identity, UserId},
@@ -87,7 +87,7 @@ async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
     let response = app
         .handle(Request {
             method: Method::POST,
-            path: "/v2/customers".to_owned(),
+            path: api::Path::Encoded("/v2/customers".to_owned()),
             query: String::new(),
             headers,
             body: body.to_string().into(),

@@ -99,7 +99,7 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         let (store, embedded) = embed(target, options, &storage).await?;
         (store, Some(embedded))
     };
-    let app = App::new(store.clone(), Clock::system());
+    let app = App::new(store.clone(), Clock::system()).with_base_path(target.settings()?.base_path);
     // The one place that shows an OTP, and only for the demo's customers.
     let app = Arc::new(if options.demo { app.with_delivery(delivery::to_console) } else { app });
     let requests = if options.demo {

@@ -1,0 +1,130 @@
+//! The real Lambda binary, frozen between two events as Lambda freezes it, while its connections to DynamoDB go.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+
+mod common;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use common::{
+    events::{function_environment, read},
+    runtime_api::{PATIENCE, Runtime, Said},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::broadcast,
+};
+
+/// What happens to connections while the function is frozen.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// They are closed, as DynamoDB closes idle ones.
+    Close,
+    Reset,
+    /// They stay open and nobody answers, as behind a gateway that has forgotten them.
+    Silence,
+}
+
+/// Passes connections on until they are cut. What comes after a cut is passed on again.
+struct Wire {
+    address: SocketAddr,
+    cuts: broadcast::Sender<Cut>,
+}
+
+impl Wire {
+    async fn to(endpoint: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, target) = (listener.local_addr().unwrap(), endpoint.replace("http://", ""));
+        let (cuts, _) = broadcast::channel(4);
+        let connections = cuts.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(pass_on(near, target.clone(), connections.subscribe()));
+            }
+        });
+        Self { address, cuts }
+    }
+
+    /// Cuts every connection that there is, and returns how many.
+    fn cut(&self, cut: Cut) -> usize {
+        self.cuts.send(cut).unwrap_or_default()
+    }
+}
+
+async fn pass_on(mut near: TcpStream, target: String, mut cuts: broadcast::Receiver<Cut>) {
+    let mut far = TcpStream::connect(target).await.unwrap();
+    tokio::select! {
+        _ = copy_bidirectional(&mut near, &mut far) => {}
+        cut = cuts.recv() => match cut {
+            Ok(Cut::Silence) => std::future::pending().await,
+            Ok(Cut::Reset) => near.set_zero_linger().unwrap(),
+            Ok(Cut::Close) | Err(_) => {}
+        }
+    }
+}
+
+/// Sends a signal to the function, and waits until it is stopped or runs again.
+async fn signal(function: &Child, name: &str, stopped: bool) {
+    let id = function.id().unwrap().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
+    let sent = Instant::now();
+    loop {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        // The state follows the name in parentheses.
+        if stat.rsplit(") ").next().unwrap().starts_with('T') == stopped {
+            return;
+        }
+        assert!(sent.elapsed() < PATIENCE, "{stat}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What one attempt of a DynamoDB call may take.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the first answer after a freeze takes. It must be right.
+async fn first_answer_after(cut: Cut) -> Duration {
+    let (table, _service) = common::demo().await;
+    let wire = Wire::to(&table.endpoint()).await;
+    let mut runtime = Runtime::start().await;
+    let dynamodb = format!("http://{}", wire.address);
+    let mut command = runtime.function(env!("CARGO_BIN_EXE_loyalty-codes"));
+    command.envs(function_environment(&dynamodb, table.name())).stdout(Stdio::null());
+    let function = command.spawn().unwrap();
+    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
+    assert_eq!(runtime.next_call().await, Said::Next);
+
+    signal(&function, "-STOP", true).await;
+    assert!(wire.cut(cut) > 0, "the function keeps a connection");
+    // In real time: a timer from before the freeze would be over when the function goes on.
+    tokio::time::sleep(ATTEMPT_TIMEOUT + Duration::from_millis(500)).await;
+    runtime.set_deadline(Duration::from_secs(10));
+    runtime.send(read("card-number-get", "v2"));
+    let thawed = Instant::now();
+    signal(&function, "-CONT", false).await;
+    let (answered, said) = runtime.next_call_at().await;
+    let Said::Response(answer) = said else { panic!("{cut:?}: {said:?}") };
+    assert!(answer.contains(r#""statusCode":200"#), "{cut:?}: {answer}");
+    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200, "{cut:?}");
+    answered - thawed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_closed_during_a_freeze_cost_no_timeout() {
+    for cut in [Cut::Close, Cut::Reset] {
+        let took = first_answer_after(cut).await;
+        assert!(took < ATTEMPT_TIMEOUT, "{cut:?}: {took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lost_in_silence_during_a_freeze_costs_one_attempt() {
+    let took = first_answer_after(Cut::Silence).await;
+    assert!(took < ATTEMPT_TIMEOUT * 2, "{took:?}");
+}
