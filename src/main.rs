@@ -1,13 +1,13 @@
 //! The Lambda function: settings, store, service, events.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use lambda_http::{Error, LambdaEvent, service_fn, tower::ServiceExt};
 use loyalty_codes::{
-    api::{App, metrics::Metrics},
+    api::App,
     clock::Clock,
     entrypoints::api_gateway::{self, TextResponse},
-    logging::{self, Format},
+    logging::{self, Format, Metrics},
     settings::Settings,
     store::{self, Store, error_chain},
 };
@@ -15,7 +15,7 @@ use loyalty_codes::{
 // One event at a time is all that a function's environment gets: one thread serves it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    logging::init(Format::Json)?;
+    logging::init(Format::Json(Metrics::from_env()?))?;
     let settings = Settings::from_env()?;
     let store = Store::new(store::connect_on_lambda(&settings).await?, settings.table);
 
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Error> {
         tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
     }
 
-    let app = Arc::new(App::new(store, Clock::system()).with_metrics(Metrics::new(io::stdout())));
+    let app = Arc::new(App::new(store, Clock::system()));
     let service = service_fn(move |event| {
         let app = Arc::clone(&app);
         async move { Ok::<_, Error>(TextResponse(app.handle(api_gateway::request(event)).await)) }

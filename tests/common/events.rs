@@ -41,7 +41,7 @@ pub fn read(name: &str, version: &str) -> String {
 }
 
 /// What a function finds in its environment, besides what the runtime puts there.
-pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static str, &'a str); 7] {
+pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static str, &'a str); 8] {
     [
         // Engines keep the tables of each region and access key apart; these are those of the tests' own client.
         ("AWS_REGION", "us-east-1"),
@@ -51,6 +51,7 @@ pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static
         ("AWS_SESSION_TOKEN", "test"),
         ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
         ("TABLE_NAME", table),
+        ("METRICS_NAMESPACE", "loyalty-codes"),
     ]
 }
 
