@@ -76,9 +76,10 @@ lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 build: $(VENV) ## Build the function for Lambda, by cargo-lambda (ARCH=arm64 or x86_64)
 	$(TOOLS) cargo lambda build --locked --release --bin loyalty-codes --$(subst _,-,$(ARCH))
 
-validate: $(VENV) ## Check the template with SAM and cfn-lint, warnings included
+validate: $(VENV) ## Check the template with SAM and cfn-lint, warnings included, and the roles that SAM makes of it
 	$(TOOLS) sam validate --lint
 	$(TOOLS) cfn-lint --include-checks W -- template.yaml
+	$(VENV)/bin/python -B tests/roles.py
 
 sam-build: $(VENV) ## Build what is deployed, by SAM (ARCH=arm64 or x86_64)
 	$(TOOLS) sam build --parameter-overrides Architecture=$(ARCH)

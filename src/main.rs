@@ -1,13 +1,11 @@
 //! The Lambda function: settings, store, service, events.
 
-use std::io;
-
 use lambda_http::{Error, LambdaEvent, service_fn};
 use loyalty_codes::{
-    api::{App, metrics::Metrics},
+    api::App,
     clock::Clock,
     entrypoints::api_gateway::{self, Answer},
-    logging::{self, Format},
+    logging::{self, Format, Metrics},
     settings::Settings,
     store::{self, Store, error_chain},
 };
@@ -16,7 +14,7 @@ use serde_json::value::RawValue;
 // One event at a time is all that a function's environment gets: one thread serves it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    logging::init(Format::Json)?;
+    logging::init(Format::Json(Metrics::from_env()?))?;
     let settings = Settings::from_env()?;
     let store = Store::new(store::connect_on_lambda(&settings).await?, settings.table);
 
@@ -25,9 +23,7 @@ async fn main() -> Result<(), Error> {
         tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
     }
 
-    let app = App::new(store, Clock::system())
-        .with_base_path(settings.base_path)
-        .with_metrics(Metrics::new(io::stdout()));
+    let app = App::new(store, Clock::system()).with_base_path(settings.base_path);
     let answer = async |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {
         let Some(request) = api_gateway::request(payload.get(), &context) else {
             tracing::info!(request_id = context.request_id, "ignored an event that is not of API Gateway");

@@ -15,7 +15,7 @@ use common::{
     faults::{Fault, Faults, behind_faults},
     runtime_api::{PATIENCE, Runtime, Said},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     process::{Child, Command},
@@ -55,6 +55,65 @@ async fn every_event_is_answered_as_listed() {
             assert!(!log.contains(secret), "{secret} is in the log");
         }
     }
+}
+
+/// The lines that a function writes of an event, of whose environment `change` decides.
+async fn lines_of(event: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Vec<Value> {
+    let (table, _service) = common::demo().await;
+    let mut runtime = Runtime::start().await;
+    let function = change(&mut function(&runtime, &table.endpoint(), table.name())).spawn().unwrap();
+    runtime.play(read(event, "v2")).await;
+    let log = String::from_utf8(end(function).await.stdout).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// In bytes, of the first request of a process. The others are about 550, as the README's cost table assumes.
+const MAX_LINE: usize = 700;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_decides_on_metrics() {
+    let dimensions = |lines: &[Value]| -> Vec<Value> {
+        let directives = lines[0]["_aws"]["CloudWatchMetrics"].as_array().unwrap();
+        assert!(directives.iter().all(|directive| directive["Namespace"] == "shop-eu"));
+        directives.iter().map(|directive| directive["Dimensions"].clone()).collect()
+    };
+    let event = "card-number-get";
+    let lines = lines_of(event, |command| command.env("METRICS_NAMESPACE", "shop-eu")).await;
+    assert_eq!(lines.len(), 1, "one line a request");
+    let length = lines[0].to_string().len();
+    assert!(length < MAX_LINE, "CloudWatch is paid by the byte: {length}");
+    assert_eq!(dimensions(&lines), [json!([["route"]]), json!([[]])]);
+    let lines =
+        lines_of(event, |command| command.env("METRICS_NAMESPACE", "shop-eu").env("METRICS_BY_ORG", "true"))
+            .await;
+    assert_eq!(dimensions(&lines), [json!([["route"], ["org", "route"]]), json!([[], ["org"]])]);
+    assert_eq!((&lines[0]["org"], &lines[0]["CardNumbersGenerated"]), (&json!("966"), &json!(1.0)));
+
+    let lines = lines_of(event, |command| command.env_remove("METRICS_NAMESPACE")).await;
+    assert_eq!(lines.len(), 1);
+    assert_eq!((&lines[0]["message"], &lines[0]["status"]), (&json!("request"), &json!(200)));
+    assert!(lines[0].get("_aws").is_none() && lines[0].get("Requests").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lambda_passes_lines_on_as_they_are_by_their_level() {
+    let (table, _service) = common::demo().await;
+    let mut runtime = Runtime::start().await;
+    let running = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
+    runtime.play(read("card-number-get", "v2")).await;
+    table.client().delete_table().table_name(table.name()).send().await.unwrap();
+    runtime.play(read("otp-fetch", "v2")).await;
+    let log = String::from_utf8(end(running).await.stdout).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+    assert_eq!(levels, ["INFO", "ERROR"], "{log}");
+    for line in &lines {
+        // Without a timestamp in this form, Lambda takes any line for INFO.
+        let timestamp = line["timestamp"].as_str().unwrap();
+        assert!(chrono::DateTime::parse_from_rfc3339(timestamp).is_ok(), "{timestamp}");
+    }
+    let filter = "ApplicationLogLevel: INFO";
+    assert!(include_str!("../template.yaml").contains(filter), "the lines of requests are INFO");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,6 +222,8 @@ async fn a_wrong_setting_fails_init_by_its_name() {
         ("AWS_ENDPOINT_URL_DYNAMODB", "http://a b"),
         ("RUST_LOG", "loyalty_codes=loud"),
         ("RUST_LOG", "infoo"),
+        ("METRICS_NAMESPACE", "AWS/Lambda"),
+        ("METRICS_BY_ORG", "perhaps"),
     ] {
         let output = function(&runtime, &table.endpoint(), table.name()).env(variable, value).output();
         let output = timeout(PATIENCE, output).await.unwrap().unwrap();

@@ -16,8 +16,8 @@ use aws_sdk_dynamodb::{
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
-    api::{App, Path, Request, Response, TIME_LIMIT, metrics::Metrics},
-    logging::{self, Format},
+    api::{App, Path, Request, Response, TIME_LIMIT},
+    logging::{self, Format, Metrics},
     store::{Store, connect_local},
 };
 use serde_json::{Value, json};
@@ -44,11 +44,13 @@ pub struct Warm {
 pub async fn run() -> Vec<Warm> {
     let dynamodb = DynamoDb::start().await;
     // Log lines and metrics are formatted as on Lambda, and discarded.
-    let subscriber = logging::subscriber(Format::Json, None, io::sink).unwrap();
+    let subscriber =
+        logging::subscriber(Format::Json(Some(Metrics::new("loyalty-codes", false))), None, io::sink)
+            .unwrap();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let client = connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap();
     let store = Store::new(client, TABLE.to_owned());
-    let app = App::new(store, dynamodb.table.clock.clock()).with_metrics(Metrics::new(io::sink()));
+    let app = App::new(store, dynamodb.table.clock.clock());
     let ours = Till::new(&app, "store.server", PASSWORD);
     let floor = Floor { client: connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap() };
 

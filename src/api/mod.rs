@@ -33,6 +33,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     clock::Clock,
+    logging,
     model::{
         message::Message,
         org::{Org, OrgId},
@@ -43,7 +44,7 @@ use crate::{
 pub use auth::Caller;
 use cache::Cache;
 use error::{ApiError, Problem, SuccessBody};
-use metrics::{EventCounts, Metrics, RequestMetrics};
+use metrics::{Event, EventCounts};
 use params::Params;
 pub use path::Path;
 use path::PathParameters;
@@ -143,7 +144,6 @@ pub struct App {
     clock: Clock,
     tills: Cache<TillName, Arc<Till>>,
     orgs: Cache<OrgId, Arc<Org>>,
-    metrics: Option<Metrics>,
     delivery: Option<Delivery>,
     /// What paths may begin with before that of a route: `/codes`, or nothing.
     base_path: String,
@@ -191,17 +191,10 @@ impl App {
             clock,
             tills: Cache::default(),
             orgs: Cache::default(),
-            metrics: None,
             delivery: None,
             base_path: String::new(),
             cold: AtomicBool::new(true),
         }
-    }
-
-    /// The same, writing metrics.
-    #[must_use]
-    pub fn with_metrics(self, metrics: Metrics) -> Self {
-        Self { metrics: Some(metrics), ..self }
     }
 
     /// The same, handing each message that was stored to `deliver` at once: where no pipe does it.
@@ -232,36 +225,9 @@ impl App {
             response.headers_mut().insert(header::CONTENT_LENGTH, length);
             response.body_mut().clear();
         }
-        log(&request, &trace, &result, response.status(), usage, started);
-        if let Some(metrics) = &self.metrics {
-            metrics.write(&self.measure(trace, &result, usage, started));
-        }
+        let cold_start = self.cold.swap(false, Ordering::Relaxed);
+        log(&request, &trace, &result, response.status(), usage, cold_start, started);
         response
-    }
-
-    fn measure(
-        &self,
-        trace: RequestTrace,
-        result: &Result<String, ApiError>,
-        usage: Usage,
-        started: Instant,
-    ) -> RequestMetrics {
-        let none = || "none".to_owned();
-        RequestMetrics {
-            at: self.clock.now().into(),
-            org: trace.caller.map_or_else(none, |caller| caller.org.id().to_string()),
-            route: trace.route.map_or_else(none, Route::name),
-            outcomes: result
-                .as_ref()
-                .map_or_else(ApiError::code_list, |_| vec!["ok".to_owned()])
-                .into_iter()
-                .collect(),
-            latency: started.elapsed(),
-            round_trips: usage.round_trips,
-            retries: usage.round_trips.saturating_sub(usage.operations),
-            cold_start: self.cold.swap(false, Ordering::Relaxed),
-            events: trace.events.into_values(),
-        }
     }
 
     async fn answer(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
@@ -341,28 +307,41 @@ fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
     response
 }
 
-/// One line a request. It holds nothing of the path, the query or the bodies: customers are in them.
+/// Writes the line of a request. It holds nothing of the path, the query or the bodies, because customers are in
+/// them. Fields with a capital letter are metrics, and there only where there is something to count.
 fn log(
     request: &Request,
     trace: &RequestTrace,
     result: &Result<String, ApiError>,
     status: StatusCode,
     usage: Usage,
+    cold_start: bool,
     started: Instant,
 ) {
     let error = result.as_ref().err();
+    let none = || "none".to_owned();
+    let retries = usage.round_trips.saturating_sub(usage.operations);
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
+                target: logging::REQUEST,
                 request_id = request.request_id,
-                route = trace.route.map(Route::name),
+                route = trace.route.map_or_else(none, Route::name),
                 status = status.as_u16(),
-                org = trace.caller.as_ref().map(|caller| caller.org.id().0),
+                org = trace.caller.as_ref().map_or_else(none, |caller| caller.org.id().to_string()),
                 till = trace.caller.as_ref().map(|caller| caller.till.name.as_str()),
                 outcome = error.map_or_else(|| "ok".to_owned(), |error| error.code_list().join(",")),
                 ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
                 round_trips = usage.round_trips,
                 cause = error.and_then(ApiError::cause).map(error_chain),
+                ColdStarts = cold_start.then_some(1),
+                DynamoDbRetries = (retries > 0).then_some(retries),
+                OtpsIssued = trace.events.get(Event::OtpIssued),
+                OtpsFetched = trace.events.get(Event::OtpFetched),
+                OtpsValidated = trace.events.get(Event::OtpValidated),
+                OtpsRefused = trace.events.get(Event::OtpRefused),
+                CardNumbersGenerated = trace.events.get(Event::CardNumberGenerated),
+                CardNumberRangeUsed = trace.events.get(Event::CardNumberRangeUsed),
                 "request"
             )
         };

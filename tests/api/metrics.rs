@@ -1,30 +1,46 @@
-//! The metrics of requests, as CloudWatch reads them.
+//! The metrics of requests, as CloudWatch reads them from the log.
 
-use std::sync::Arc;
-
-use loyalty_codes::api::{App, metrics::Metrics};
-use serde_json::{Value, json};
-
-use crate::common::{
-    Log, MOBILE, TestService, demo_with,
-    faults::{Fault, behind_faults},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
-/// The same process, writing its metrics into a log.
-fn measured(service: &TestService) -> (TestService, Log) {
-    let log = Log::default();
-    let app = App::new(service.store.clone(), service.clock.clock()).with_metrics(Metrics::new(log.clone()));
-    (TestService { app: Arc::new(app), ..service.clone() }, log)
+use loyalty_codes::api::{App, metrics::Event};
+use serde_json::{Value, json};
+
+use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::behind_faults};
+
+/// The same as a process that has served no request yet.
+fn started(service: &TestService) -> TestService {
+    let app = App::new(service.store.clone(), service.clock.clock());
+    TestService { app: Arc::new(app), ..service.clone() }
 }
 
-fn lines(log: &Log) -> Vec<Value> {
-    log.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+/// The sets of dimensions of each metric of a line. Every metric is a number in the line, and every dimension a string.
+fn metrics(line: &Value) -> BTreeMap<String, BTreeSet<Vec<String>>> {
+    let mut found = BTreeMap::<_, BTreeSet<_>>::new();
+    for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+        let dimensions: BTreeSet<Vec<String>> =
+            serde_json::from_value(directive["Dimensions"].clone()).unwrap();
+        assert!(dimensions.iter().flatten().all(|dimension| line[dimension].is_string()), "{line}");
+        for metric in directive["Metrics"].as_array().unwrap() {
+            let name = metric["Name"].as_str().unwrap();
+            assert!(line[name].is_number(), "{name} in {line}");
+            assert!(found.insert(name.to_owned(), dimensions.clone()).is_none(), "{name} twice in {line}");
+        }
+    }
+    found
+}
+
+fn values(line: &Value) -> BTreeMap<String, f64> {
+    metrics(line).into_keys().map(|name| (name.clone(), line[&name].as_f64().unwrap())).collect()
 }
 
 #[tokio::test]
-async fn each_request_is_a_line_with_its_org_and_route() {
+async fn the_line_of_a_request_holds_its_metrics() {
     let (_table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 3\nCONF_CARD_NUMBER_OFFSET = 500").await;
-    let (service, log) = measured(&service);
+    let service = started(&service);
+    let (log, _recording) = Log::record();
     service.card_number().await;
     service.issue().await;
     let code = service.code().await;
@@ -34,50 +50,41 @@ async fn each_request_is_a_line_with_its_org_and_route() {
     service.without_credentials().get("/v2/cardNumber").await;
     service.get("/nowhere").await;
 
-    let lines = lines(&log);
-    let expected = [
+    let refusal = |codes: &[u16]| codes.iter().map(|code| (format!("Outcome.{code}"), 1.0)).collect();
+    let events = |events: &[(&str, f64)]| events.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
+    let expected: [(_, _, BTreeMap<String, f64>); 8] = [
         (
             "966",
             "GET /v2/cardNumber",
-            "Outcome.ok",
-            json!({"CardNumbersGenerated": 1, "CardNumberRangeUsed": 0.2, "DynamoDbRoundTrips": 3, "ColdStarts": 1}),
+            events(&[("CardNumbersGenerated", 1.0), ("CardNumberRangeUsed", 0.2), ("ColdStarts", 1.0)]),
         ),
-        (
-            "966",
-            "POST /v2/otp/generate",
-            "Outcome.ok",
-            json!({"OtpsIssued": 1, "DynamoDbRoundTrips": 2, "ColdStarts": 0}),
-        ),
-        ("966", "GET /v2/otp", "Outcome.ok", json!({"OtpsFetched": 1})),
-        ("966", "POST /v2/otp/validate", "Outcome.ok", json!({"OtpsRefused": 1})),
-        ("966", "POST /v2/otp/validate", "Outcome.ok", json!({"OtpsValidated": 1, "DynamoDbRoundTrips": 3})),
-        (
-            "966",
-            "GET /v2/otp",
-            "Outcome.8016",
-            json!({"Outcome.8092": 1, "Outcome.8093": 1, "Outcome.600": 1}),
-        ),
-        ("none", "GET /v2/cardNumber", "Outcome.401", json!({"DynamoDbRoundTrips": 0})),
-        ("none", "none", "Outcome.404", json!({})),
+        ("966", "POST /v2/otp/generate", events(&[("OtpsIssued", 1.0)])),
+        ("966", "GET /v2/otp", events(&[("OtpsFetched", 1.0)])),
+        ("966", "POST /v2/otp/validate", events(&[("OtpsRefused", 1.0)])),
+        ("966", "POST /v2/otp/validate", events(&[("OtpsValidated", 1.0)])),
+        ("966", "GET /v2/otp", refusal(&[600, 8016, 8092, 8093])),
+        ("none", "GET /v2/cardNumber", refusal(&[401])),
+        ("none", "none", refusal(&[404])),
     ];
+    let lines = log.requests();
     assert_eq!(lines.len(), expected.len());
-    for (line, (org, route, outcome, values)) in lines.iter().zip(expected) {
+    let mut happened = BTreeSet::new();
+    for (line, (org, route, mut own)) in lines.iter().zip(expected) {
         assert_eq!((&line["org"], &line["route"]), (&json!(org), &json!(route)));
-        assert_eq!(
-            (&line["Requests"], &line[outcome], &line["DynamoDbRetries"]),
-            (&json!(1), &json!(1), &json!(0)),
-            "{line}"
-        );
-        assert!(line["Latency"].as_f64().unwrap() > 0.0);
-        for (name, value) in values.as_object().unwrap() {
-            assert_eq!(line[name].as_f64(), value.as_f64(), "{name} in {line}");
+        own.extend([("Requests".to_owned(), 1.0), ("Latency".to_owned(), line["ms"].as_f64().unwrap())]);
+        let values = values(line);
+        assert_eq!(values, own, "{line}");
+        happened.extend(values.into_keys());
+        assert!(line["_aws"]["Timestamp"].as_u64().is_some_and(|ms| ms > 1_700_000_000_000));
+        for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
+            assert_eq!(directive["Namespace"], "loyalty-codes");
         }
-        let directive = &line["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!(directive["Namespace"], "loyalty-codes");
-        assert_eq!(directive["Dimensions"], json!([["org", "route"], []]));
+    }
+    for event in Event::ALL {
+        assert!(happened.contains(event.as_str()), "{event} is in no line");
     }
     let text = log.text();
-    for secret in [MOBILE, &code, "store.server", "WRONG"] {
+    for secret in [MOBILE, &code, "WRONG"] {
         assert!(!text.contains(secret), "{secret}");
     }
 }
@@ -85,7 +92,7 @@ async fn each_request_is_a_line_with_its_org_and_route() {
 #[tokio::test]
 async fn what_happens_twice_in_a_request_is_one_metric() {
     let (_table, service) = demo_with("").await;
-    let (service, log) = measured(&service);
+    let (log, _recording) = Log::record();
     let register = async |identifiers: Value| {
         let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
         service.post("/v2/customers", &body).await.status
@@ -96,26 +103,94 @@ async fn what_happens_twice_in_a_request_is_one_metric() {
         register(json!([{"type": "mobile", "value": "1"}, {"type": "mobile", "value": "2"}])).await,
         400
     );
-    let lines = lines(&log);
-    assert_eq!(lines.len(), 3, "a line with a metric twice would not be written");
-    assert_eq!(lines[1]["CardNumbersGenerated"], 2, "one was taken by hand");
-    assert_eq!(lines[2]["Outcome.8056"], 1);
+    let lines = log.requests();
+    assert_eq!(values(&lines[1])["CardNumbersGenerated"], 2.0, "one was taken by hand");
+    assert_eq!(lines[2]["outcome"], "8056,8056");
+    assert_eq!(values(&lines[2])["Outcome.8056"], 1.0);
+}
+
+/// Takes a number on the second attempt.
+async fn retried(log: &Log, service: &TestService, faults: &crate::common::faults::Faults) -> Value {
+    service.card_number().await;
+    faults.inject(|_, call| (call == 0).then(|| Fault::error("ThrottlingException")));
+    service.card_number().await;
+    log.requests().pop().unwrap()
 }
 
 #[tokio::test]
 async fn retries_are_counted() {
     let (table, _service) = demo_with("").await;
     let (service, faults) = behind_faults(&table, "store.server").await;
-    let (service, log) = measured(&service);
-    service.card_number().await;
-    faults.inject(|_, call| (call == 0).then(|| Fault::error("ThrottlingException")));
-    service.card_number().await;
-    let last = &lines(&log)[1];
-    assert_eq!((&last["DynamoDbRoundTrips"], &last["DynamoDbRetries"]), (&json!(2), &json!(1)));
+    let (log, _recording) = Log::record();
+    let line = retried(&log, &service, &faults).await;
+    assert_eq!((&line["round_trips"], values(&line)["DynamoDbRetries"]), (&json!(2), 1.0));
 }
 
-#[test]
-fn the_template_looks_at_metrics_that_are_written() {
-    let template = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/template.yaml")).unwrap();
-    assert!(template.contains("Namespace: loyalty-codes\n      MetricName: CardNumberRangeUsed"));
+const TEMPLATE: &str = include_str!("../../template.yaml");
+
+/// The metrics of our namespace that the template's alarms and dashboard ask for, with the dimensions that they ask by.
+fn metrics_of_the_template() -> BTreeSet<(String, Vec<String>)> {
+    let mut asked = BTreeSet::new();
+    for alarm in TEMPLATE.split("Type: AWS::CloudWatch::Alarm").skip(1) {
+        let alarm = alarm.split("\n\n").next().unwrap();
+        if alarm.contains("Namespace: !Ref AWS::StackName") {
+            assert!(!alarm.contains("Dimensions:"), "an alarm of ours looks at the whole service: {alarm}");
+            let name = alarm.lines().find_map(|line| line.trim().strip_prefix("MetricName: ")).unwrap();
+            asked.insert((name.to_owned(), Vec::new()));
+        }
+    }
+    let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub |\n").unwrap();
+    let dashboard: Value = serde_json::from_str(body.split("\n\n").next().unwrap()).unwrap();
+    for widget in dashboard["widgets"].as_array().unwrap() {
+        let mut before: Vec<String> = Vec::new();
+        for metric in widget["properties"]["metrics"].as_array().into_iter().flatten() {
+            if let Some(expression) = metric[0]["expression"].as_str() {
+                // SEARCH('{"namespace",dimension,…} MetricName="name"', …)
+                let expression = expression.replace("${AWS::StackName}", "STACK");
+                let schema = expression.split(['{', '}']).nth(1).unwrap();
+                let (namespace, dimensions) = schema.split_once(',').unwrap();
+                assert_eq!(namespace, "\"STACK\"", "quoted, because a stack's name can have hyphens");
+                let name = expression.split("MetricName=\"").nth(1).unwrap().split('"').next().unwrap();
+                asked.insert((name.to_owned(), dimensions.split(',').map(str::to_owned).collect()));
+                continue;
+            }
+            // A dot repeats what stands there in the metric before.
+            let spelled = metric.as_array().unwrap().iter().filter_map(Value::as_str).enumerate();
+            let spelled: Vec<String> = spelled
+                .map(|(i, part)| if part == "." { before[i].clone() } else { part.to_owned() })
+                .collect();
+            if spelled[0] == "${AWS::StackName}" {
+                asked.insert((spelled[1].clone(), spelled[2..].iter().step_by(2).cloned().collect()));
+            }
+            before = spelled;
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn alarms_and_dashboard_ask_for_metrics_that_are_written() {
+    let (table, _service) = demo_with("").await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let service = started(&service);
+    let (log, _recording) = Log::record();
+    service.issue().await;
+    let code = service.code().await;
+    assert!(!service.is_right("WRONG").await);
+    assert!(service.is_right(&code).await);
+    retried(&log, &service, &faults).await;
+    let written: BTreeSet<(String, Vec<String>)> = log
+        .requests()
+        .iter()
+        .flat_map(metrics)
+        .flat_map(|(name, sets)| sets.into_iter().map(move |set| (name.clone(), set)))
+        .collect();
+
+    let asked = metrics_of_the_template();
+    let missing: Vec<_> = asked.difference(&written).collect();
+    assert!(missing.is_empty(), "nothing writes {missing:?}");
+    let names: BTreeSet<&str> = asked.iter().map(|(name, _)| name.as_str()).collect();
+    for event in Event::ALL {
+        assert!(names.contains(event.as_str()), "{event} is on no dashboard");
+    }
 }

@@ -55,7 +55,7 @@ pub fn request(event: &str) -> Option<Request> {
 }
 
 /// What a function finds in its environment, besides what the runtime puts there.
-pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static str, &'a str); 7] {
+pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static str, &'a str); 8] {
     [
         // Engines keep the tables of each region and access key apart; these are those of the tests' own client.
         ("AWS_REGION", "us-east-1"),
@@ -65,6 +65,7 @@ pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static
         ("AWS_SESSION_TOKEN", "test"),
         ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb),
         ("TABLE_NAME", table),
+        ("METRICS_NAMESPACE", "loyalty-codes"),
     ]
 }
 

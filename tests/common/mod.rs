@@ -30,7 +30,7 @@ use loyalty_codes::{
     api::{App, Path, Request},
     clock::Clock,
     embedded::{Embedded, Storage},
-    logging::{self, Format},
+    logging::{self, Format, Metrics},
     model::{
         customer::UserId,
         org::{Definition, OrgId},
@@ -456,7 +456,8 @@ impl Log {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
             let writer = || RECORDING.with_borrow(|log| log.clone().unwrap_or_default());
-            let subscriber = logging::subscriber(Format::Json, Some("trace"), writer).unwrap();
+            let format = Format::Json(Some(Metrics::new("loyalty-codes", false)));
+            let subscriber = logging::subscriber(format, Some("trace"), writer).unwrap();
             tracing::subscriber::set_global_default(subscriber).unwrap();
         });
         let log = Self::default();

@@ -1,29 +1,89 @@
-//! Log lines: JSON on Lambda, for people elsewhere.
+//! Log lines: JSON on Lambda, for people elsewhere. A request is one line, which on Lambda holds its metrics, too.
 //!
 //! `RUST_LOG` sets the level of this crate (`debug`, or `loyalty_codes=debug`). Dependencies log warnings
 //! and errors at most, whatever it says: at lower levels the SDK and the HTTP stack write out requests, with
 //! the customers and secrets in them.
+
+mod json;
 
 use std::io;
 
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     filter::Targets,
-    fmt::{self, MakeWriter},
+    fmt::MakeWriter,
     layer::{Layer, SubscriberExt},
     registry::LookupSpan,
 };
 
 use crate::settings::{InvalidSetting, variable};
+use json::JsonLayer;
+
+/// The target of the event that each request ends with, its only line above `debug`.
+pub const REQUEST: &str = "loyalty_codes::request";
 
 /// How lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line.
-    Json,
+    /// One JSON object a line; that of a request with its metrics, if they are wanted.
+    Json(Option<Metrics>),
     /// For a person: with colours if `ansi`. The function has no use for it.
     #[cfg(feature = "cli")]
     Text { ansi: bool },
+}
+
+/// Where CloudWatch puts the metrics of requests, and by what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    namespace: String,
+    by_org: bool,
+}
+
+impl Metrics {
+    /// Metrics in `namespace`, by route, and if `by_org` also by org.
+    #[must_use]
+    pub fn new(namespace: impl Into<String>, by_org: bool) -> Self {
+        Self { namespace: namespace.into(), by_org }
+    }
+
+    /// What `METRICS_NAMESPACE` and `METRICS_BY_ORG` say. Without a namespace there are no metrics.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Option<Self>, InvalidSetting> {
+        Self::read(variable)
+    }
+
+    fn read(
+        get: impl Fn(&'static str) -> Result<Option<String>, InvalidSetting>,
+    ) -> Result<Option<Self>, InvalidSetting> {
+        let get = |variable| Ok(get(variable)?.filter(|value| !value.is_empty()));
+        let by_org = match get("METRICS_BY_ORG")?.as_deref() {
+            Some("true") => true,
+            Some("false") | None => false,
+            Some(other) => {
+                let reason = format!("`{other}` is neither `true` nor `false`");
+                return Err(InvalidSetting { variable: "METRICS_BY_ORG", reason });
+            }
+        };
+        get("METRICS_NAMESPACE")?
+            .map(|namespace| Ok(Self { namespace: check_namespace(namespace)?, by_org }))
+            .transpose()
+    }
+}
+
+/// `name` again, if CloudWatch takes it as a namespace (`PutMetricData`, parameter `Namespace`).
+fn check_namespace(name: String) -> Result<String, InvalidSetting> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_/#: ".contains(&b);
+    let well_formed = name.len() <= 255 && name.bytes().all(allowed) && !name.starts_with([':', ' ']);
+    if well_formed && !name.starts_with("AWS/") {
+        Ok(name)
+    } else {
+        let reason = format!(
+            "`{name}` is no namespace: up to 255 of A-Z a-z 0-9 . - _ / # : and the space, without AWS/"
+        );
+        Err(InvalidSetting { variable: "METRICS_NAMESPACE", reason })
+    }
 }
 
 const OWN_TARGETS: [&str; 2] = ["loyalty_codes", "loyaltyctl"];
@@ -40,15 +100,15 @@ pub fn subscriber<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // A line that cannot be written is dropped: the complaint about it would go to standard error, and panic
-    // where that is closed, too.
-    let layer = fmt::layer().with_writer(writer).with_target(false).log_internal_errors(false);
     let layer = match format {
-        Format::Json => {
-            layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-        }
+        Format::Json(metrics) => JsonLayer { writer, metrics }.boxed(),
         #[cfg(feature = "cli")]
-        Format::Text { ansi } => layer.with_ansi(ansi).boxed(),
+        Format::Text { ansi } => {
+            // A line that cannot be written is dropped: the complaint about it would go to standard error, and
+            // panic where that is closed, too.
+            let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
+            layer.with_target(false).with_ansi(ansi).boxed()
+        }
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter(rust_log)?)))
 }
@@ -128,6 +188,28 @@ mod tests {
         assert!(module.would_enable("loyalty_codes::store", &Level::INFO));
         assert!(filter(Some("hyper=debug")).unwrap().would_enable("loyalty_codes", &Level::INFO));
         assert!(!filter(Some("error")).unwrap().would_enable("loyalty_codes", &Level::INFO));
+    }
+
+    #[test]
+    fn metrics_are_written_where_a_namespace_is_given() {
+        let read = |pairs: &[(&str, &str)]| {
+            Metrics::read(|name| {
+                Ok(pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+            })
+        };
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("METRICS_NAMESPACE", ""), ("METRICS_BY_ORG", "true")]), Ok(None));
+        assert_eq!(read(&[("METRICS_NAMESPACE", "codes-eu")]), Ok(Some(Metrics::new("codes-eu", false))));
+        let by_org = read(&[("METRICS_NAMESPACE", "codes"), ("METRICS_BY_ORG", "true")]);
+        assert_eq!(by_org, Ok(Some(Metrics::new("codes", true))));
+        for (variable, value) in [
+            ("METRICS_NAMESPACE", "AWS/Lambda"),
+            ("METRICS_NAMESPACE", "a\"b"),
+            ("METRICS_NAMESPACE", ":a"),
+            ("METRICS_BY_ORG", "yes"),
+        ] {
+            assert_eq!(read(&[(variable, value)]).unwrap_err().variable, variable, "{value}");
+        }
     }
 
     #[test]

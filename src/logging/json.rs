@@ -1,0 +1,190 @@
+//! One JSON object a line. That of a request is also a document in CloudWatch's Embedded Metric
+//! Format: CloudWatch makes metrics of the members that `_aws` names, and Logs Insights finds all.
+//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use std::{fmt, io::Write};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    fmt::MakeWriter,
+    layer::{Context, Layer},
+};
+
+use super::{Metrics, REQUEST};
+
+/// Writes each event to `writer`.
+pub(super) struct JsonLayer<W> {
+    pub writer: W,
+    pub metrics: Option<Metrics>,
+}
+
+impl<S, W> Layer<S> for JsonLayer<W>
+where
+    S: Subscriber,
+    W: for<'a> MakeWriter<'a> + 'static,
+{
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let line = line(event, self.metrics.as_ref(), Utc::now());
+        // In one piece, so that no other line comes between. There is no place to report that the log
+        // cannot be written, and no request may fail for it.
+        let _ = self.writer.make_writer_for(event.metadata()).write_all(&line);
+    }
+}
+
+/// Lambda reads `timestamp` and `level` and passes a line that has both on as it is.
+fn line(event: &Event<'_>, metrics: Option<&Metrics>, now: DateTime<Utc>) -> Vec<u8> {
+    let mut members = Members(Vec::with_capacity(768));
+    members.0.push(b'{');
+    members.add("timestamp", now.to_rfc3339_opts(SecondsFormat::Millis, true));
+    members.add("level", event.metadata().level().as_str());
+    let mut fields = Fields { members, metrics: Vec::new(), ms: None, outcome: None };
+    event.record(&mut fields);
+    if let Some(metrics) = metrics
+        && event.metadata().target() == REQUEST
+    {
+        fields.add_document(metrics, now);
+    }
+    let Members(mut line) = fields.members;
+    line.extend_from_slice(b"}\n");
+    line
+}
+
+/// The members of a JSON object that is being written.
+struct Members(Vec<u8>);
+
+impl Members {
+    fn add(&mut self, name: &str, value: impl Serialize) {
+        if self.0.last() != Some(&b'{') {
+            self.0.push(b',');
+        }
+        // Neither a string nor a number fails, and a vector takes all that is written.
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+        let _ = serde_json::to_writer(&mut self.0, &value);
+    }
+}
+
+/// Writes the fields of an event, and keeps what the metrics are made of.
+struct Fields {
+    members: Members,
+    /// The fields that are metrics. Their names, and no others, begin with a capital letter.
+    metrics: Vec<&'static str>,
+    ms: Option<f64>,
+    /// `ok`, or the codes of the errors with commas between them.
+    outcome: Option<String>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: impl Serialize) {
+        if field.name().starts_with(|first: char| first.is_ascii_uppercase()) {
+            self.metrics.push(field.name());
+        }
+        self.members.add(field.name(), value);
+    }
+
+    /// Adds what makes the line a document of metrics. How many requests there are, how long they take and
+    /// what they are refused for is told by route; everything else, which is rare or belongs to one route
+    /// anyway, for the service as a whole. Each metric costs money in each of its dimensions.
+    fn add_document(&mut self, metrics: &Metrics, now: DateTime<Utc>) {
+        let refusals = self.add_refusals();
+        let mut by_route = vec![Metric { name: "Requests", unit: None }];
+        self.members.add("Requests", 1);
+        if let Some(ms) = self.ms {
+            self.members.add("Latency", ms);
+            by_route.push(Metric { name: "Latency", unit: Some("Milliseconds") });
+        }
+        by_route.extend(refusals.iter().map(|name| Metric { name, unit: None }));
+        let overall: Vec<Metric> = self.metrics.iter().map(|name| Metric { name, unit: None }).collect();
+        let directive = |dimensions, metric_list| Directive {
+            namespace: &metrics.namespace,
+            dimensions,
+            metrics: metric_list,
+        };
+        let mut directives = vec![directive(dimensions(&[&["route"], &["org", "route"]], metrics), by_route)];
+        if !overall.is_empty() {
+            directives.push(directive(dimensions(&[&[], &["org"]], metrics), overall));
+        }
+        self.members.add("_aws", Document { timestamp: now.timestamp_millis(), directives });
+    }
+
+    /// A metric for each code that the request was refused with: a line can hold each once.
+    fn add_refusals(&mut self) -> Vec<String> {
+        let outcome = self.outcome.take().unwrap_or_default();
+        let mut names: Vec<String> =
+            outcome.split(',').filter(|code| *code != "ok").map(|code| format!("Outcome.{code}")).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in &names {
+            self.members.add(name, 1);
+        }
+        names
+    }
+}
+
+type Dimensions = &'static [&'static [&'static str]];
+
+/// The first of two sets of dimensions; the second, which has the org, only where it is wanted.
+fn dimensions(sets: Dimensions, metrics: &Metrics) -> Dimensions {
+    if metrics.by_org { sets } else { &sets[..1] }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Document<'a> {
+    timestamp: i64,
+    #[serde(rename = "CloudWatchMetrics")]
+    directives: Vec<Directive<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive<'a> {
+    namespace: &'a str,
+    dimensions: Dimensions,
+    metrics: Vec<Metric<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metric<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'static str>,
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if field.name() == "ms" {
+            self.ms = Some(value);
+        }
+        self.add(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "outcome" {
+            self.outcome = Some(value.to_owned());
+        }
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
+}
