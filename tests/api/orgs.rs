@@ -7,9 +7,12 @@ use loyalty_codes::{
     store::{Applied, ApplyError},
 };
 
-use crate::common::{
-    TestService, TestTable, demo, demo_org, demo_org_with,
-    faults::{Fault, behind_faults},
+use crate::{
+    common::{
+        TestService, TestTable, demo, demo_org, demo_org_with,
+        faults::{Fault, behind_faults},
+    },
+    idempotency::while_held,
 };
 
 async fn reason(service: &TestService, definition: &Definition) -> String {
@@ -120,6 +123,16 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
     let numbers: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
     assert_eq!(changes, 3);
     assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), 320);
+}
+
+#[tokio::test]
+async fn a_number_that_is_taken_while_the_plan_changes_counts_as_given() {
+    let (table, plain) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let rival = async { assert_eq!(plain.card_number().await, "1000000010") };
+    let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 12");
+    while_held(&faults, "TransactWriteItems", service.apply(&longer), rival).await.unwrap();
+    assert!(reason(&service, &demo_org()).await.contains("must be 1000000011 or higher"));
 }
 
 #[tokio::test]
