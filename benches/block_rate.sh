@@ -7,8 +7,9 @@ cd "$(dirname "$0")/.."
 seconds=${SECONDS_EACH:-10}
 command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 2; }
 
-cargo build --locked --quiet --release --features cli --bin loyaltyctl
-loyaltyctl=${CARGO_TARGET_DIR:-target}/release/loyaltyctl
+# LOYALTYCTL: a build to measure instead of the release build.
+loyaltyctl=${LOYALTYCTL:-${CARGO_TARGET_DIR:-target}/release/loyaltyctl}
+[[ -n ${LOYALTYCTL:-} ]] || cargo build --locked --quiet --release --features cli --bin loyaltyctl
 folder=$(mktemp -d)
 server=
 stop() {
@@ -19,6 +20,7 @@ trap 'stop; rm -rf "$folder"' EXIT
 
 # Starts the service, with its log in $folder/log.
 start() {
+  : >"$folder/log"
   "$loyaltyctl" serve --demo --listen 127.0.0.1:0 --db "$folder/dynamodb.db" >"$folder/log" 2>&1 &
   server=$!
   until grep -q '^# register' "$folder/log"; do

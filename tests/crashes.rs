@@ -22,12 +22,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use common::{
     Answer,
     caller::{Caller, Lost},
-    served::Served,
+    served::{Served, loyaltyctl},
 };
 use loyalty_codes::{
+    model::org::OrgId,
     secret::os_rng,
     settings::{DEFAULT_TABLE, Settings},
-    store::connect_local,
+    store::{Store, connect_local},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{sync::Notify, task::JoinSet};
@@ -407,4 +408,59 @@ async fn no_answer_is_contradicted_after_any_of_50_kills_under_load() {
     }
     check(memories, &world, &Caller::new(&served)).await;
     nothing_is_there_by_half(served.dynamodb(), &world).await;
+}
+
+/// Takes card numbers until the process is killed.
+async fn take_numbers(caller: Caller, given: Arc<AtomicU64>) -> Vec<String> {
+    let mut numbers = Vec::new();
+    while let Ok(answer) = caller.card_number(None).await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        numbers.push(answer.json["entity"].as_str().unwrap().to_owned());
+        given.fetch_add(1, Ordering::SeqCst);
+    }
+    numbers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_number_is_given_twice_in_blocks_and_each_kill_skips_less_than_one() {
+    const BLOCK_SIZE: u64 = 50;
+    const PROCESSES: u64 = 4;
+    const CALLERS: u64 = 64;
+    const ROUNDS: u64 = 3;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("org.toml");
+    let org = include_str!("../src/bin/loyaltyctl/demo.toml").to_owned();
+    std::fs::write(&file, format!("{org}CONF_CARD_NUMBER_BLOCK_SIZE = {BLOCK_SIZE}\n")).unwrap();
+    // Its DynamoDB is the one of all processes.
+    let demo = Served::start(&["--demo", "--in-memory"]);
+    let apply = ["org", "apply", "--endpoint", demo.dynamodb(), file.to_str().unwrap()];
+    assert!(loyaltyctl(&apply).output().unwrap().status.success());
+
+    let (mut numbers, given) = (Vec::new(), Arc::<AtomicU64>::default());
+    for round in 1..=ROUNDS {
+        let mut callers = JoinSet::new();
+        let processes: Vec<Served> =
+            (0..PROCESSES).map(|_| Served::start(&["--endpoint", demo.dynamodb()])).collect();
+        for process in &processes {
+            let caller = Caller::with_till(process, &demo.till());
+            for _ in 0..CALLERS {
+                callers.spawn(take_numbers(caller.clone(), Arc::clone(&given)));
+            }
+        }
+        while given.load(Ordering::SeqCst) < round * 700 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        processes.into_iter().for_each(|process| drop(process.kill()));
+        numbers.extend(callers.join_all().await.concat());
+    }
+    let different: HashSet<&String> = numbers.iter().collect();
+    assert_eq!(different.len(), numbers.len(), "one is given twice");
+
+    let settings = Settings { table: DEFAULT_TABLE.to_owned(), ca_bundle: None, endpoint: None };
+    let store = Store::new(connect_local(&settings, demo.dynamodb()).unwrap(), settings.table.clone());
+    let taken = store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
+    let skipped = taken.next - taken.first - numbers.len() as u64;
+    // Of each process, the rest of a block, and what its callers did not live to hear.
+    let most = ROUNDS * PROCESSES * (BLOCK_SIZE - 1 + CALLERS);
+    assert!(skipped <= most, "{skipped} of {} are skipped, at most {most}", taken.next - taken.first);
 }

@@ -62,9 +62,9 @@ pub enum ApplyError {
 }
 
 /// How often a change of the plan is tried. The last attempt skips up to 65,536 numbers of the old plan.
-const PLAN_CHANGE_ATTEMPTS: u32 = 21;
+const PLAN_CHANGE_ATTEMPTS: u32 = 11;
 /// The first attempts skip none.
-const EXACT_ATTEMPTS: u32 = 4;
+const EXACT_ATTEMPTS: u32 = 2;
 
 /// An org's item, whole.
 struct OrgItem {
@@ -130,7 +130,7 @@ impl Store {
         // The plan may change only if no number was taken since the counter was read. Where they are taken too fast for
         // that, more and more of those to come are counted as taken.
         for attempt in 0..PLAN_CHANGE_ATTEMPTS {
-            let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 1 << attempt);
+            let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 4_u64.pow(attempt));
             let applied = self.try_apply_org(definition, &permutation_key, first_user, to_skip).await?;
             if let Some(applied) = applied {
                 return Ok(applied);

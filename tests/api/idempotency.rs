@@ -152,7 +152,7 @@ async fn the_same_key_from_many_among_many_without_one_is_given_one_number() {
 }
 
 /// Holds the first call of `operation` back until `rival` is over.
-async fn while_held<T>(
+pub async fn while_held<T>(
     faults: &Faults,
     operation: &'static str,
     request: impl Future<Output = T>,

@@ -7,7 +7,13 @@ use loyalty_codes::{
     store::{Applied, ApplyError},
 };
 
-use crate::common::{TestService, TestTable, demo, demo_org, demo_org_with};
+use crate::{
+    common::{
+        TestService, TestTable, demo, demo_org, demo_org_with,
+        faults::{Fault, behind_faults},
+    },
+    idempotency::while_held,
+};
 
 async fn reason(service: &TestService, definition: &Definition) -> String {
     match service.apply(definition).await {
@@ -117,6 +123,37 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
     let numbers: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
     assert_eq!(changes, 3);
     assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), 320);
+}
+
+#[tokio::test]
+async fn a_number_that_is_taken_while_the_plan_changes_counts_as_given() {
+    let (table, plain) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let rival = async { assert_eq!(plain.card_number().await, "1000000010") };
+    let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 12");
+    while_held(&faults, "TransactWriteItems", service.apply(&longer), rival).await.unwrap();
+    assert!(reason(&service, &demo_org()).await.contains("must be 1000000011 or higher"));
+}
+
+#[tokio::test]
+async fn a_plan_changes_though_numbers_are_taken_faster_than_it() {
+    let (table, plain) = demo().await;
+    assert_eq!(plain.card_number().await, "1000000010");
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    let mut faster = 3;
+    faults.inject(move |operation, _| {
+        let refused = operation == "TransactWriteItems" && faster > 0;
+        faster -= i32::from(refused);
+        refused.then(|| Fault::cancelled(&["ConditionalCheckFailed", "None", "None"]))
+    });
+    service.apply(&demo_org_with("CONF_CARD_NUMBER_LENGTH = 12")).await.unwrap();
+    faults.end();
+    // The fourth attempt counts four numbers as taken that may have been taken meanwhile.
+    let again = |offset: &str| demo_org_with(&format!("CONF_CARD_NUMBER_OFFSET = {offset}"));
+    let refused = service.apply(&again("1000000014")).await.unwrap_err();
+    assert!(refused.to_string().contains("must be 1000000015 or higher"), "{refused}");
+    service.apply(&again("1000000015")).await.unwrap();
+    assert_eq!(plain.card_number().await, "1000000015");
 }
 
 #[tokio::test(flavor = "multi_thread")]

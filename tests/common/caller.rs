@@ -25,10 +25,15 @@ pub struct Caller {
 impl Caller {
     /// As the demo's till.
     pub fn new(served: &Served) -> Self {
+        Self::with_till(served, &served.till())
+    }
+
+    /// As the till of those credentials, `name:password`.
+    pub fn with_till(served: &Served, till: &str) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             base: served.base().to_owned(),
-            authorization: basic(&served.till()),
+            authorization: basic(till),
         }
     }
 
