@@ -456,7 +456,7 @@ async fn no_number_is_given_twice_in_blocks_and_each_kill_skips_less_than_one() 
     let different: HashSet<&String> = numbers.iter().collect();
     assert_eq!(different.len(), numbers.len(), "one is given twice");
 
-    let settings = Settings { table: DEFAULT_TABLE.to_owned(), ca_bundle: None, endpoint: None };
+    let settings = Settings { table: DEFAULT_TABLE.to_owned(), ..Settings::default() };
     let store = Store::new(connect_local(&settings, demo.dynamodb()).unwrap(), settings.table.clone());
     let taken = store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
     let skipped = taken.next - taken.first - numbers.len() as u64;
