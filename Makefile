@@ -116,9 +116,16 @@ test-local: $(VENV) ## Play `make local` and `make invoke` with a Docker engine 
 	@$(call INSTALL,curl)
 	ARCH=$(ARCH) tests/local.sh
 
-deploy: sam-build ## Build and deploy; asks for what it needs the first time
-	$(TOOLS) sam deploy $(if $(wildcard samconfig.toml),,--guided) --capabilities CAPABILITY_IAM \
-	  --parameter-overrides Architecture=$(ARCH)
+# An architecture counts where it is given (`make deploy ARCH=x86_64`); else that of the configuration file does.
+deploy: CONFIG := samconfig.toml
+deploy: $(VENV) ## Build and deploy as samconfig.toml says; asks for what it needs the first time (CONFIG=… for another file)
+	SAM_CLI_TELEMETRY=0 PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python deploy.py $(CONFIG) \
+	  $(if $(filter command,$(firstword $(origin ARCH))),$(ARCH))
+
+.PHONY: test-deploy
+test-deploy: $(MINISTACK) $(VENV) ## Deploy to ministack, call, update, roll back and delete what was deployed
+	cargo build --locked --features cli --bin loyaltyctl
+	.tools/ministack/bin/python -B tests/deploy
 
 advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustSec database, which both tools fetch from GitHub
 	$(CARGO_DENY) --locked --all-features check advisories

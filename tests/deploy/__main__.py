@@ -1,0 +1,74 @@
+"""Deploys the stack to an emulator of AWS, uses, changes and deletes it. `make test-deploy` runs it.
+
+Each check is a function whose name says what holds. It takes the stack, and fails by an exception.
+They run in the order of CHECKS, since most build on what earlier ones did.
+"""
+
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import changing
+import deploying
+import serving
+from emulator import Emulator
+from stack import Stack
+
+CHECKS = [
+    deploying.the_function_is_built_for_the_architecture_that_is_deployed,
+    deploying.the_first_deployment_asks_and_remembers,
+    deploying.deploying_again_changes_nothing,
+    deploying.values_that_cannot_work_are_refused,
+    serving.the_api_has_the_routes_of_the_template,
+    serving.an_operator_makes_an_org_and_tills,
+    *serving.CALLS,
+    serving.every_documented_route_was_called,
+    serving.who_may_not_is_refused_in_the_one_envelope,
+    serving.the_function_has_the_permissions_of_its_role_alone,
+    serving.the_logs_name_requests_but_no_secret_and_no_customer,
+    changing.a_parameter_is_changed_in_the_configuration_file,
+    changing.a_deployment_that_fails_is_rolled_back,
+    changing.what_was_rolled_back_can_be_deployed_again,
+    changing.the_table_outlives_the_stack,
+]
+# Without them there is nothing to look at.
+NEEDED = {
+    deploying.the_first_deployment_asks_and_remembers,
+    serving.the_api_has_the_routes_of_the_template,
+    serving.an_operator_makes_an_org_and_tills,
+}
+
+
+def main():
+    # So that whoever ends this run ends the emulator, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    passed, failed = 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        with Emulator(folder) as emulator:
+            print(f"ministack answers at {emulator.endpoint}", flush=True)
+            stack = Stack(emulator, folder)
+            for check in CHECKS:
+                print(f"test {check.__name__} ... ", end="", flush=True)
+                start = time.monotonic()
+                try:
+                    check(stack)
+                except Exception:
+                    failed += 1
+                    print(f"FAILED\n{traceback.format_exc()}", flush=True)
+                    if check in NEEDED:
+                        break
+                else:
+                    passed += 1
+                    print(f"ok ({time.monotonic() - start:.1f} s)", flush=True)
+        if failed:
+            print(f"\nThe end of ministack's log:\n{emulator.log.read_text()[-4000:]}")
+    left = len(CHECKS) - passed - failed
+    print(f"\ntest deploy: {passed} passed, {failed} failed, {left} not run")
+    return 1 if failed else 0
+
+
+sys.exit(main())
