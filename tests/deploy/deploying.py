@@ -113,6 +113,7 @@ def values_that_cannot_work_are_refused(stack: Stack):
         "ThrottlingBurst": "20",
         "DomainName": "codes.example.com",
         "CertificateArn": arn("acm", "certificate/8a0c1f6e-5d1b-4b0e-9d5e-0d6a7c2b1e4f"),
+        "BasePath": "loyalty/codes",
         "TableKeyArn": arn("kms", "key/8a0c1f6e-5d1b-4b0e-9d5e-0d6a7c2b1e4f"),
         "DeletionProtection": "false",
         "DeliveryTargetArn": arn("sns", "messages"),
@@ -123,12 +124,13 @@ def values_that_cannot_work_are_refused(stack: Stack):
         "MemorySize": ["64", "20000", "much"],
         "ThrottlingRate": ["0"],
         "ThrottlingBurst": ["0", "5001"],
-        "DomainName": ["https://codes.example.com", "codes.example.com/v2", "Codes.example.com", "localhost"],
+        "DomainName": ["https://codes.example.com", "codes.example.com/v2", "Codes.example.com", "localhost", ""],
         "CertificateArn": [arn("iam", "server-certificate/x"), "6f1c", ""],
+        "BasePath": ["/loyalty", "loyalty/", "two words"],
         "TableKeyArn": ["alias/codes", arn("kms", "alias/codes")],
         "DeliveryTargetArn": ["messages", arn("s3", "messages")],
-        "AlarmTopicArn": ["alarms", arn("sqs", "alarms")],
-        "DynamoDbEndpoint": ["127.0.0.1:8000", "http://two words"],
+        "AlarmTopicArn": ["alarms", arn("sqs", "alarms"), arn("sns", "alarms.fifo"), arn("sns", "two words")],
+        "DynamoDbEndpoint": ["127.0.0.1:8000", "http://127.0.0.1:8000/path"],
     }
     for name, definition in stack.template_parameters().items():
         if "AllowedValues" in definition:
