@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
-    customer::{AccountId, MOBILE_DIGITS, Source},
+    customer::{AccountId, Source},
     org::{Definition, Invalid, problems},
+    phone_number::MOBILE_DIGITS,
 };
 
 impl Definition {
@@ -68,9 +69,8 @@ impl Definition {
     fn phone_number_problems(&self) -> Vec<String> {
         let code = &self.country_code;
         let (fewest, most) = (MOBILE_DIGITS.start(), MOBILE_DIGITS.end());
-        let lengths = [self.national_mobile_length];
         let lengths =
-            lengths.into_iter().filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
+            self.national_mobile_length.iter().filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
         lengths
             .filter(|length| !MOBILE_DIGITS.contains(&(code.len() + length)))
             .map(|length| {
@@ -168,7 +168,7 @@ mod tests {
         let problems = |code: &str, length: usize| {
             problems(|definition| {
                 definition.country_code = code.to_owned();
-                definition.national_mobile_length = length;
+                definition.national_mobile_length = length.into();
             })
         };
         for (code, length) in [("91", 13), ("1", 14), ("971", 12), ("1", 6), ("971", 4)] {

@@ -22,4 +22,5 @@ mod metrics;
 mod orgs;
 mod races;
 mod round_trips;
+mod typed_text;
 mod validate;
