@@ -69,8 +69,10 @@ impl Definition {
     fn phone_number_problems(&self) -> Vec<String> {
         let code = &self.country_code;
         let (fewest, most) = (MOBILE_DIGITS.start(), MOBILE_DIGITS.end());
-        let lengths =
-            self.national_mobile_length.iter().filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
+        let lengths = self
+            .national_mobile_length
+            .iter()
+            .filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
         lengths
             .filter(|length| !MOBILE_DIGITS.contains(&(code.len() + length)))
             .map(|length| {

@@ -14,7 +14,10 @@ use crate::{
     model::{
         message::Message,
         org::MAX_OTP_VALIDITY,
-        otp::{AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, TypedCode, ValidationOutcome, judge},
+        otp::{
+            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, TypedCode, ValidationOutcome,
+            judge,
+        },
     },
     secret::os_rng,
 };

@@ -23,4 +23,5 @@ mod orgs;
 mod races;
 mod round_trips;
 mod typed_text;
+mod upgrade;
 mod validate;
