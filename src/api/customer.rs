@@ -13,6 +13,7 @@ use crate::{
     model::{
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::Org,
+        typed_text,
     },
     store::{NewCustomer, Profile, Registration},
 };
@@ -26,7 +27,7 @@ struct Registered {
 /// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
 pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let wanted = RegistrationRequest::read(&JsonFields::new(&call.json_object()?), org)?;
+    let wanted = RegistrationRequest::read(&call.json_object()?, org)?;
     // Asked first, so that a number is not spent on a customer who is there already.
     if app.store.any_taken(org.id(), &wanted.identities).await? {
         return call.stored_response_or(Problem::IdentifierTaken).await;
@@ -142,9 +143,9 @@ fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Pro
 }
 
 fn name(entry: &JsonFields<'_>, member: &str) -> Result<Option<String>, Problems> {
-    let name = entry.text(member, Problem::NameInvalid)?;
-    if name.is_some_and(|name| name.chars().count() > MAX_NAME_LENGTH) {
+    let name = entry.text(member, Problem::NameInvalid)?.map(|name| typed_text::name(&name));
+    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_LENGTH) {
         return Err(Problem::NameInvalid.into());
     }
-    Ok(name.map(str::to_owned))
+    Ok(name.filter(|name| !name.is_empty()))
 }

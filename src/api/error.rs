@@ -50,12 +50,16 @@ problems! {
     // Who the customer is.
     SourceMissing => BAD_REQUEST, 8016, "Source not passed";
     SourceUnknown => BAD_REQUEST, 8012, "Unknown source";
+    SourceNotText => BAD_REQUEST, 8012, "Source must be text";
     AccountMissing => BAD_REQUEST, 8091, "Account id not passed for a source with multiple accounts";
     AccountNotConfigured => BAD_REQUEST, 8127, "Account id is not configured for the source";
+    AccountNotText => BAD_REQUEST, 8127, "Account id must be text";
     IdentifierNameMissing => BAD_REQUEST, 8092, "Identifier name not passed";
     IdentifierNameUnknown => BAD_REQUEST, 8013, "Unknown identifier name";
+    IdentifierNameNotText => BAD_REQUEST, 8013, "Identifier type must be text";
     IdentifierValueMissing => BAD_REQUEST, 8093, "Identifier value not passed";
     IdentifierValueMalformed => BAD_REQUEST, 8093, "Identifier value is not valid";
+    IdentifierValueNotText => BAD_REQUEST, 8093, "Identifier value must be text";
     IdentifiersDiffer => BAD_REQUEST, 400, "The identifier is passed more than once with different values";
     MobileMalformed => BAD_REQUEST, 8056, "Invalid mobile number";
     EmailMalformed => BAD_REQUEST, 8057, "Invalid email address";
@@ -63,12 +67,17 @@ problems! {
 
     // OTPs.
     ScopeInvalid => BAD_REQUEST, 600, "Scope (action) is missing or unknown";
+    ScopeNotText => BAD_REQUEST, 600, "Action must be text";
     ThresholdInvalid => BAD_REQUEST, 400, "Threshold must be a whole number of seconds, 0 or more";
     EntityTypeInvalid => BAD_REQUEST, 601, "Entity type is missing or unknown";
-    EntityValueMissing => BAD_REQUEST, 602, "Entity value is missing or not valid";
-    ChannelInvalid => BAD_REQUEST, 603, "A communication channel is unknown or has no valid value";
+    EntityTypeNotText => BAD_REQUEST, 601, "Entity type must be text";
+    EntityValueMissing => BAD_REQUEST, 602, "Entity value is missing";
+    EntityValueNotText => BAD_REQUEST, 602, "Entity value must be text";
+    ChannelInvalid => BAD_REQUEST, 603, "A communication channel is unknown, or its value is missing or not valid; both must be text";
     TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text with {{ validation_code }} in it";
+    SubjectInvalid => BAD_REQUEST, 400, "Email subject must be text in one line, without control characters";
     CodeMissing => BAD_REQUEST, 604, "No OTP passed";
+    CodeNotText => BAD_REQUEST, 604, "Code must be text";
     OtpNotGenerated => SERVICE_UNAVAILABLE, 606, "Unable to generate OTP at the moment";
     OtpNotFound => NOT_FOUND, 9001, "No valid OTP found";
     OtpLimitReached => TOO_MANY_REQUESTS, 429, "The customer's OTPs of the day are used up";

@@ -29,7 +29,6 @@ use std::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde_json::{Map, Value};
 
 use crate::{
     clock::Clock,
@@ -45,7 +44,7 @@ pub use auth::Caller;
 use cache::Cache;
 use error::{ApiError, Problem, SuccessBody};
 use metrics::{Event, EventCounts};
-use params::Params;
+use params::{JsonFields, Params};
 pub use path::Path;
 use path::PathParameters;
 
@@ -170,7 +169,7 @@ impl Call<'_> {
         Params::parse(&self.request.query, self.path_parameters.as_ref())
     }
 
-    fn json_object(&self) -> Result<Map<String, Value>, Problem> {
+    fn json_object(&self) -> Result<JsonFields<'_>, Problem> {
         params::json_object(&self.request.headers, &self.request.body)
     }
 }

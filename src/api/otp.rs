@@ -14,7 +14,8 @@ use crate::{
         customer::{IdentifierName, Identity, Source, UserId},
         message::{Channel, ChannelType, Message, Templates},
         org::{Org, OrgId},
-        otp::{Code, CreatedId, OrgDay, OtpOwner, OtpSeries, Scope, most_recent},
+        otp::{Code, CreatedId, OrgDay, OtpOwner, OtpSeries, Scope, TypedCode, most_recent},
+        typed_text,
     },
     secret::os_rng,
     store::{Issue, NewOtp, Quota, Validation},
@@ -59,8 +60,7 @@ struct Issued {
 
 /// `POST /v2/otp/generate`: a new OTP.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (org, object) = (&*call.caller.org, call.json_object()?);
-    let body = JsonFields::new(&object);
+    let (org, body) = (&*call.caller.org, call.json_object()?);
     let (scope, identifier, addressed, channels, templates) = (
         body.action(),
         body.entity(org),
@@ -108,10 +108,10 @@ struct Validated {
 
 /// `POST /v2/otp/validate`: consumes an OTP if the code is right.
 pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (org, object) = (&*call.caller.org, call.json_object()?);
-    let body = JsonFields::new(&object);
+    let (org, body) = (&*call.caller.org, call.json_object()?);
     let (scope, identifier, addressed, typed) =
-        (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body)).gather()?;
+        (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body, org))
+            .gather()?;
 
     let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
     let limit = org.attempt_limit();
@@ -149,9 +149,9 @@ impl Call<'_> {
     }
 }
 
-fn code(body: &JsonFields<'_>) -> Result<Code, Problems> {
-    let text = body.text("code", Problem::CodeMissing)?.map(str::trim).filter(|text| !text.is_empty());
-    Ok(Code::typed(text.ok_or(Problem::CodeMissing)?))
+fn code(body: &JsonFields<'_>, org: &Org) -> Result<TypedCode, Problems> {
+    let text = body.text("code", Problem::CodeNotText)?.unwrap_or_default();
+    Ok(TypedCode::read(&text, org.config().otp_type).ok_or(Problem::CodeMissing)?)
 }
 
 /// More would be somebody's mistake; each costs money.
@@ -164,9 +164,9 @@ fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> 
         return Err(Problem::ChannelInvalid.into());
     }
     let read = |entry: &JsonFields<'_>| {
-        let channel_type = ChannelType::parse(entry.text("type", Problem::ChannelInvalid).ok()??)?;
+        let channel_type = ChannelType::parse(&entry.text("type", Problem::ChannelInvalid).ok()??)?;
         let value = entry.text("value", Problem::ChannelInvalid).ok()??;
-        let value = org.identifier(addressed_by(channel_type), value).ok()?.value().to_owned();
+        let value = org.identifier(addressed_by(channel_type), &value).ok()?.value().to_owned();
         Some(Channel { channel_type, value })
     };
     Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
@@ -187,14 +187,18 @@ fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
     const TYPE_ERROR: Problem = Problem::TemplateInvalid;
     let mut templates = Templates::default();
     if let Some(text) = body.text("template", TYPE_ERROR)? {
-        text.clone_into(&mut templates.text);
+        templates.text = text.into_owned();
     }
     if let Some(email) = body.object("emailTemplate", TYPE_ERROR)? {
-        if let Some(subject) = email.text("subject", TYPE_ERROR)? {
-            subject.clone_into(&mut templates.email_subject);
+        if let Some(subject) = email.text("subject", Problem::SubjectInvalid)? {
+            // A line break in a header begins another header.
+            if typed_text::has_control(&subject) {
+                return Err(Problem::SubjectInvalid.into());
+            }
+            templates.email_subject = subject.into_owned();
         }
         if let Some(text) = email.text("body", TYPE_ERROR)? {
-            text.clone_into(&mut templates.email_body);
+            templates.email_body = text.into_owned();
         }
     }
     // Whoever gets a message without the code has been sent it for nothing.

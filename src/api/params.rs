@@ -1,8 +1,12 @@
 //! Reading requests: parameters of the query and of the path, members of JSON bodies, and the model's
 //! values in both.
 
+use std::{borrow::Cow, collections::HashMap};
+
 use http::{HeaderMap, header};
-use serde_json::{Map, Value};
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     error::{ApiMessage, Gather, Problem, Problems},
@@ -12,31 +16,53 @@ use crate::model::{
     customer::{Account, Identifier, IdentifierName, Malformed, Source},
     org::{AccountError, Org},
     otp::{Scope, Threshold},
+    typed_text,
 };
 
 /// Parameters of the query string and of the path-style spelling, decoded. An empty value is as good
 /// as none.
-pub struct Params(Vec<(String, String)>);
+pub struct Params(Vec<(String, Value)>);
+
+/// A decoded value. In a query a bare `+` stands for a space, unless it was meant to be a plus, which the kind of value
+/// tells.
+#[derive(PartialEq, Eq)]
+struct Value {
+    /// As HTML forms write it: a bare `+` is a space.
+    form: String,
+    /// The same with bare `+` as they are. Both have the same length.
+    plus: String,
+}
 
 impl Params {
-    /// Reads `query`, which is written as HTML forms write it, and the parameters that stand in the path.
+    /// Reads `query`, which is written as HTML forms write it, and the parameters that stand in the path, where `+` is a plus.
     ///
     /// # Errors
     /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be told apart.
     pub fn parse(query: &str, in_path: Option<&PathParameters<'_>>) -> Result<Self, Problem> {
-        let mut pairs = in_path.map(PathParameters::pairs).transpose()?.unwrap_or_default();
-        pairs.extend(form_urlencoded::parse(query.as_bytes()).into_owned());
-        Ok(Self(pairs))
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let form = |text: &str| decode(&text.replace('+', " "));
+        let in_path = in_path.map(PathParameters::pairs).transpose()?.unwrap_or_default().into_iter();
+        let in_path = in_path.map(|(name, value)| (name, Value { form: value.clone(), plus: value }));
+        let in_query = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let in_query =
+            in_query.map(|(name, value)| (form(name), Value { form: form(value), plus: decode(value) }));
+        Ok(Self(in_path.chain(in_query).collect()))
     }
 
-    /// The value of a parameter. Passed twice, it must be the same twice.
+    /// What was passed under that name, without what is empty.
+    fn values(&self, name: &str) -> impl Iterator<Item = &Value> {
+        self.0
+            .iter()
+            .filter(move |(key, value)| key == name && !value.form.is_empty())
+            .map(|(_, value)| value)
+    }
+
+    fn value(&self, name: &str) -> Result<Option<&Value>, Problem> {
+        only(self.values(name))
+    }
+
     fn get(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.0.iter().filter(|(key, value)| key == name && !value.is_empty());
-        let first = values.next().map(|(_, value)| value.as_str());
-        if values.any(|(_, value)| Some(value.as_str()) != first) {
-            return Err(Problem::ParameterRepeated);
-        }
-        Ok(first)
+        only(self.values(name).map(|value| value.form.as_str()))
     }
 
     /// `source` and `accountId`.
@@ -46,10 +72,10 @@ impl Params {
 
     /// `identifierName` with `identifierValue`, or `<identifier name>=<value>`, or both if they say the same.
     pub fn identifier(&self, org: &Org) -> Result<Identifier, Problems> {
-        let (name, value) = (self.get("identifierName")?, self.get("identifierValue")?);
+        let (name, value) = (self.get("identifierName")?, self.value("identifierValue")?);
         let mut candidates = Vec::new();
         for shorthand in ["mobile", "email", "external_id", "externalId", "wechat"] {
-            if let (Some(value), Some(name)) = (self.get(shorthand)?, IdentifierName::parse(shorthand)) {
+            if let (Some(value), Some(name)) = (self.value(shorthand)?, IdentifierName::parse(shorthand)) {
                 candidates.push(identifier_in_query(org, name, value)?);
             }
         }
@@ -66,8 +92,11 @@ impl Params {
             (Some(Some(_)) | None, None) => {}
         }
         let Some(identifier) = candidates.pop() else {
-            let missing = [(name, Problem::IdentifierNameMissing), (value, Problem::IdentifierValueMissing)];
-            return Err(Problems(missing.iter().filter(|(v, _)| v.is_none()).map(|(_, p)| *p).collect()));
+            let missing = [
+                (name.is_none(), Problem::IdentifierNameMissing),
+                (value.is_none(), Problem::IdentifierValueMissing),
+            ];
+            return Err(Problems(missing.iter().filter(|(missing, _)| *missing).map(|(_, p)| *p).collect()));
         };
         if candidates.iter().any(|other| *other != identifier) {
             return Err(Problem::IdentifiersDiffer.into());
@@ -92,16 +121,43 @@ impl Params {
     }
 }
 
-/// In a query `+` stands for a space. A mobile number never begins with one, but often with `+`, and
-/// callers forget to encode it; unless the number says after its spaces, too, that it is international.
-fn identifier_in_query(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier, Problem> {
-    let international = ["+", "00"].iter().any(|prefix| value.trim_start().starts_with(prefix));
-    match value.strip_prefix(' ') {
-        Some(rest) if name == IdentifierName::Mobile && !international => {
-            identifier(org, name, &format!("+{rest}"))
-        }
-        _ => identifier(org, name, value),
+/// The value of a parameter. Passed twice, it must be the same twice.
+fn only<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Problem> {
+    let first = values.next();
+    if values.any(|value| Some(&value) != first.as_ref()) {
+        return Err(Problem::ParameterRepeated);
     }
+    Ok(first)
+}
+
+/// An identifier in a query, where callers forget to encode a plus: before a mobile number and inside an e-mail address, a
+/// bare `+` is one, since no space belongs there.
+fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result<Identifier, Problem> {
+    match name {
+        IdentifierName::Mobile => identifier(org, name, &with_leading_plus(value)),
+        IdentifierName::Email => identifier(org, name, with_inner_plus(value)),
+        IdentifierName::ExternalId | IdentifierName::Wechat => identifier(org, name, &value.form),
+    }
+}
+
+/// A number that says after its spaces, too, that it is international is taken as it is.
+fn with_leading_plus(value: &Value) -> Cow<'_, str> {
+    let form = typed_text::number(&value.form).to_ascii_lowercase();
+    let plus = typed_text::number(&value.plus).to_ascii_lowercase();
+    let number = |text: &str| text.strip_prefix("tel:").unwrap_or(text).trim_start().to_owned();
+    let (form, plus) = (number(&form), number(&plus));
+    if plus.starts_with('+') && !["+", "00"].iter().any(|prefix| form.starts_with(prefix)) {
+        format!("+{form}").into()
+    } else {
+        form.into()
+    }
+}
+
+/// Around an address, a bare `+` is a space.
+fn with_inner_plus(value: &Value) -> &str {
+    let start = value.form.len() - value.form.trim_start().len();
+    let end = value.form.trim_end().len();
+    value.plus.get(start..end).unwrap_or_default()
 }
 
 fn identifier(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier, Problem> {
@@ -141,15 +197,19 @@ fn scope(text: Option<&str>) -> Result<Scope, Problems> {
     Ok(text.and_then(Scope::parse).ok_or(Problem::ScopeInvalid)?)
 }
 
-/// An object of a JSON body. A member that is absent, null or an empty text is as good as none.
-pub struct JsonFields<'a>(&'a Map<String, Value>);
+/// An object of a JSON body. A member that is absent, null or an empty text is as good as none; of a member that is there
+/// twice, the last one counts.
+///
+/// Members are kept as they were written, so that numbers keep all of their digits.
+#[derive(Deserialize)]
+pub struct JsonFields<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
 
 /// Reads a JSON body.
 ///
 /// # Errors
 /// A wrong content type, or a body that is no JSON object. A request without a content type is taken at
 /// its word.
-pub fn json_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Problem> {
+pub fn json_object<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<JsonFields<'a>, Problem> {
     if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
         let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
         if !essence.trim().eq_ignore_ascii_case("application/json") {
@@ -162,62 +222,63 @@ pub fn json_object(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value
 }
 
 impl<'a> JsonFields<'a> {
-    pub const fn new(object: &'a Map<String, Value>) -> Self {
-        Self(object)
+    /// A member's JSON text.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).map(|value| value.get()).filter(|json| !matches!(*json, "null" | "\"\""))
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null() && value.as_str() != Some(""))
-    }
-
-    /// A member that must be text if it is there.
-    pub fn text(&self, name: &str, type_error: Problem) -> Result<Option<&'a str>, Problem> {
-        self.get(name).map(|value| value.as_str().ok_or(type_error)).transpose()
+    /// A member that must be text if it is there. A whole number is read as its digits.
+    pub fn text(&self, name: &str, type_error: Problem) -> Result<Option<Cow<'a, str>>, Problem> {
+        let Some(json) = self.get(name) else {
+            return Ok(None);
+        };
+        if json.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(Some(json.into()));
+        }
+        serde_json::from_str::<String>(json).map(|text| Some(text.into())).map_err(|_| type_error)
     }
 
     /// A member that must be an object if it is there.
     pub fn object(&self, name: &str, type_error: Problem) -> Result<Option<Self>, Problem> {
-        self.get(name).map(|value| value.as_object().map(JsonFields).ok_or(type_error)).transpose()
+        self.get(name).map(|json| serde_json::from_str(json).map_err(|_| type_error)).transpose()
     }
 
     /// A member that must be an array of objects if it is there.
     pub fn objects(&self, name: &str, type_error: Problem) -> Result<Vec<Self>, Problem> {
-        let Some(value) = self.get(name) else {
-            return Ok(Vec::new());
-        };
-        let entries = value.as_array().ok_or(type_error)?;
-        entries.iter().map(|entry| entry.as_object().map(JsonFields).ok_or(type_error)).collect()
+        let entries = self.get(name).map(|json| serde_json::from_str(json).map_err(|_| type_error));
+        Ok(entries.transpose()?.unwrap_or_default())
     }
 
     /// `source` and `accountId`.
     pub fn account(&self, org: &Org, default: Option<Source>) -> Result<ResolvedAccount, Problems> {
-        let source = self.text("source", Problem::SourceUnknown)?;
-        account(org, source, default, self.text("accountId", Problem::AccountNotConfigured)?)
+        let source = self.text("source", Problem::SourceNotText)?;
+        let account_id = self.text("accountId", Problem::AccountNotText)?;
+        account(org, source.as_deref(), default, account_id.as_deref())
     }
 
     /// `entityType` and `entityValue`.
     pub fn entity(&self, org: &Org) -> Result<Identifier, Problems> {
-        let name = self.text("entityType", Problem::EntityTypeInvalid).map_err(Problems::from);
-        let name = name
-            .and_then(|text| Ok(text.and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?));
-        let value = self.text("entityValue", Problem::EntityValueMissing).map_err(Problems::from);
+        let name = self.text("entityType", Problem::EntityTypeNotText).map_err(Problems::from);
+        let name = name.and_then(|text| {
+            Ok(text.as_deref().and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?)
+        });
+        let value = self.text("entityValue", Problem::EntityValueNotText).map_err(Problems::from);
         let value = value.and_then(|text| Ok(text.ok_or(Problem::EntityValueMissing)?));
         let (name, value) = (name, value).gather()?;
-        Ok(identifier(org, name, value)?)
+        Ok(identifier(org, name, &value)?)
     }
 
     /// `type` and `value` of an identifier in a profile.
     pub fn identifier(&self, org: &Org) -> Result<Identifier, Problems> {
         let name =
-            self.text("type", Problem::IdentifierNameUnknown)?.ok_or(Problem::IdentifierNameMissing)?;
-        let name = IdentifierName::parse(name).ok_or(Problem::IdentifierNameUnknown)?;
-        let value =
-            self.text("value", Problem::IdentifierValueMalformed)?.ok_or(Problem::IdentifierValueMissing)?;
-        Ok(identifier(org, name, value)?)
+            self.text("type", Problem::IdentifierNameNotText)?.ok_or(Problem::IdentifierNameMissing)?;
+        let name = IdentifierName::parse(&name).ok_or(Problem::IdentifierNameUnknown)?;
+        let value = self.text("value", Problem::IdentifierValueNotText)?;
+        Ok(identifier(org, name, &value.ok_or(Problem::IdentifierValueMissing)?)?)
     }
 
     /// `action`.
     pub fn action(&self) -> Result<Scope, Problems> {
-        scope(self.text("action", Problem::ScopeInvalid)?)
+        scope(self.text("action", Problem::ScopeNotText)?.as_deref())
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Serialize};
 
+use super::{phone_number::PhoneNumberPlan, typed_text};
 use crate::wire::wire_enum;
 
 wire_enum! {
@@ -109,9 +111,8 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// Brings `raw` into the normal form of its kind:
-    /// a mobile is digits with country code, an e-mail address is trimmed and lower-cased,
-    /// an external ID or WeChat open id is trimmed and otherwise kept.
+    /// Cleans `raw` and brings it into the normal form of its kind: a mobile is digits with country code, an e-mail
+    /// address is in lower case with the domain as DNS has it, an external ID or WeChat open id is otherwise kept.
     ///
     /// # Errors
     /// [`Malformed`] when `raw` cannot be an identifier of that kind.
@@ -178,64 +179,61 @@ impl Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub IdentifierName);
 
-/// How an org's national mobile numbers become international ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PhoneNumberPlan {
-    /// Digits of the country code, `91`.
-    pub country_code: String,
-    /// How many digits a number without country code has.
-    pub national_mobile_length: usize,
-}
-
-/// E.164: a number has at most 15 digits with its country code. The shortest in use have 7.
-pub(crate) const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 /// RFC 5321, 4.5.3.1.3: a path is at most 256 octets with its angle brackets.
 pub(crate) const EMAIL_MAX_BYTES: usize = 254;
+/// RFC 5321, 4.5.3.1.1.
+const LOCAL_PART_MAX_BYTES: usize = 64;
 /// Far above any real one, far below the 1,024 bytes that a DynamoDB key may have.
 pub(crate) const OPAQUE_MAX_BYTES: usize = 200;
 
-impl PhoneNumberPlan {
-    /// A number with a leading `+` or `00` has its country code already, and so has one that is not
-    /// exactly as long as a national number.
-    fn mobile(&self, raw: &str) -> Option<String> {
-        let trimmed = raw.trim();
-        let (international, rest) = match trimmed.strip_prefix('+') {
-            Some(rest) => (true, rest),
-            None => trimmed.strip_prefix("00").map_or((false, trimmed), |rest| (true, rest)),
-        };
-        let digits: String = rest.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
-        if !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        let number = if !international && digits.len() == self.national_mobile_length {
-            format!("{}{digits}", self.country_code)
-        } else {
-            digits
-        };
-        // No country code begins with 0: such a number has a trunk prefix, and whose is unknown.
-        (MOBILE_DIGITS.contains(&number.len()) && !number.starts_with('0')).then_some(number)
-    }
-}
-
-fn email(raw: &str) -> Option<String> {
-    let address = raw.trim().to_lowercase();
+/// A dot-atom, which is ASCII, and a domain as DNS has it.
+fn email(typed: &str) -> Option<String> {
+    let address = typed_text::identifier(typed);
     let (local, domain) = address.split_once('@')?;
-    let well_formed = !local.is_empty()
-        && address.len() <= EMAIL_MAX_BYTES
-        && !domain.contains('@')
-        && domain.contains('.')
-        && domain.split('.').all(|label| !label.is_empty())
-        && !address.chars().any(|c| c.is_whitespace() || c.is_control());
-    well_formed.then_some(address)
+    let atoms = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom_character));
+    if !atoms || local.len() > LOCAL_PART_MAX_BYTES || domain.chars().any(typed_text::is_blank) {
+        return None;
+    }
+    let domain = Uts46::new()
+        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify)
+        .ok()?;
+    let address = format!("{}@{domain}", local.to_ascii_lowercase());
+    (domain.contains('.') && address.len() <= EMAIL_MAX_BYTES).then_some(address)
 }
 
-fn opaque(raw: &str) -> Option<String> {
-    let value = raw.trim();
-    let well_formed = !value.is_empty()
-        && value.len() <= OPAQUE_MAX_BYTES
+/// `atext` of RFC 5322, 3.2.3.
+const fn is_atom_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'/'
+                | b'='
+                | b'?'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'{'
+                | b'|'
+                | b'}'
+                | b'~'
+        )
+}
+
+fn opaque(typed: &str) -> Option<String> {
+    let value = typed_text::opaque_id(typed);
+    let well_formed = value.len() <= OPAQUE_MAX_BYTES
+        && !value.chars().all(typed_text::is_blank)
         // The replacement character stands for bytes that were no text.
-        && !value.chars().any(|c| c.is_control() || c == char::REPLACEMENT_CHARACTER);
-    well_formed.then(|| value.to_owned())
+        && !value.contains(char::REPLACEMENT_CHARACTER);
+    well_formed.then_some(value)
 }
 
 #[cfg(test)]
@@ -245,7 +243,11 @@ mod tests {
     use super::*;
 
     fn india() -> PhoneNumberPlan {
-        PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 }
+        PhoneNumberPlan {
+            country_code: "91".into(),
+            trunk_prefix: String::new(),
+            national_lengths: 10.into(),
+        }
     }
 
     fn normal(name: IdentifierName, raw: &str) -> Option<String> {
@@ -253,44 +255,43 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_mobile_have_one_normal_form() {
-        for raw in [
-            "8799361139",
-            "918799361139",
-            "+91 87993 61139",
-            "+91-(87993)-61139",
-            "00918799361139",
-            " 87993.61139 ",
+    fn spellings_of_one_email_have_one_normal_form() {
+        for (raw, expected) in [
+            (" Tom.Sawyer@Example.COM ", "tom.sawyer@example.com"),
+            ("tom\u{200b}.saw\u{ad}yer@example\u{2060}.com\u{feff}", "tom.sawyer@example.com"),
+            ("tom\u{2011}s@example.com", "tom-s@example.com"),
+            ("a@bücher.example", "a@xn--bcher-kva.example"),
+            ("a@BÜCHER.example", "a@xn--bcher-kva.example"),
+            ("a@bu\u{308}cher.example", "a@xn--bcher-kva.example"),
+            ("a@XN--BCHER-KVA.example", "a@xn--bcher-kva.example"),
+            ("a@例え。テスト", "a@xn--r8jz45g.xn--zckzah"),
+            ("a@r3---sn.example.com", "a@r3---sn.example.com"),
+            ("!#$%&'*+-/=?^_`{|}~@example.com", "!#$%&'*+-/=?^_`{|}~@example.com"),
         ] {
-            assert_eq!(normal(IdentifierName::Mobile, raw).as_deref(), Some("918799361139"), "{raw}");
+            assert_eq!(normal(IdentifierName::Email, raw).as_deref(), Some(expected), "{raw}");
         }
-    }
-
-    #[test]
-    fn a_plus_says_that_the_country_code_is_there_already() {
-        assert_eq!(normal(IdentifierName::Mobile, "+6591234567").as_deref(), Some("6591234567"));
-        assert_eq!(normal(IdentifierName::Mobile, "6591234567").as_deref(), Some("916591234567"));
-    }
-
-    #[test]
-    fn malformed_mobiles_are_refused() {
-        for raw in ["", "+", "12345", "87993x1139", "1234567890123456", "08799361139", "٨٧٩٩٣٦١١٣٩", "+ +91"]
-        {
-            assert_eq!(normal(IdentifierName::Mobile, raw), None, "{raw}");
-        }
-    }
-
-    #[test]
-    fn email_is_trimmed_and_lower_cased() {
-        assert_eq!(
-            normal(IdentifierName::Email, " Tom.Sawyer@Example.COM ").as_deref(),
-            Some("tom.sawyer@example.com")
-        );
     }
 
     #[test]
     fn malformed_emails_are_refused() {
-        let long = format!("{}@example.com", "a".repeat(250));
+        let labels = |lengths: &[usize]| {
+            let labels: Vec<String> = lengths.iter().map(|length| "a".repeat(*length)).collect();
+            labels.join(".")
+        };
+        let long = [
+            format!("{}@example.com", "a".repeat(65)),
+            format!("a@{}.com", "a".repeat(64)),
+            format!("{}@{}", "a".repeat(64), labels(&[63, 63, 62])),
+        ];
+        let longest = [
+            format!("{}@example.com", "a".repeat(64)),
+            format!("a@{}.com", "a".repeat(63)),
+            format!("{}@{}", "a".repeat(64), labels(&[63, 63, 61])),
+        ];
+        for (long, longest) in long.iter().zip(&longest) {
+            assert_eq!(normal(IdentifierName::Email, long), None, "{long}");
+            assert_eq!(normal(IdentifierName::Email, longest).as_ref(), Some(longest));
+        }
         for raw in [
             "",
             "tom",
@@ -300,7 +301,27 @@ mod tests {
             "a@b@c.de",
             "to m@example.com",
             "t@.com",
-            &long,
+            "t@com.",
+            "t@example..com",
+            "a@example.com,",
+            "a@example.com.",
+            "mailto:a@example.com",
+            "Tom <a@example.com>",
+            "a..b@example.com",
+            ".a@example.com",
+            "a.@example.com",
+            "\"a b\"@example.com",
+            "a@[127.0.0.1]",
+            "a@-example.com",
+            "a@example-.com",
+            "a@exa_mple.com",
+            "a@xn--a.example",
+            "\u{2800}\u{2800}@example.com",
+            "a\u{2800}@example.com",
+            "a@\u{2800}.com",
+            "jörg@example.com",
+            "\u{212a}elvin@example.com",
+            "tom\u{fffd}@example.com",
         ] {
             assert_eq!(normal(IdentifierName::Email, raw), None, "{raw}");
         }
@@ -311,7 +332,11 @@ mod tests {
         assert_eq!(normal(IdentifierName::ExternalId, " Ab-0012 ").as_deref(), Some("Ab-0012"));
         assert_eq!(normal(IdentifierName::Wechat, "微信-1").as_deref(), Some("微信-1"));
         assert_eq!(normal(IdentifierName::Wechat, " "), None);
-        assert_eq!(normal(IdentifierName::ExternalId, "a\nb"), None);
+        assert_eq!(normal(IdentifierName::Wechat, "\u{2800} \u{200b}"), None);
+        assert_eq!(normal(IdentifierName::ExternalId, "a\u{fffd}"), None);
+        assert_eq!(normal(IdentifierName::ExternalId, "CARD\u{2011}1\u{200b}\n").as_deref(), Some("CARD-1"));
+        assert_eq!(normal(IdentifierName::Wechat, "Cafe\u{301}").as_deref(), Some("Café"));
+        assert_eq!(normal(IdentifierName::ExternalId, &"x".repeat(200)), Some("x".repeat(200)));
         assert_eq!(normal(IdentifierName::ExternalId, &"x".repeat(201)), None);
     }
 
@@ -330,7 +355,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_normal_form_is_its_own_normal_form(raw in "\\PC{0,40}|[+0]{0,2}[0-9 ().-]{5,16}|[A-Za-z.+]{1,9}@[A-Za-z]{1,5}\\.[A-Za-z]{2,4}") {
+        fn a_normal_form_is_its_own_normal_form(
+            raw in "\\PC{0,40}|[+0]{0,2}[0-9 ().-]{5,16}|[A-Za-z.+]{1,9}@([A-Za-z-]{1,5}|\\PC{1,6})\\.[A-Za-z]{2,4}"
+        ) {
             for name in IdentifierName::ALL {
                 if let Some(once) = normal(*name, &raw) {
                     // A bare normal form of national length would gain a country code: the `+` says it has one.
@@ -339,5 +366,36 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn what_nobody_sees_changes_no_identifier(
+            raw in "[A-Za-z][A-Za-z.+]{0,9}@[A-Za-z]{1,9}\\.[A-Za-z]{2,4}|[A-Z]{4}-[0-9]{1,9}",
+            marks in prop::collection::vec((0_usize..20, prop::sample::select(INVISIBLE)), 0..6),
+        ) {
+            let mut decorated: Vec<char> = raw.chars().collect();
+            for (at, mark) in marks {
+                decorated.insert(at.min(decorated.len()), mark);
+            }
+            let decorated: String = decorated.into_iter().collect();
+            for name in [IdentifierName::Email, IdentifierName::ExternalId, IdentifierName::Wechat] {
+                prop_assert_eq!(normal(name, &decorated), normal(name, &raw), "{:?}", decorated);
+            }
+        }
     }
+
+    const INVISIBLE: &[char] = &[
+        '\u{200b}',
+        '\u{200d}',
+        '\u{202a}',
+        '\u{202c}',
+        '\u{2060}',
+        '\u{feff}',
+        '\u{ad}',
+        '\u{3164}',
+        '\u{115f}',
+        '\u{0}',
+        '\u{7f}',
+        '\u{e0041}',
+        '\u{fe0f}',
+    ];
 }

@@ -88,20 +88,30 @@ impl Message {
     }
 }
 
+/// Whether a character may stand around the name in a placeholder: white space of any kind.
+#[must_use]
+pub const fn is_placeholder_space(c: char) -> bool {
+    c.is_whitespace()
+}
+
+/// What follows the placeholder that a text begins with, if it begins with one.
+fn after_placeholder(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("{{")?.trim_start_matches(is_placeholder_space);
+    name.strip_prefix("validation_code")?.trim_start_matches(is_placeholder_space).strip_prefix("}}")
+}
+
 fn fill(template: &str, code: &str) -> String {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        filled.push_str(before);
-        match after.split_once("}}") {
-            Some((name, after)) if name.trim() == "validation_code" => {
-                filled.push_str(code);
-                rest = after;
-            }
-            _ => {
-                filled.push_str("{{");
-                rest = after;
-            }
+    while let Some(at) = rest.find("{{") {
+        filled.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = after_placeholder(rest) {
+            filled.push_str(code);
+            rest = after;
+        } else {
+            filled.push('{');
+            rest = &rest[1..];
         }
     }
     filled + rest
@@ -116,13 +126,16 @@ mod tests {
         assert_eq!(fill("OTP {{ validation_code }}!", "538AD87"), "OTP 538AD87!");
         assert_eq!(fill("{{validation_code}}/{{  validation_code}}", "A"), "A/A");
         assert_eq!(fill("{{ name }} {{ {{ validation_code }}", "A"), "{{ name }} {{ A");
+        assert_eq!(fill("{{{validation_code}}}", "A"), "{A}");
+        assert_eq!(fill("{{\u{a0}validation_code\n}}", "A"), "A");
+        assert_eq!(fill("{{ validation code }}{{", "A"), "{{ validation code }}{{");
         assert_eq!(fill("plain }} {{", "A"), "plain }} {{");
         assert_eq!(fill("", "A"), "");
     }
 
     #[test]
     fn a_request_without_templates_gets_the_documented_texts() {
-        let message = Message::new(Vec::new(), &Templates::default(), &Code::typed("538AD87"));
+        let message = Message::new(Vec::new(), &Templates::default(), &Code::stored("538AD87"));
         assert_eq!(message.text.expose(), "Hi user.Your otp for validation is 538AD87.");
         assert_eq!(message.email_subject.expose(), "Validation Code");
         assert!(message.email_body.expose().contains("request is: 538AD87. You"));
@@ -132,7 +145,7 @@ mod tests {
     fn debug_shows_neither_code_nor_address() {
         let channel = Channel { channel_type: ChannelType::Sms, value: "918799361139".into() };
         let shown =
-            format!("{:?}", Message::new(vec![channel], &Templates::default(), &Code::typed("538AD87")));
+            format!("{:?}", Message::new(vec![channel], &Templates::default(), &Code::stored("538AD87")));
         assert!(!shown.contains("538AD87") && !shown.contains("918799361139"), "{shown}");
     }
 }

@@ -7,5 +7,7 @@ pub mod message;
 pub mod org;
 mod org_check;
 pub mod otp;
+pub mod phone_number;
 pub mod till;
 pub mod timezone;
+pub mod typed_text;

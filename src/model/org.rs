@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
-    customer::{Account, AccountId, Identifier, IdentifierName, Malformed, PhoneNumberPlan, Source},
+    customer::{Account, AccountId, Identifier, IdentifierName, Malformed, Source},
     otp::{AttemptLimit, CodeType, Threshold, ThresholdMode},
+    phone_number::{NationalLengths, PhoneNumberPlan},
     timezone::TimeZone,
+    typed_text,
 };
 
 /// An org's number.
@@ -33,8 +35,11 @@ pub struct Definition {
     pub timezone: String,
     /// Digits of the country code that a national mobile number gets.
     pub country_code: String,
-    /// How many digits a national mobile number has.
-    pub national_mobile_length: usize,
+    /// How many digits a national mobile number has, without trunk prefix.
+    pub national_mobile_length: NationalLengths,
+    /// What people write before a national number, `0`; empty where there is no such thing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trunk_prefix: String,
     /// The accounts of each source. INSTORE is there without being named.
     #[serde(default)]
     pub sources: BTreeMap<Source, Vec<AccountId>>,
@@ -92,8 +97,16 @@ impl Default for Config {
 }
 
 /// The keys that an org's file can have at its top.
-pub const DEFINITION_KEYS: &[&str] =
-    &["id", "name", "timezone", "country_code", "national_mobile_length", "sources", "config"];
+pub const DEFINITION_KEYS: &[&str] = &[
+    "id",
+    "name",
+    "timezone",
+    "country_code",
+    "national_mobile_length",
+    "trunk_prefix",
+    "sources",
+    "config",
+];
 
 /// The keys that `[config]` can have.
 pub const CONFIG_KEYS: &[&str] = &[
@@ -178,10 +191,7 @@ impl Org {
             Some(timezone) if problems.is_empty() => Ok(Self {
                 timezone,
                 permutation_key,
-                phone_number_plan: PhoneNumberPlan {
-                    country_code: definition.country_code.clone(),
-                    national_mobile_length: definition.national_mobile_length,
-                },
+                phone_number_plan: definition.phone_number_plan(),
                 numbering_plan: NumberingPlan::try_from(&definition.config.card_numbers),
                 definition,
             }),
@@ -274,10 +284,13 @@ impl Org {
     pub fn account(&self, source: Source, account_id: Option<&str>) -> Result<Resolved, AccountError> {
         let accounts = self.definition.accounts(source);
         let named = account_id.unwrap_or_default();
-        if let Some(id) = accounts.iter().find(|id| id.0 == named) {
+        let cleaned = typed_text::opaque_id(named);
+        let same = accounts.iter().find(|id| id.0 == named);
+        if let Some(id) = same.or_else(|| accounts.iter().find(|id| typed_text::opaque_id(&id.0) == cleaned))
+        {
             return Ok(Resolved { account: Account { source, id: id.clone() }, defaulted: false });
         }
-        match (named, accounts.as_slice()) {
+        match (cleaned.as_str(), accounts.as_slice()) {
             ("", [only]) => Ok(Resolved { account: Account { source, id: only.clone() }, defaulted: true }),
             ("", [_, _, ..]) => Err(AccountError::NotNamed),
             _ => Err(AccountError::NotConfigured),
@@ -286,6 +299,16 @@ impl Org {
 }
 
 impl Definition {
+    /// How mobile numbers of the org's customers are read.
+    #[must_use]
+    pub fn phone_number_plan(&self) -> PhoneNumberPlan {
+        PhoneNumberPlan {
+            country_code: self.country_code.clone(),
+            trunk_prefix: self.trunk_prefix.clone(),
+            national_lengths: self.national_mobile_length.clone(),
+        }
+    }
+
     /// The accounts of a source. INSTORE has its own one, `""`, without naming it.
     pub(super) fn accounts(&self, source: Source) -> Vec<AccountId> {
         let named = self.sources.get(&source).into_iter().flatten();
@@ -316,8 +339,16 @@ pub(super) fn problems(definition: &Definition) -> Vec<String> {
     require((1..=3).contains(&code.len()) && digits(code) && !code.starts_with('0'), &|| {
         format!("country_code `{code}` is not 1 to 3 digits without a leading 0")
     });
-    require((4..=14).contains(&definition.national_mobile_length), &|| {
-        format!("national_mobile_length is {}, not within 4 to 14", definition.national_mobile_length)
+    let lengths = &definition.national_mobile_length;
+    require(!lengths.is_empty(), &|| "national_mobile_length is an empty list".to_owned());
+    for length in lengths.iter() {
+        require((4..=14).contains(&length), &|| {
+            format!("national_mobile_length is {length}, not within 4 to 14")
+        });
+    }
+    let trunk_prefix = &definition.trunk_prefix;
+    require(trunk_prefix.len() <= 4 && digits(trunk_prefix), &|| {
+        format!("trunk_prefix `{trunk_prefix}` is not 1 to 4 digits")
     });
     let length = config.otp_length;
     require((4..=50).contains(&length), &|| {
@@ -365,7 +396,8 @@ mod tests {
             name: "Demo Stores".into(),
             timezone: "Asia/Kolkata".into(),
             country_code: "91".into(),
-            national_mobile_length: 10,
+            national_mobile_length: 10.into(),
+            trunk_prefix: String::new(),
             sources: BTreeMap::from([
                 (Source::Wechat, vec![AccountId("WECHAT-API1".into()), AccountId("WECHAT-API2".into())]),
                 (Source::Martjack, vec![AccountId("SHOP".into())]),
@@ -395,6 +427,12 @@ mod tests {
         assert_eq!(account(Source::Martjack, Some("SHOP")), Ok(("SHOP".into(), false)));
         assert_eq!(account(Source::Wechat, None), Err(AccountError::NotNamed));
         assert_eq!(account(Source::Wechat, Some("wechat-api1")), Err(AccountError::NotConfigured));
+        assert_eq!(
+            account(Source::Wechat, Some(" WECHAT\u{2011}API1\u{200b}")),
+            Ok(("WECHAT-API1".into(), false)),
+            "as pasted"
+        );
+        assert_eq!(account(Source::Martjack, Some(" ")), Ok(("SHOP".into(), true)));
         assert_eq!(account(Source::Facebook, None), Err(AccountError::NotConfigured));
     }
 
@@ -403,7 +441,8 @@ mod tests {
         let mut definition = demo();
         definition.timezone = "Asia/Nowhere".into();
         definition.country_code = "+91".into();
-        definition.national_mobile_length = 3;
+        definition.national_mobile_length = [3, 10].into_iter().collect();
+        definition.trunk_prefix = "zero".into();
         definition.config.otp_length = 3;
         definition.config.otp_validity_seconds = 86_401;
         definition.config.attempt_count = 0;
@@ -420,6 +459,7 @@ mod tests {
             "timezone",
             "country_code",
             "national_mobile_length",
+            "trunk_prefix",
             "CONF_OTP_LENGTH",
             "CONF_OTP_VALIDITY_SECONDS",
             "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
@@ -431,7 +471,7 @@ mod tests {
         ] {
             assert!(problems.iter().any(|p| p.contains(expected)), "{expected}: {problems:?}");
         }
-        assert_eq!(problems.len(), 11, "{problems:?}");
+        assert_eq!(problems.len(), 12, "{problems:?}");
     }
 
     #[test]
@@ -446,6 +486,7 @@ mod tests {
     #[test]
     fn the_lists_of_keys_are_complete() {
         let mut definition = demo();
+        definition.trunk_prefix = "0".into();
         definition.config.card_numbers = CardNumberSettings {
             length: Some(10),
             offset: Some(1),
@@ -470,6 +511,10 @@ mod tests {
         definition.config.card_number_accounts = vec![Account::instore()];
         let json = serde_json::to_string(&definition).unwrap();
         assert!(json.contains(r#""SOURCE_ACCOUNTS_EXTERNALID_ENABLED":["INSTORE:"]"#), "{json}");
+        assert!(
+            json.contains(r#""national_mobile_length":10,"sources""#),
+            "as before lists and trunk prefixes: {json}"
+        );
         assert_eq!(serde_json::from_str::<Definition>(&json).unwrap(), definition);
     }
 }

@@ -2,12 +2,12 @@
 //! probably a mistake is warned of. Stored definitions are not held against these rules, so that a new rule
 //! stops no org that is being served.
 
-use std::fmt::Write as _;
-
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
-    customer::{AccountId, MOBILE_DIGITS, Source},
+    customer::{AccountId, Source},
     org::{Definition, Invalid, problems},
+    phone_number::MOBILE_DIGITS,
+    typed_text,
 };
 
 impl Definition {
@@ -17,7 +17,7 @@ impl Definition {
     /// [`Invalid`] with every problem found.
     pub fn check(&self) -> Result<(), Invalid> {
         let mut problems = problems(self);
-        problems.extend(unseen(&self.name).map(|characters| {
+        problems.extend(hidden(&self.name).map(|characters| {
             format!("name has characters in it that nobody sees ({characters}); leave them out")
         }));
         problems.extend(self.phone_number_problems());
@@ -68,9 +68,8 @@ impl Definition {
     fn phone_number_problems(&self) -> Vec<String> {
         let code = &self.country_code;
         let (fewest, most) = (MOBILE_DIGITS.start(), MOBILE_DIGITS.end());
-        let lengths = [self.national_mobile_length];
-        let lengths =
-            lengths.into_iter().filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
+        let lengths = self.national_mobile_length.iter();
+        let lengths = lengths.filter(|length| (4..=14).contains(length) && (1..=3).contains(&code.len()));
         lengths
             .filter(|length| !MOBILE_DIGITS.contains(&(code.len() + length)))
             .map(|length| {
@@ -89,7 +88,7 @@ impl Definition {
 fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
     let mut problems = Vec::new();
     for (i, AccountId(id)) in accounts.iter().enumerate() {
-        if let Some(characters) = unseen(id) {
+        if let Some(characters) = hidden(id) {
             problems.push(format!(
                 "sources.{source}: account `{id}` has characters in it that nobody sees ({characters}); leave \
                  them out"
@@ -102,7 +101,7 @@ fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
             ));
         }
         let similar =
-            accounts[..i].iter().find(|AccountId(other)| other != id && appearance(other) == appearance(id));
+            accounts[..i].iter().find(|AccountId(other)| other != id && typed_text::looks_like(other, id));
         if let Some(AccountId(other)) = similar {
             problems.push(format!(
                 "sources.{source}: accounts `{other}` and `{id}` look alike, and callers would take one for the \
@@ -113,27 +112,13 @@ fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
     problems
 }
 
-/// The characters of `text` that control a terminal or a direction of writing, or that leave no trace; joiners,
-/// which names in Indic scripts and in Persian need, are none of them. `None` if there are none.
-fn unseen(text: &str) -> Option<String> {
-    let mut found = String::new();
-    for c in text.chars().filter(|c| is_unseen(*c)) {
-        let comma = if found.is_empty() { "" } else { ", " };
-        let _ = write!(found, "{comma}U+{:04X}", u32::from(c));
-    }
-    (!found.is_empty()).then_some(found)
-}
-
-fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// What an account looks like: what people take for the same has the same.
-fn appearance(id: &str) -> String {
-    let seen = id.chars().filter(|c| !is_unseen(*c) && !c.is_whitespace());
-    seen.flat_map(char::to_lowercase).collect()
+/// The characters of `text` that nobody sees, as code points; `None` if there are none. Joiners, which names in
+/// Indic scripts and in Persian need, are allowed.
+fn hidden(text: &str) -> Option<String> {
+    let is_hidden = |c: &char| typed_text::is_ignorable(*c) && !matches!(c, '\u{200c}' | '\u{200d}');
+    let characters: Vec<String> =
+        text.chars().filter(is_hidden).map(|c| format!("U+{:04X}", u32::from(c))).collect();
+    (!characters.is_empty()).then(|| characters.join(", "))
 }
 
 #[cfg(test)]
@@ -168,7 +153,7 @@ mod tests {
         let problems = |code: &str, length: usize| {
             problems(|definition| {
                 definition.country_code = code.to_owned();
-                definition.national_mobile_length = length;
+                definition.national_mobile_length = length.into();
             })
         };
         for (code, length) in [("91", 13), ("1", 14), ("971", 12), ("1", 6), ("971", 4)] {

@@ -5,13 +5,14 @@ use std::fmt;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rand::{Rng, RngExt};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
     model::{
         customer::{Identity, UserId},
         org::OrgId,
         timezone::TimeZone,
+        typed_text,
     },
     secret::Secret,
     wire::wire_enum,
@@ -42,6 +43,8 @@ wire_enum! {
         Alphanumeric = "ALPHANUMERIC",
         /// Digits.
         Numeric = "NUMERIC",
+        /// Crockford's 32 (<https://www.crockford.com/base32.html>), of which no two are mistaken for each other.
+        Unambiguous = "UNAMBIGUOUS",
     }
 }
 
@@ -50,6 +53,7 @@ impl CodeType {
         match self {
             Self::Alphanumeric => b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
             Self::Numeric => b"0123456789",
+            Self::Unambiguous => b"0123456789ABCDEFGHJKMNPQRSTVWXYZ",
         }
     }
 }
@@ -82,10 +86,10 @@ impl Code {
         Self(Secret::new(code))
     }
 
-    /// A code as somebody typed it: surrounding space and the case of letters do not count.
+    /// A code that was generated before, as it was stored.
     #[must_use]
-    pub fn typed(text: &str) -> Self {
-        Self(Secret::new(text.trim().to_ascii_uppercase()))
+    pub fn stored(text: &str) -> Self {
+        Self(Secret::new(text.to_owned()))
     }
 
     /// The characters, for the answer to a fetch and for the item that stores them.
@@ -95,9 +99,48 @@ impl Code {
     }
 
     /// Compares in a time that depends on the lengths alone.
+    fn equals(&self, text: &Secret<String>) -> Choice {
+        self.expose().as_bytes().ct_eq(text.expose().as_bytes())
+    }
+}
+
+/// A code as somebody typed it, cleaned. Spaces, hyphens and the case of letters do not count, and digits of any script are
+/// digits. `{:?}` does not show it.
+#[derive(Clone, Debug)]
+pub struct TypedCode {
+    /// What was typed, in upper case.
+    plain: Secret<String>,
+    /// The same with O read as 0, and I and L as 1: what was meant where the alphabet has none of these letters.
+    unambiguous: Secret<String>,
+    code_type: CodeType,
+}
+
+impl TypedCode {
+    /// Reads a code in an org that issues codes of `code_type`; `None` when nothing was typed.
     #[must_use]
-    pub fn matches(&self, other: &Self) -> bool {
-        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    pub fn read(text: &str, code_type: CodeType) -> Option<Self> {
+        let typed: String = typed_text::number(text).chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+        // Letters of ASCII only: `ı` and `ſ` are none of a code's.
+        let plain = typed.to_ascii_uppercase();
+        let unambiguous = plain.replace('O', "0").replace(['I', 'L'], "1");
+        (!plain.is_empty()).then(|| Self {
+            plain: Secret::new(plain),
+            unambiguous: Secret::new(unambiguous),
+            code_type,
+        })
+    }
+
+    /// Whether some code could be this one: it has no character that no code has. Another one is wrong without being a guess.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        self.plain.expose().bytes().all(|b| CodeType::Alphanumeric.alphabet().contains(&b))
+    }
+
+    /// Compares in a time that depends on the lengths alone. Codes that were issued before the org changed its type are
+    /// compared as they are.
+    fn matches(&self, code: &Code) -> bool {
+        let lenient = Choice::from(u8::from(self.code_type == CodeType::Unambiguous));
+        (code.equals(&self.plain) | (code.equals(&self.unambiguous) & lenient)).into()
     }
 }
 
@@ -195,8 +238,8 @@ pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold
 }
 
 /// The most recently issued valid OTP with that code. Every code is compared, whichever matches.
-fn matching<'a>(otps: &'a [Otp], typed: &Code, now: DateTime<Utc>) -> Option<&'a Otp> {
-    let matches: Vec<&Otp> = otps.iter().filter(|otp| otp.is_valid(now) & otp.code.matches(typed)).collect();
+fn matching<'a>(otps: &'a [Otp], typed: &TypedCode, now: DateTime<Utc>) -> Option<&'a Otp> {
+    let matches: Vec<&Otp> = otps.iter().filter(|otp| otp.is_valid(now) & typed.matches(&otp.code)).collect();
     matches.into_iter().max_by_key(|otp| otp.created_id)
 }
 
@@ -249,6 +292,8 @@ pub enum ValidationOutcome {
     Right(CreatedId),
     /// It is no valid code; these are the wrong guesses with it.
     Wrong(FailedAttempts),
+    /// It has a character that no code has: it is wrong, and no guess.
+    Impossible,
     /// It is not judged before this much time has passed: there were too many wrong guesses.
     Locked(TimeDelta),
 }
@@ -256,7 +301,7 @@ pub enum ValidationOutcome {
 /// Judges a typed code at the moment `now` by the OTPs of its series and the wrong guesses so far.
 #[must_use]
 pub fn judge(
-    typed: &Code,
+    typed: &TypedCode,
     otps: &[Otp],
     attempts: &FailedAttempts,
     limit: AttemptLimit,
@@ -264,6 +309,9 @@ pub fn judge(
 ) -> ValidationOutcome {
     if let Some(free_at) = attempts.locked_until(limit, now) {
         return ValidationOutcome::Locked(free_at - now);
+    }
+    if !typed.is_possible() {
+        return ValidationOutcome::Impossible;
     }
     matching(otps, typed, now).map_or_else(
         || ValidationOutcome::Wrong(attempts.with_attempt_at(now, limit)),
@@ -302,7 +350,7 @@ mod tests {
     fn otp(issued: i64, valid_until: i64) -> Otp {
         Otp {
             created_id: CreatedId::earliest(at(issued)),
-            code: Code::typed(&format!("CODE{issued}")),
+            code: Code::stored(&format!("CODE{issued}")),
             valid_until: at(valid_until),
             consumed: false,
         }
@@ -356,17 +404,60 @@ mod tests {
         assert_eq!(found(&[otp(0, 300)], 61, age(i64::MAX as u64)), Some(0));
     }
 
+    fn typed(text: &str) -> TypedCode {
+        TypedCode::read(text, CodeType::Alphanumeric).unwrap()
+    }
+
     #[test]
-    fn a_matching_code_is_found_whatever_the_case_of_its_letters() {
+    fn a_matching_code_is_found_however_it_was_typed() {
         let otps = [otp(0, 300), otp(10, 310)];
         let issued =
-            |code: &str, now| matching(&otps, &Code::typed(code), at(now)).map(|o| o.created_id.issued_at());
-        assert_eq!(issued(" code0 ", 20), Some(at(0)));
+            |code: &str, now| matching(&otps, &typed(code), at(now)).map(|otp| otp.created_id.issued_at());
+        for code in [
+            " code0 ",
+            "CO-DE 0",
+            "co\u{200b}de0",
+            "ＣＯＤＥ０",
+            "CODE٠",
+            "C\u{2011}O\u{a0}D\u{2014}E0\u{feff}",
+        ] {
+            assert_eq!(issued(code, 20), Some(at(0)), "{code}");
+        }
         assert_eq!(issued("CODE10", 20), Some(at(10)));
         assert_eq!(issued("CODE1", 20), None);
-        assert_eq!(issued("", 20), None);
         assert_eq!(issued("CODE0", 300), None, "expired");
-        assert!(matching(&[consumed(0, 300)], &Code::typed("CODE0"), at(1)).is_none());
+        assert!(matching(&[consumed(0, 300)], &typed("CODE0"), at(1)).is_none());
+    }
+
+    #[test]
+    fn nothing_but_spaces_hyphens_and_what_nobody_sees_is_no_code() {
+        for text in ["", " ", "-", "\u{200b}", " \u{2014} \u{a0}"] {
+            assert!(TypedCode::read(text, CodeType::Alphanumeric).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_character_that_no_code_has_makes_a_code_impossible() {
+        for text in ["CODE!", "CODEÉ", "ıCODE", "ſCODE", "CODE.", "\u{2800}", "½", "\u{212a}"] {
+            assert!(!typed(text).is_possible(), "{text}");
+        }
+        assert!(typed(" cO-dE٣ ").is_possible());
+    }
+
+    #[test]
+    fn an_unambiguous_code_is_right_with_the_letters_that_it_might_have_been_read_as() {
+        let otps = [Otp { code: Code::stored("0A1B1Z"), ..otp(0, 300) }];
+        let is_right =
+            |text, code_type| matching(&otps, &TypedCode::read(text, code_type).unwrap(), at(1)).is_some();
+        for text in ["0A1B1Z", "oaibLz", "OA1-BIZ"] {
+            assert!(is_right(text, CodeType::Unambiguous), "{text}");
+        }
+        assert!(!is_right("0A1B12", CodeType::Unambiguous));
+        assert!(is_right("0A1B1Z", CodeType::Alphanumeric), "issued before the org changed its type");
+        assert!(!is_right("OAIBLZ", CodeType::Alphanumeric), "an alphanumeric code may have these letters");
+        let older = [Otp { code: Code::stored("OIL"), ..otp(0, 300) }];
+        let typed = TypedCode::read("oil", CodeType::Unambiguous).unwrap();
+        assert!(matching(&older, &typed, at(1)).is_some(), "issued before the org changed its type");
     }
 
     #[test]
@@ -383,7 +474,7 @@ mod tests {
             }
             let alphabet: HashSet<u8> = code_type.alphabet().iter().copied().collect();
             assert_eq!(counts.keys().copied().collect::<HashSet<_>>(), alphabet);
-            // The expected count is 1,000 or 3,600; a deviation of 25 % is 7.9 standard deviations or more.
+            // The expected count is 1,000 or more; a deviation of 25 % is 7.9 standard deviations or more.
             let expected = DRAWS * 10 / alphabet.len();
             for count in counts.values() {
                 assert!(count.abs_diff(expected) < expected / 4, "{count} of {expected}");
@@ -394,6 +485,7 @@ mod tests {
     #[test]
     fn debug_shows_no_code() {
         assert!(!format!("{:?}", otp(0, 300)).contains("CODE0"));
+        assert!(!format!("{:?}", typed("CODE0")).contains("CODE0"));
     }
 
     #[test]
@@ -423,6 +515,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_code_is_right_in_every_spelling(
+            code in "[A-Z0-9]{4,12}",
+            marks in prop::collection::vec((0_usize..12, prop::sample::select(&[' ', '-', '\u{200b}', '\u{2011}', '\t'])), 0..5),
+            zero in prop::sample::select(&['0', '٠', '०', '０', '\u{1d7ce}']),
+            lower in any::<bool>(),
+        ) {
+            let digit = |c: char| c.to_digit(10).and_then(|value| char::from_u32(u32::from(zero) + value)).unwrap_or(c);
+            let mut text: Vec<char> = code.chars().map(digit).collect();
+            for (at, mark) in marks {
+                text.insert(at.min(text.len()), mark);
+            }
+            let text: String = text.into_iter().collect();
+            let text = if lower { text.to_lowercase() } else { text };
+            let otps = [Otp { code: Code::stored(&code), ..otp(0, 300) }];
+            for code_type in CodeType::ALL {
+                let typed = TypedCode::read(&text, *code_type).unwrap();
+                prop_assert!(typed.is_possible() && matching(&otps, &typed, at(1)).is_some(), "{:?}", text);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_code_or_none(text in "\\PC{0,40}|[\\s\\pC\\pM]{0,40}") {
+            if let Some(typed) = TypedCode::read(&text, CodeType::Unambiguous) {
+                prop_assert!(matching(&[otp(0, 300)], &typed, at(1)).is_none_or(|_| typed.is_possible()));
+            }
+        }
+
         #[test]
         fn no_window_ever_holds_more_wrong_guesses_than_the_limit(
             gaps in prop::collection::vec(0_i64..600, 1..60), count in 1_usize..8

@@ -18,7 +18,9 @@ use crate::model::{
     org::{Org, OrgId},
 };
 
-const USER_ID: &str = "user_id";
+pub(super) const USER_ID: &str = "user_id";
+/// On a customer's item: a list of account, kind and value.
+pub(super) const IDENTIFIERS: &str = "identifiers";
 
 /// What a customer is known by in one account of a source.
 #[derive(Clone, Serialize)]
@@ -141,7 +143,7 @@ impl Store {
                 NewItem::new(&keys::profile(org, customer.user))
                     .with(USER_ID, n(customer.user))
                     .with("profiles", json(&customer.profiles)?)
-                    .with("identifiers", json(&known_as)?)
+                    .with(IDENTIFIERS, json(&known_as)?)
                     .with("registered_at", millis(customer.registered_at)),
             )?,
         );

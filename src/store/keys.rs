@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::{
     model::{
-        customer::{Identity, UserId},
+        customer::{Account, IdentifierName, Identity, UserId},
         org::OrgId,
         otp::{CreatedId, OtpOwner, OtpSeries},
         till::TillName,
@@ -72,15 +72,20 @@ pub fn till_listing(org: OrgId, name: &TillName) -> Key {
 
 /// Points from an identifier at the customer who has it.
 pub fn identity(org: OrgId, identity: &Identity) -> Key {
-    Key::new(format!("ORG#{org}#ID#{}", identity_suffix(identity)), "ID")
+    let identifier = identity.identifier();
+    stored_identity(org, identity.account(), identifier.name(), identifier.value())
+}
+
+/// The same for a value that may be in the normal form of an earlier version.
+pub fn stored_identity(org: OrgId, account: Option<&Account>, name: IdentifierName, value: &str) -> Key {
+    Key::new(format!("ORG#{org}#ID#{}", identity_suffix(account, name, value)), "ID")
 }
 
 /// An identity without account leaves source and account empty.
-fn identity_suffix(identity: &Identity) -> String {
+fn identity_suffix(account: Option<&Account>, name: IdentifierName, value: &str) -> String {
     let (source, account) =
-        identity.account().map_or(("", ""), |account| (account.source.as_str(), account.id.0.as_str()));
-    let identifier = identity.identifier();
-    format!("{source}#{account}#{}#{}", identifier.name(), identifier.value())
+        account.map_or(("", ""), |account| (account.source.as_str(), account.id.0.as_str()));
+    format!("{source}#{account}#{name}#{value}")
 }
 
 /// The partition of a series of OTPs.
@@ -91,12 +96,25 @@ fn series_partition(series: &OtpSeries) -> String {
 fn owner_partition(org: OrgId, owner: &OtpOwner) -> String {
     match owner {
         OtpOwner::Customer(user) => format!("ORG#{org}#USER#{user}"),
-        OtpOwner::Contact(identity) => format!("ORG#{org}#CONTACT#{}", identity_suffix(identity)),
+        OtpOwner::Contact(identity) => {
+            let identifier = identity.identifier();
+            let suffix = identity_suffix(identity.account(), identifier.name(), identifier.value());
+            format!("ORG#{org}#CONTACT#{suffix}")
+        }
     }
 }
 
+/// The sort key of every customer's item.
+pub const PROFILE: &str = "PROFILE";
+
 pub fn profile(org: OrgId, user: UserId) -> Key {
-    Key::new(owner_partition(org, &OtpOwner::Customer(user)), "PROFILE")
+    Key::new(owner_partition(org, &OtpOwner::Customer(user)), PROFILE)
+}
+
+/// Whose item has this partition key.
+pub fn profile_owner(pk: &str) -> Option<(OrgId, UserId)> {
+    let (org, user) = pk.strip_prefix("ORG#")?.split_once("#USER#")?;
+    Some((OrgId(org.parse().ok()?), UserId(user.parse().ok()?)))
 }
 
 /// Sixteen digits, which every number below 2^53 fits into: as text they sort as the numbers do.
@@ -136,11 +154,16 @@ pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::customer::{Account, AccountId, Identifier, IdentifierName, PhoneNumberPlan, Source};
+    use crate::model::customer::{AccountId, Identifier, Source};
     use crate::model::otp::Scope;
+    use crate::model::phone_number::PhoneNumberPlan;
 
     fn wechat(name: IdentifierName, value: &str) -> Identity {
-        let phone_number_plan = PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 };
+        let phone_number_plan = PhoneNumberPlan {
+            country_code: "91".into(),
+            trunk_prefix: String::new(),
+            national_lengths: 10.into(),
+        };
         Identity::new(
             Account { source: Source::Wechat, id: AccountId("WECHAT-API1".into()) },
             Identifier::new(name, value, &phone_number_plan).unwrap(),
@@ -186,6 +209,8 @@ mod tests {
         ] {
             assert_eq!(key, Key::new(pk, sk));
         }
+        assert_eq!(profile_owner(&profile(org_id, UserId(5)).pk), Some((org_id, UserId(5))));
+        assert_eq!(profile_owner(&org(org_id).pk), None);
     }
 
     #[test]

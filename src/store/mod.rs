@@ -21,6 +21,8 @@ mod tills;
 #[cfg(feature = "cli")]
 mod tokens;
 mod transaction;
+#[cfg(feature = "cli")]
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, Validation};
 pub use retries::within;
 pub use table::{Stream, TableCreation};
+#[cfg(feature = "cli")]
+pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 
 use blocks::Blocks;
 use item::{Attributes, Item};

@@ -14,7 +14,10 @@ use crate::{
     model::{
         message::Message,
         org::MAX_OTP_VALIDITY,
-        otp::{AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, ValidationOutcome, judge},
+        otp::{
+            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, TypedCode, ValidationOutcome,
+            judge,
+        },
     },
     secret::os_rng,
 };
@@ -168,7 +171,7 @@ impl Store {
             } else {
                 found.otps.push(Otp {
                     created_id: CreatedId(item.n(CREATED_ID)?),
-                    code: Code::typed(item.s(CODE)?),
+                    code: Code::stored(item.s(CODE)?),
                     valid_until: item.millis(VALID_UNTIL)?,
                     consumed: item.has(CONSUMED_AT),
                 });
@@ -188,7 +191,7 @@ impl Store {
     pub async fn validate_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
         series: &OtpSeries,
-        typed: &Code,
+        typed: &TypedCode,
         limit: AttemptLimit,
         max_rivals: usize,
         clock: &Clock,
@@ -201,6 +204,7 @@ impl Store {
             let outcome = judge(typed, &judged.otps, &judged.failed_attempts, limit, now);
             let (right, mut writes) = match &outcome {
                 ValidationOutcome::Locked(time) => return Ok(Validation::Locked(*time)),
+                ValidationOutcome::Impossible => (false, Vec::new()),
                 ValidationOutcome::Right(id) => (true, self.consume(series, &judged, *id, now)?),
                 ValidationOutcome::Wrong(attempts) => {
                     (false, self.count_attempt(series, &judged, attempts, now + limit.window)?)
@@ -210,6 +214,9 @@ impl Store {
             let response_at = writes.len();
             if let Some(request) = request {
                 writes.push(self.put_response(&ResponseToStore { request, answer: response.as_ref() })?);
+            }
+            if writes.is_empty() {
+                return Ok(Validation::Judged { right, response });
             }
             let refused = match self.transact(writes).await? {
                 Outcome::Done => return Ok(Validation::Judged { right, response }),

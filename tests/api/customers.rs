@@ -167,7 +167,8 @@ async fn each_wrong_member_has_its_code() {
         (one(json!({"type": "mobile"})), 400, vec![8093]),
         (one(json!({"type": "mobile", "value": "12"})), 400, vec![8056]),
         (one(json!({"type": "email", "value": "tom"})), 400, vec![8057]),
-        (one(json!({"type": "externalId", "value": 12})), 400, vec![8093]),
+        (one(json!({"type": "externalId", "value": [12]})), 400, vec![8093]),
+        (one(json!({"type": ["externalId"], "value": "12"})), 400, vec![8013]),
         (
             profile(&json!([{"type": "mobile", "value": "1"}, {"type": "email", "value": "t"}])),
             400,
@@ -179,7 +180,7 @@ async fn each_wrong_member_has_its_code() {
             vec![8012, 8056],
         ),
         (
-            json!({"profiles": [{"source": "INSTORE", "firstName": 1, "lastName": 2, "identifiers": mobile}]}),
+            json!({"profiles": [{"source": "INSTORE", "firstName": true, "lastName": [], "identifiers": mobile}]}),
             400,
             vec![400, 400],
         ),
@@ -189,7 +190,11 @@ async fn each_wrong_member_has_its_code() {
             400,
             vec![400],
         ),
-        (json!({"profiles": [{"source": "INSTORE", "firstName": 1, "identifiers": mobile}]}), 400, vec![400]),
+        (
+            json!({"profiles": [{"source": "INSTORE", "firstName": {}, "identifiers": mobile}]}),
+            400,
+            vec![400],
+        ),
         (
             json!({"profiles": [{"source": "INSTORE", "lastName": long, "identifiers": mobile}]}),
             400,

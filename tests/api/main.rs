@@ -22,4 +22,6 @@ mod metrics;
 mod orgs;
 mod races;
 mod round_trips;
+mod typed_text;
+mod upgrade;
 mod validate;

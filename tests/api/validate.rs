@@ -127,7 +127,9 @@ async fn each_wrong_member_has_its_code_and_costs_no_guess() {
     for (body, status, codes) in [
         (with("code", Value::Null), 400, vec![604]),
         (with("code", json!(" ")), 400, vec![604]),
-        (with("code", json!(1234)), 400, vec![604]),
+        (with("code", json!("\u{200b}-")), 400, vec![604]),
+        (with("code", json!(1234.5)), 400, vec![604]),
+        (with("code", json!(["538AD87"])), 400, vec![604]),
         (with("action", json!("LUNCH")), 400, vec![600]),
         (with("entityType", Value::Null), 400, vec![601]),
         (with("entityValue", json!("")), 400, vec![602]),

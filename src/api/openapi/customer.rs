@@ -15,7 +15,7 @@ pub fn register() -> Operation {
         "maxItems": MAX_IDENTIFIERS,
         "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
     });
-    let name = json!({"type": ["string", "null"], "maxLength": MAX_NAME_LENGTH});
+    let name = json!({"type": ["string", "integer", "null"], "minimum": 0, "maxLength": MAX_NAME_LENGTH});
     let profile = json!({
         "type": "object",
         "required": ["source"],
@@ -57,8 +57,9 @@ pub fn register() -> Operation {
         links: json!({}),
         problems: problems! {
             ContentTypeUnsupported BodyMalformed ProfilesMissing IdentifiersInvalid NameInvalid ExternalIdsDiffer
-            SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
-            IdentifierNameUnknown IdentifierValueMissing IdentifierValueMalformed MobileMalformed EmailMalformed
+            SourceMissing SourceUnknown SourceNotText AccountMissing AccountNotConfigured AccountNotText
+            IdentifierNameMissing IdentifierNameUnknown IdentifierNameNotText IdentifierValueMissing
+            IdentifierValueMalformed IdentifierValueNotText MobileMalformed EmailMalformed
             CardNumbersDisabled CardNumbersNotForAccount CardNumberSettingsInvalid CardNumberLengthInvalid
             CardNumbersExhausted IdentifierTaken
         },

@@ -18,7 +18,11 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::{ROUTES, Route, error::Problem, idempotency::MAX_KEY_LENGTH};
-use crate::model::customer::{EMAIL_MAX_BYTES, IdentifierName, MOBILE_DIGITS, OPAQUE_MAX_BYTES, Source};
+use crate::model::{
+    customer::{EMAIL_MAX_BYTES, IdentifierName, OPAQUE_MAX_BYTES, Source},
+    phone_number::MOBILE_DIGITS,
+    typed_text,
+};
 
 /// What a route takes and answers.
 pub struct Operation {
@@ -51,6 +55,9 @@ when several parameters are wrong. A path that is not described here is 404 with
 - Enumerated values may be in any case; the usual spellings are listed.
 - An empty value counts as absent, and so does `null` in a body. A parameter passed twice with different values is a \
 400. Unknown parameters, members and headers are ignored.
+- What people type or paste is cleaned: white space is a space, and is trimmed; identifiers and codes lose the characters that \
+nobody sees, and every dash in them is `-`; digits of any script are digits.
+- A whole number is read as its digits where text is meant.
 - A trailing slash changes nothing.";
 
 /// The OpenAPI 3.1 document.
@@ -182,10 +189,11 @@ fn header(description: &str, schema: &Value) -> Value {
 
 /// The schemas that several routes share.
 fn schemas() -> Value {
-    // Characters that no identifier contains: control characters, and the replacement character, which
-    // stands for bytes that are not UTF-8.
-    const FORBIDDEN: &str = r"\x00-\x1f\x7f-\x9f\ufffd";
     let (fewest, most) = (MOBILE_DIGITS.start() - 1, MOBILE_DIGITS.end() - 1);
+    let blank = character_class(typed_text::is_blank);
+    let spaces = character_class(char::is_whitespace);
+    // The alphabets of RFC 5322's atoms and of domain labels.
+    let (atom, inner) = ("[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]", "[A-Za-z0-9-]{0,61}[A-Za-z0-9]");
     json!({
         "Source": {"type": "string", "enum": Source::NAMES, "description": "Where the customer is registered"},
         "AccountId": {
@@ -194,21 +202,26 @@ fn schemas() -> Value {
                             source with exactly one, leaving it out means that one.",
         },
         "Mobile": {
-            "type": "string",
-            "pattern": format!(r"^ *(\+|00)?[ .()-]*[1-9]([ .()-]*[0-9]){{{fewest},{most}}}[ .()-]*$"),
-            "description": "With country code, or as a national number of the org. Spaces, `-`, `.`, `(` and `)` \
-                            do not count.",
+            "type": ["string", "integer"],
+            "minimum": 10_u64.pow(u32::try_from(fewest).unwrap_or_default()),
+            "exclusiveMaximum": 10_u64.pow(u32::try_from(most + 1).unwrap_or_default()),
+            "pattern": format!(r"^[{spaces}]*(\+|00)?[ ./-]*[1-9]([ ./-]*[0-9]){{{fewest},{most}}}[{spaces}./-]*$"),
+            "description": "With country code, or as a national number of the org. Spaces, `-`, `.`, `/`, parentheses, a \
+                            `(0)` and a leading `tel:` do not count.",
         },
         "Email": {
             "type": "string",
             "maxLength": EMAIL_MAX_BYTES,
-            "description": format!("{EMAIL_MAX_BYTES} bytes of UTF-8 at most"),
-            "pattern": r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f.]+(\.[^@\s\x00-\x1f\x7f-\x9f.]+)+$",
+            "description": "A dot-atom of at most 64 characters, `@`, and a domain, which may be an internationalized one",
+            "pattern": format!(
+                r"^[{spaces}]*{atom}{{1,32}}(\.{atom}{{1,15}}){{0,2}}@[A-Za-z0-9]({inner})?(\.[A-Za-z0-9]({inner})?)+[{spaces}]*$"
+            ),
         },
         "OpaqueId": {
-            "type": "string",
+            "type": ["string", "integer"],
+            "minimum": 0,
             "maxLength": OPAQUE_MAX_BYTES,
-            "pattern": format!(r"^[^{FORBIDDEN}]*[^\s{FORBIDDEN}][^{FORBIDDEN}]*$"),
+            "pattern": format!(r"^[^\ufffd]*[^\ufffd{blank}][^\ufffd]*$"),
             "description": format!("An external ID or a WeChat open id: {OPAQUE_MAX_BYTES} bytes of UTF-8 at most"),
         },
         "Absent": {"enum": [null, ""], "description": "Counts as absent"},
@@ -231,6 +244,24 @@ fn schemas() -> Value {
             },
         },
     })
+}
+
+/// The characters of the Basic Multilingual Plane that belong to a class, as the inside of a bracket expression. The others
+/// are left out, since regular expressions differ in how they spell them.
+fn character_class(belongs: impl Fn(char) -> bool) -> String {
+    let mut class = String::new();
+    let mut characters = ('\0'..='\u{ffff}').filter(|c| belongs(*c)).map(u32::from).peekable();
+    while let Some(first) = characters.next() {
+        let mut last = first;
+        while let Some(next) = characters.next_if_eq(&(last + 1)) {
+            last = next;
+        }
+        class += &format!(r"\u{first:04x}");
+        if first < last {
+            class += &format!(r"-\u{last:04x}");
+        }
+    }
+    class
 }
 
 /// The shared schema of that name.

@@ -4,11 +4,17 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    Operation, account_parameters, by_kind, identifier_names, operation_id, optional, parameter, reference,
+    Operation, account_parameters, by_kind, character_class, identifier_names, operation_id, optional,
+    parameter, reference,
 };
 use crate::{
     api::otp::{MAX_CHANNELS, addressed_by},
-    model::{customer::IdentifierName, message::ChannelType, otp::Scope},
+    model::{
+        customer::IdentifierName,
+        message::{ChannelType, is_placeholder_space},
+        otp::Scope,
+        typed_text,
+    },
 };
 
 const TAG: &str = "OTPs";
@@ -78,10 +84,15 @@ pub fn fetch() -> Operation {
 }
 
 pub fn generate() -> Operation {
-    let text = json!({"type": "string", "pattern": r"\{\{\s*validation_code\s*\}\}"});
+    let spaces = character_class(is_placeholder_space);
+    let text =
+        json!({"type": "string", "pattern": format!(r"\{{\{{[{spaces}]*validation_code[{spaces}]*\}}\}}")});
+    let control = character_class(|c| typed_text::has_control(c.encode_utf8(&mut [0; 4])));
+    let subject =
+        json!({"type": ["string", "integer", "null"], "minimum": 0, "pattern": format!("^[^{control}]*$")});
     let email = json!({
         "type": "object",
-        "properties": {"subject": {"type": ["string", "null"]}, "body": optional(&text)},
+        "properties": {"subject": subject, "body": optional(&text)},
     });
     let names: Vec<String> = ChannelType::NAMES.iter().map(|name| (*name).to_owned()).collect();
     let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(addressed_by));
@@ -98,7 +109,8 @@ pub fn generate() -> Operation {
         "accountId": "WECHAT-API1", "template": "Your OTP is {{ validation_code }}",
         "channels": [{"type": "SMS", "value": "8799361139"}],
     });
-    let mut problems = problems! { ChannelInvalid TemplateInvalid OtpLimitReached OtpNotGenerated };
+    let mut problems =
+        problems! { ChannelInvalid TemplateInvalid SubjectInvalid OtpLimitReached OtpNotGenerated };
     problems.extend(entity_problems());
     Operation {
         tag: TAG,
@@ -127,12 +139,16 @@ pub fn generate() -> Operation {
 }
 
 pub fn validate() -> Operation {
-    let code = json!({"code": {"type": "string", "pattern": r"\S", "description": "Letters in any case"}});
+    let dropped =
+        character_class(|c| c.is_whitespace() || typed_text::is_ignorable(c) || typed_text::is_dash(c));
+    let description = "Letters in any case; spaces and hyphens do not count";
+    let pattern = format!("[^{dropped}\\u30fc\\uff70]");
+    let code = json!({"code": {"type": ["string", "integer"], "minimum": 0, "pattern": pattern, "description": description}});
     let example = json!({
         "entityType": "MOBILE", "entityValue": "8799361139", "action": "POINTS", "source": "WECHAT",
         "accountId": "WECHAT-API1", "code": "538AD87",
     });
-    let mut problems = problems! { CodeMissing AttemptLimitReached };
+    let mut problems = problems! { CodeMissing CodeNotText AttemptLimitReached };
     problems.extend(entity_problems());
     Operation {
         tag: TAG,
@@ -161,8 +177,48 @@ fn entity_body(required: &[&str], mut members: Value) -> Value {
 
 fn entity_problems() -> Vec<super::Problem> {
     problems! {
-        ContentTypeUnsupported BodyMalformed SourceUnknown AccountMissing AccountNotConfigured ScopeInvalid
-        EntityTypeInvalid EntityValueMissing IdentifierValueMalformed MobileMalformed EmailMalformed
-        CustomerNotFound
+        ContentTypeUnsupported BodyMalformed SourceUnknown SourceNotText AccountMissing AccountNotConfigured
+        AccountNotText ScopeInvalid ScopeNotText EntityTypeInvalid EntityTypeNotText EntityValueMissing
+        EntityValueNotText IdentifierValueMalformed MobileMalformed EmailMalformed CustomerNotFound
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::message::Templates;
+
+    /// Whether a bracket expression as `character_class` writes it has a character.
+    fn has(class: &str, c: char) -> bool {
+        let mut ranges = class.split(r"\u").skip(1).peekable();
+        while let Some(range) = ranges.next() {
+            let first = u32::from_str_radix(range.trim_end_matches('-'), 16).unwrap();
+            let to_another = if range.ends_with('-') { ranges.next() } else { None };
+            let last = to_another.map_or(first, |last| u32::from_str_radix(last, 16).unwrap());
+            if (first..=last).contains(&u32::from(c)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn the_schema_of_a_template_has_the_spaces_that_the_service_takes() {
+        let pattern = generate().body.unwrap().0["properties"]["template"]["anyOf"][0]["pattern"].clone();
+        let pattern = pattern.as_str().unwrap();
+        let class = pattern.strip_prefix(r"\{\{[").unwrap().split_once(']').unwrap().0;
+        assert_eq!(pattern, format!(r"\{{\{{[{class}]*validation_code[{class}]*\}}\}}"));
+        // A brace makes another place for the code, by the pattern, too.
+        for c in ('\0'..='\u{ffff}').filter(|c| !matches!(c, '{' | '}')) {
+            for text in [format!("{{{{{c}validation_code}}}}"), format!("{{{{validation_code{c}}}}}")] {
+                let templates = Templates { text, ..Templates::default() };
+                assert_eq!(templates.have_placeholders(), has(class, c), "{c:?}");
+            }
+        }
+        for text in ["{{{validation_code}}", "{{validation_code}}}", "{{ {{ validation_code }}"] {
+            let templates = Templates { text: text.to_owned(), ..Templates::default() };
+            assert!(templates.have_placeholders(), "{text}");
+        }
+        assert!(has(class, ' ') && !has(class, '\u{1c}') && !has(class, '\u{feff}'));
     }
 }

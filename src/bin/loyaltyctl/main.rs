@@ -10,6 +10,7 @@ mod output;
 mod reference;
 mod serve;
 mod till;
+mod upgrade;
 
 use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 
@@ -95,6 +96,10 @@ enum Command {
 enum TableCommand {
     /// Create the table with its TTL, if it is not there already, and wait until it can be used
     Create,
+    /// Bring stored identifiers to the normal form that this version and each org's phone number plan give them
+    ///
+    /// May run beside the service and be interrupted; running it again does the rest. Lists what it cannot decide.
+    Upgrade(upgrade::Options),
 }
 
 impl Target {
@@ -181,6 +186,9 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(options) => serve::run(&cli.target, &options, output).await,
         Command::Table(TableCommand::Create) => create_table(&cli.target.store().await?, output).await,
+        Command::Table(TableCommand::Upgrade(options)) => {
+            upgrade::run(&options, &cli.target.store().await?, output).await
+        }
         Command::Org(command) => org::run(command, &cli.target, output).await,
         Command::Till(command) => till::run(command, &cli.target.store().await?, output).await,
         Command::Openapi => output::line(&reference::document()),

@@ -17,7 +17,7 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::{Target, failure::Failure, org_file, output::Output};
+use crate::{Target, failure::Failure, org_file, output::Output, upgrade};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -56,7 +56,11 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 async fn apply(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
     let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
     let applied = output.while_waiting("applying", applying).await?;
-    print_applied(output, definition, &applied)
+    let mut warnings = definition.warnings();
+    if let Applied::Updated(before) = &applied {
+        warnings.extend(upgrade::advice(store, before, definition, FIRST_USER).await?);
+    }
+    print_applied(output, definition, &applied, &warnings)
 }
 
 async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
@@ -81,7 +85,12 @@ fn read(file: &Path) -> Result<Definition, Failure> {
     Ok(definition)
 }
 
-fn print_applied(output: &Output, definition: &Definition, applied: &Applied) -> Result<(), Failure> {
+fn print_applied(
+    output: &Output,
+    definition: &Definition,
+    applied: &Applied,
+    warnings: &[String],
+) -> Result<(), Failure> {
     let id = definition.id;
     let (result, changes) = match applied {
         Applied::Created => ("created", Vec::new()),
@@ -99,9 +108,8 @@ fn print_applied(output: &Output, definition: &Definition, applied: &Applied) ->
     if !rows.is_empty() {
         text = format!("{text}\n{}", output.table(&["key", "before", "after"], &rows));
     }
-    let warnings = definition.warnings();
     output.print(&json!({"id": id, "result": result, "changes": json, "warnings": warnings}), &text)?;
-    for warning in &warnings {
+    for warning in warnings {
         output.warn(warning);
     }
     Ok(())

@@ -1,0 +1,99 @@
+//! `loyaltyctl table upgrade`.
+
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+use loyalty_codes::{
+    model::{
+        customer::UserId,
+        org::{Definition, OrgId},
+    },
+    store::{Reason, Store, Undecided, UpgradeOptions},
+};
+use serde_json::json;
+
+use crate::{failure::Failure, output::Output};
+
+#[derive(Args)]
+pub struct Options {
+    /// Only the customers of this org
+    #[arg(long, value_name = "ID")]
+    org: Option<u32>,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<(), Failure> {
+    let org = options.org.map(OrgId);
+    if let Some(id) = org
+        && store.org(id).await?.is_none()
+    {
+        return Err(Failure::not_found(format!("there is no org {id}")));
+    }
+    // Hidden where standard error is no terminal.
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(80));
+    let options = UpgradeOptions { org, dry_run: options.dry_run };
+    let report = store
+        .upgrade(options, |report| progress.set_message(format!("{} customers", report.customers)))
+        .await;
+    progress.finish_and_clear();
+    let report = report?;
+    let verb = if options.dry_run { "would be brought" } else { "brought" };
+    let mut text = format!(
+        "{} customers: {} identifiers {verb} to their normal form, {} left as they are",
+        report.customers,
+        report.changed,
+        report.undecided.len()
+    );
+    if !report.undecided.is_empty() {
+        let rows: Vec<_> = report.undecided.iter().map(row).collect();
+        text = format!(
+            "{text}\n{}",
+            output.table(&["org", "user", "account", "identifier", "value", "why"], &rows)
+        );
+    }
+    let mut json = json!(report);
+    json["dry_run"] = options.dry_run.into();
+    output.print(&json, &text)
+}
+
+fn row(undecided: &Undecided) -> Vec<String> {
+    let why = match &undecided.reason {
+        Reason::Taken { normal_form, by } => format!("customer {by} has `{normal_form}`"),
+        Reason::Malformed => "it is not valid any more".to_owned(),
+        Reason::MaybeNational { normal_form } => {
+            format!("kept as international; as national it is {normal_form}")
+        }
+        Reason::PointsElsewhere => "its item points at another customer".to_owned(),
+    };
+    vec![
+        undecided.org.to_string(),
+        undecided.user.to_string(),
+        undecided.account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        undecided.name.to_string(),
+        // A stored value may hold what a terminal takes for a command.
+        undecided.value.escape_debug().to_string(),
+        why,
+    ]
+}
+
+/// What an operator is told who has changed how mobiles are read in an org that may have customers.
+pub async fn advice(
+    store: &Store,
+    before: &Definition,
+    after: &Definition,
+    first_user: UserId,
+) -> Result<Option<String>, Failure> {
+    let id = after.id;
+    if before.phone_number_plan() == after.phone_number_plan() || !store.has_customers(id, first_user).await?
+    {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "The phone number plan has changed, and with it the normal form of stored mobiles. In a minute, when every process \
+         has the new one, run `loyaltyctl table upgrade --org {id}`."
+    )))
+}

@@ -1,0 +1,349 @@
+//! Mobile numbers: how an org's customers write them, and their one normal form.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{SeqAccess, Visitor},
+};
+
+use super::typed_text;
+
+/// E.164: a number has at most 15 digits with its country code. The shortest in use have 7.
+pub(crate) const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
+
+/// How many digits an org's national mobile numbers have, without trunk prefix. Written as one number where there is one
+/// length, and as a list where there are several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NationalLengths(BTreeSet<usize>);
+
+impl NationalLengths {
+    /// Shortest first.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().copied()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn contains(&self, length: usize) -> bool {
+        self.0.contains(&length)
+    }
+}
+
+impl From<usize> for NationalLengths {
+    fn from(length: usize) -> Self {
+        Self(BTreeSet::from([length]))
+    }
+}
+
+impl FromIterator<usize> for NationalLengths {
+    fn from_iter<T: IntoIterator<Item = usize>>(lengths: T) -> Self {
+        Self(lengths.into_iter().collect())
+    }
+}
+
+impl Serialize for NationalLengths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.first() {
+            Some(only) if self.0.len() == 1 => only.serialize(serializer),
+            _ => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for NationalLengths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Lengths;
+
+        impl<'de> Visitor<'de> for Lengths {
+            type Value = NationalLengths;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of digits, or a list of them")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, length: u64) -> Result<Self::Value, E> {
+                usize::try_from(length).map(NationalLengths::from).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, length: i64) -> Result<Self::Value, E> {
+                usize::try_from(length).map(NationalLengths::from).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut lengths: A) -> Result<Self::Value, A::Error> {
+                let mut all = BTreeSet::new();
+                while let Some(length) = lengths.next_element()? {
+                    all.insert(length);
+                }
+                Ok(NationalLengths(all))
+            }
+        }
+
+        deserializer.deserialize_any(Lengths)
+    }
+}
+
+/// How an org's national mobile numbers become international ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhoneNumberPlan {
+    /// Digits of the country code, `91`.
+    pub country_code: String,
+    /// What people write before a national number, `0`; empty where there is no such thing.
+    pub trunk_prefix: String,
+    /// How many digits a number has without country code and trunk prefix.
+    pub national_lengths: NationalLengths,
+}
+
+impl PhoneNumberPlan {
+    /// The normal form of a number as somebody typed it: digits with country code, without trunk prefix. `None` if it is no
+    /// mobile number.
+    ///
+    /// A number with `+` or `00` has its country code. Another one is national if it has a national length, unless it can be
+    /// read as one with the org's country code, too: then it is international, except where the org has one length and the
+    /// whole number has it.
+    #[must_use]
+    pub fn mobile(&self, typed: &str) -> Option<String> {
+        let cleaned = typed_text::number(typed).to_ascii_lowercase();
+        let compact: String = cleaned.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '/')).collect();
+        let compact =
+            compact.strip_prefix("tel:").unwrap_or(&compact).replace("(0)", "").replace(['(', ')'], "");
+        let marked = compact.strip_prefix('+').or_else(|| compact.strip_prefix("00"));
+        let digits = marked.unwrap_or(&compact);
+        if !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let number = match self.national(digits) {
+            Some(national) if marked.is_none() => format!("{}{national}", self.country_code),
+            _ => self.international(digits),
+        };
+        // No country code begins with 0: such a number has a trunk prefix, and whose is unknown.
+        (MOBILE_DIGITS.contains(&number.len()) && !number.starts_with('0')).then_some(number)
+    }
+
+    /// A number without mark, as a national one without trunk prefix, if that is what it is.
+    fn national<'a>(&self, digits: &'a str) -> Option<&'a str> {
+        let national = self.without_trunk_prefix(digits);
+        let whole = self.national_lengths.iter().eq([digits.len()]);
+        (self.is_national(national) && (whole || !self.has_country_code(digits))).then_some(national)
+    }
+
+    /// Whether a number begins with the org's country code, and what follows is one of its national numbers.
+    fn has_country_code(&self, digits: &str) -> bool {
+        digits
+            .strip_prefix(&self.country_code)
+            .is_some_and(|national| self.is_national(self.without_trunk_prefix(national)))
+    }
+
+    /// A number with country code, without the trunk prefix that may follow the org's own one.
+    fn international(&self, digits: &str) -> String {
+        digits.strip_prefix(&self.country_code).map_or_else(
+            || digits.to_owned(),
+            |national| format!("{}{}", self.country_code, self.without_trunk_prefix(national)),
+        )
+    }
+
+    /// A national number may begin with the digits of the trunk prefix: those are no prefix where the number has a national
+    /// length with them and not without.
+    fn without_trunk_prefix<'a>(&self, national: &'a str) -> &'a str {
+        let mut number = national;
+        while !self.trunk_prefix.is_empty()
+            && let Some(rest) = number.strip_prefix(&self.trunk_prefix)
+            && (self.is_national(rest) || !self.is_national(number))
+        {
+            number = rest;
+        }
+        number
+    }
+
+    fn is_national(&self, number: &str) -> bool {
+        self.national_lengths.contains(number.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn plan(country_code: &str, trunk_prefix: &str, lengths: &[usize]) -> PhoneNumberPlan {
+        PhoneNumberPlan {
+            country_code: country_code.into(),
+            trunk_prefix: trunk_prefix.into(),
+            national_lengths: lengths.iter().copied().collect(),
+        }
+    }
+
+    fn india() -> PhoneNumberPlan {
+        plan("91", "", &[10])
+    }
+
+    fn indonesia() -> PhoneNumberPlan {
+        plan("62", "0", &[9, 10, 11, 12])
+    }
+
+    #[test]
+    fn spellings_of_one_mobile_have_one_normal_form() {
+        for typed in [
+            "8799361139",
+            "918799361139",
+            "+91 87993 61139",
+            "+91-(87993)-61139",
+            "(+91) 87993/61139",
+            "00918799361139",
+            " 87993.61139 ",
+            "tel:+91-87993-61139",
+            "TEL: 8799361139",
+            "+91 (0) 87993 61139",
+            "\u{202a}+91\u{a0}87993\u{2011}61139\u{202c}",
+            "٨٧٩٩٣٦١١٣٩",
+            "＋９１　８７９９３６１１３９",
+            "८७९९३६११३९",
+        ] {
+            assert_eq!(india().mobile(typed).as_deref(), Some("918799361139"), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_plus_says_that_the_country_code_is_there_already() {
+        assert_eq!(india().mobile("+6591234567").as_deref(), Some("6591234567"));
+        assert_eq!(india().mobile("6591234567").as_deref(), Some("916591234567"));
+        assert_eq!(
+            india().mobile("9112345678").as_deref(),
+            Some("919112345678"),
+            "one length, and it has it"
+        );
+    }
+
+    #[test]
+    fn malformed_mobiles_are_refused() {
+        for typed in [
+            "",
+            "+",
+            "12345",
+            "87993x1139",
+            "1234567890123456",
+            "08799361139",
+            "+ +91",
+            "(0)",
+            "tel:",
+            "8799361139,",
+        ] {
+            assert_eq!(india().mobile(typed), None, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_trunk_prefix_is_dropped_from_national_numbers_and_behind_the_country_code() {
+        for typed in
+            ["+62 (0)812-3456-7890", "0812 3456 7890", "62 812 34567890", "+62 0812 3456 7890", "81234567890"]
+        {
+            assert_eq!(indonesia().mobile(typed).as_deref(), Some("6281234567890"), "{typed}");
+        }
+        let india = PhoneNumberPlan { trunk_prefix: "0".into(), ..india() };
+        assert_eq!(india.mobile("08799361139").as_deref(), Some("918799361139"));
+        let thailand = plan("66", "0", &[9]);
+        assert_eq!(thailand.mobile("081 234 5678"), thailand.mobile("+66 81 234 5678"));
+        let britain = plan("44", "0", &[10]);
+        assert_eq!(britain.mobile("07400 123456"), britain.mobile("+44 (0)7400 123456"));
+    }
+
+    #[test]
+    fn of_several_lengths_a_number_with_the_orgs_code_is_international() {
+        assert_eq!(
+            indonesia().mobile("62812345678").as_deref(),
+            Some("62812345678"),
+            "11 digits, or 9 after the code"
+        );
+        assert_eq!(
+            indonesia().mobile("6281234567").as_deref(),
+            Some("626281234567"),
+            "8 digits after it are too few"
+        );
+    }
+
+    #[test]
+    fn the_digits_of_a_trunk_prefix_may_begin_a_number() {
+        let russia = plan("7", "8", &[10]);
+        for typed in ["8 912 345-67-89", "+7 912 345 67 89", "9123456789", "79123456789"] {
+            assert_eq!(russia.mobile(typed).as_deref(), Some("79123456789"), "{typed}");
+        }
+        for typed in ["8 800 123-45-67", "+7 800 123 45 67", "8001234567"] {
+            assert_eq!(russia.mobile(typed).as_deref(), Some("78001234567"), "{typed}");
+        }
+    }
+
+    #[test]
+    fn one_length_is_written_as_a_number_and_several_as_a_list() {
+        for (json, written) in [("10", "10"), ("[10]", "10"), ("[11,9,10,9]", "[9,10,11]"), ("[]", "[]")] {
+            let lengths: NationalLengths = serde_json::from_str(json).unwrap();
+            assert_eq!(serde_json::to_string(&lengths).unwrap(), written);
+        }
+        for wrong in ["-1", "\"10\"", "10.5", "[10,\"11\"]", "null", "{}"] {
+            assert!(serde_json::from_str::<NationalLengths>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn any_plan() -> impl Strategy<Value = PhoneNumberPlan> {
+        let lengths = prop::collection::btree_set(4_usize..=14, 1..4);
+        ("[1-9][0-9]{0,2}", "|0|8|01", lengths).prop_map(|(country_code, trunk_prefix, lengths)| {
+            PhoneNumberPlan { country_code, trunk_prefix, national_lengths: NationalLengths(lengths) }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own_normal_form(
+            plan in any_plan(), typed in "\\PC{0,40}|[+0]{0,2}[0-9 ().-]{5,16}|[+]?(62)?\\(?0?\\)?[0-9]{4,14}"
+        ) {
+            if let Some(once) = plan.mobile(&typed) {
+                prop_assert_eq!(plan.mobile(&format!("+{once}")), Some(once));
+            }
+        }
+
+        #[test]
+        fn decoration_changes_nothing(
+            plan in any_plan(),
+            typed in "(\\+|00)?[0-9]{5,15}",
+            marks in prop::collection::vec((0_usize..20, prop::sample::select(DECORATIONS)), 0..6),
+        ) {
+            let mut decorated: Vec<char> = typed.chars().collect();
+            for (at, mark) in marks {
+                decorated.insert(at.min(decorated.len()), mark);
+            }
+            let decorated: String = decorated.into_iter().collect();
+            prop_assert_eq!(plan.mobile(&decorated), plan.mobile(&typed), "{:?}", decorated);
+        }
+
+        #[test]
+        fn every_spelling_of_a_national_number_is_one(
+            plan in any_plan(), national in "[1-79][0-9]{13}", length in any::<prop::sample::Index>()
+        ) {
+            let lengths: Vec<usize> = plan.national_lengths.iter().collect();
+            let national = &national[..*length.get(&lengths)];
+            let (code, trunk) = (&plan.country_code, &plan.trunk_prefix);
+            // A number that no mark tells from one with another meaning is left out.
+            prop_assume!(!plan.has_country_code(national) && !plan.has_country_code(&format!("{trunk}{national}")));
+            prop_assume!(plan.national_lengths.iter().all(|other| other != code.len() + national.len()));
+            let expected = plan.mobile(&format!("+{code}{national}"));
+            for typed in [
+                national.to_owned(),
+                format!("{trunk}{national}"),
+                format!("00{code}{national}"),
+                format!("+{code}(0){national}"),
+                format!("+{code} {trunk} {national}"),
+                format!("{code}{national}"),
+            ] {
+                prop_assert_eq!(plan.mobile(&typed), expected.clone(), "{}", typed);
+            }
+        }
+    }
+
+    const DECORATIONS: &[char] = &[
+        ' ', '-', '.', '/', '\u{200b}', '\u{202a}', '\u{a0}', '\u{2011}', '\u{feff}', '\t', '\u{2212}',
+        '\u{ad}',
+    ];
+}
