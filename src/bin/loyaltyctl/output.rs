@@ -124,7 +124,7 @@ fn complain(text: &str) {
 /// Whether a stream gets colours: <https://no-color.org>, <https://bixense.com/clicolors/>, and no terminal that
 /// has none.
 fn colours(terminal: bool) -> bool {
-    choose_colours(|variable| env::var(variable), terminal)
+    choose_colours(env::var, terminal)
 }
 
 fn choose_colours(get: impl Fn(&'static str) -> Result<String, VarError>, terminal: bool) -> bool {

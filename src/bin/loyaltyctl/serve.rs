@@ -126,9 +126,10 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     }
     if let Some(embedded) = embedded {
         // Callers of its own can hold it up, too.
-        match timeout(time_left, embedded.stop()).await {
-            Ok(stopped) => stopped?,
-            Err(_) => tracing::warn!("the embedded DynamoDB was cut off its callers"),
+        if let Ok(stopped) = timeout(time_left, embedded.stop()).await {
+            stopped?;
+        } else {
+            tracing::warn!("the embedded DynamoDB was cut off its callers");
         }
     }
     Ok(())
