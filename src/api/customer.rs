@@ -43,7 +43,9 @@ pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let learn = |org: &Arc<Org>| app.remember_org(org);
     match app.store.register(org, &customer, call.response_to_store(&answer), &learn).await {
         Ok(Registration::Registered(numbers)) => {
-            numbers.iter().for_each(|number| call.count_card_number(number));
+            for number in &numbers {
+                call.count_card_number(number);
+            }
             Ok(answer)
         }
         Ok(Registration::IdentifierTaken) => call.stored_response_or(Problem::IdentifierTaken).await,

@@ -188,6 +188,7 @@ impl Store {
     ///
     /// # Errors
     /// What `respond` fails with, and [`StoreError`] when DynamoDB fails or an item is corrupt.
+    #[expect(clippy::too_many_arguments, reason = "each is another part of the one question")]
     pub async fn validate_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
         series: &OtpSeries,
