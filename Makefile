@@ -169,7 +169,7 @@ bench-blocks: ## Measure card numbers per second and their write units by block 
 
 # The dev profile: what is measured runs in a process of its own.
 soak: SECONDS := 600
-soak: ## Load the release build for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
+soak: ## Load `loyaltyctl serve` for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
 	cargo build --locked --release --features cli --bin loyaltyctl
 	cargo bench --locked --all-features --profile dev --bench soak -- target/release/loyaltyctl $(SECONDS) $(RATE)
 
