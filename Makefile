@@ -35,7 +35,7 @@ test: ## Run all tests
 	@$(call INSTALL,curl)
 	cargo test --locked --all-features
 
-test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service
+test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service (SEED=… repeats, EXAMPLES=200)
 	cargo build --locked --features cli --bin loyaltyctl
 	tests/schemathesis.sh
 
