@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
+.PHONY: help run test test-interleavings test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -34,6 +34,9 @@ run: ## Run the whole service at http://127.0.0.1:3000, with a demo org (ARGS='-
 test: ## Run all tests
 	@$(call INSTALL,curl)
 	cargo test --locked --all-features
+
+test-interleavings: ## Run every order of the DynamoDB calls of requests that race (RACES='generate | validate' for some of them)
+	cargo test --locked --all-features --profile optimized --test interleavings -- --nocapture
 
 test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service (SEED=… repeats, EXAMPLES=200)
 	cargo build --locked --features cli --bin loyaltyctl
