@@ -90,7 +90,7 @@ impl Request {
 
 /// Everything that races.
 pub fn requests() -> Vec<Request> {
-    const FETCH: Request = Request::new("fetch", Kind::Otps, |run| run.fetch(), fetched);
+    const FETCH: Request = Request::new("fetch", Kind::Otps, Run::fetch, fetched);
     const GENERATE: Request = Request::new("generate", Kind::Otps, |run| run.otp("generate", ""), generated);
     const RIGHT: Request =
         Request::new("validate, right", Kind::Otps, |run| run.otp("validate", FIRST_CODE), judged_right);
@@ -100,7 +100,7 @@ pub fn requests() -> Vec<Request> {
         Request::new("cardNumber", Kind::Numbers, |_| card_number(Method::GET), number_given);
     const POSTED_NUMBER: Request =
         Request::new("cardNumber, POST", Kind::Numbers, |_| card_number(Method::POST), number_given);
-    const REGISTER: Request = Request::new("register", Kind::Customers, |run| run.register(), registered);
+    const REGISTER: Request = Request::new("register", Kind::Customers, Run::register, registered);
     vec![
         FETCH,
         GENERATE,
@@ -113,20 +113,12 @@ pub fn requests() -> Vec<Request> {
         POSTED_NUMBER.with_key("cardNumber, key"),
         REGISTER,
         REGISTER.with_key("register, key"),
-        Request::new(
-            "register, number by hand",
-            Kind::Customers,
-            |run| run.register_by_hand(),
-            registered_by_hand,
-        ),
-        Request::new(
-            "register, same e-mail",
-            Kind::Customers,
-            |run| run.register_same_email(),
-            |model, _| model.register_with_number(["other mobile", "email"], "other mobile, by number"),
-        ),
-        Request::new("change of plan", Kind::Plan, |run| run.change_plan(), plan_changed),
-        Request::new("change of name", Kind::Plan, |run| run.change_name(), name_changed),
+        Request::new("register, number by hand", Kind::Customers, Run::register_by_hand, registered_by_hand),
+        Request::new("register, same e-mail", Kind::Customers, Run::register_same_email, |model, _| {
+            model.register_with_number(["other mobile", "email"], "other mobile, by number")
+        }),
+        Request::new("change of plan", Kind::Plan, Run::change_plan, plan_changed),
+        Request::new("change of name", Kind::Plan, Run::change_name, name_changed),
         Request { name: "last number", kind: Kind::LastNumber, ..NUMBER },
         Request { kind: Kind::LastNumber, ..POSTED_NUMBER.with_key("last number, key") },
     ]
@@ -148,7 +140,7 @@ pub fn afterwards(kinds: &[Kind]) -> Vec<Request> {
     }
     if kinds.contains(&Kind::Plan) {
         // Whatever was given under the first plan must have been remembered.
-        asked.push(Request::new("return to the first plan", Kind::Plan, |run| run.first_plan(), first_plan));
+        asked.push(Request::new("return to the first plan", Kind::Plan, Run::first_plan, first_plan));
         asked.extend(number);
     }
     asked
