@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
+.PHONY: help run test test-interleavings test-load test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -35,7 +35,14 @@ test: ## Run all tests
 	@$(call INSTALL,curl)
 	cargo test --locked --all-features
 
-test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service
+test-interleavings: ## Run every order of the DynamoDB calls of requests that race (RACES='generate | validate' for some of them)
+	cargo test --locked --all-features --profile optimized --test interleavings -- --nocapture
+
+test-load: ## Load eight processes of what `make sam-build ARCH=x86_64` built (FUNCTION=… for another build)
+	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" \
+	  cargo test --locked --all-features --profile optimized --test load -- --nocapture
+
+test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service (SEED=… repeats, EXAMPLES=200)
 	cargo build --locked --features cli --bin loyaltyctl
 	tests/schemathesis.sh
 
@@ -47,11 +54,11 @@ test-engine: ## Run what uses the store on another DynamoDB, one that asks for n
 test-ministack: $(MINISTACK) ## The same on ministack, from PyPI
 	tests/ministack.sh
 
-# Not in CI, which checks that they compile and replays the corpora in tests/input.rs: the build takes four minutes. Without a sanitizer, and with the flags of a nightly
+# In CI on demand (FUZZ_SECONDS=60 .ci/run), which otherwise checks that they compile and replays the corpora in tests/input.rs: the build takes five minutes. Without a sanitizer, and with the flags of a nightly
 # toolchain on a stable one: what is looked for are panics and 5xx. Inputs that lead further stay below fuzz/target/; those that fail, in fuzz/artifacts/.
 FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ)
-fuzz: SECONDS := 30
-fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=30 for each; needs a C++ compiler)
+fuzz: SECONDS := 60
+fuzz: $(CARGO_FUZZ) ## Send every fuzz target what it may not panic on (SECONDS=60 for each; needs a C++ compiler)
 	$(FUZZ) build --sanitizer none
 	for target in $$($(FUZZ) list); do \
 	  mkdir -p fuzz/target/corpus/$$target; \
@@ -176,7 +183,7 @@ bench-blocks: ## Measure card numbers per second and their write units by block 
 
 # The dev profile: what is measured runs in a process of its own.
 soak: SECONDS := 600
-soak: ## Load the release build for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
+soak: ## Load `loyaltyctl serve` for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
 	cargo build --locked --release --features cli --bin loyaltyctl
 	cargo bench --locked --all-features --profile dev --bench soak -- target/release/loyaltyctl $(SECONDS) $(RATE)
 

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
 # Plays what schemathesis makes up from openapi.json to the running service, as the demo's till.
+# What it makes up follows from a seed, another one in each run: SEED=… repeats a run, EXAMPLES=…
+# sets how many requests it makes up for each operation.
 set -euo pipefail
+seed=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+examples=${EXAMPLES:-200}
+echo "SEED=$seed EXAMPLES=$examples"
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 # Whatever it leaves behind goes with the folder: no run depends on an earlier one.
@@ -15,7 +20,8 @@ done
 base=$(sed -n 's/^loyalty-codes listens on //p' log)
 credentials=$(sed -n 's/^curl .* -u \([^ ]*\) .*/\1/p;T;q' log)
 
-# The credentials are given: schemathesis need not make up others, and still tries without any (`ignored_auth`).
+# The credentials are given: schemathesis need not make up others, and still tries without any
+# (`ignored_auth`).
 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests" SCHEMATHESIS_HOOKS=schemathesis_hooks "$root/.tools/schemathesis/bin/schemathesis" run "$base/openapi.json" \
   --auth "$credentials" --generation-with-security-parameters false \
-  --checks all --phases examples,coverage,fuzzing,stateful --mode all --max-examples 200 --generation-deterministic "$@"
+  --checks all --phases examples,coverage,fuzzing,stateful --mode all --max-examples "$examples" --seed "$seed" "$@"

@@ -34,44 +34,50 @@ pub struct Pace {
     pub lasts: Duration,
     /// Seconds from one request to the next; without, the next is due when somebody asks.
     interval: Option<f64>,
+    /// After so many requests it ends, too.
+    requests: u64,
     given: AtomicU64,
     slices: Mutex<Vec<Slice>>,
 }
 
 impl Pace {
-    fn new(interval: Option<f64>, lasts: Duration) -> Self {
+    fn new(interval: Option<f64>, requests: u64, lasts: Duration) -> Self {
         let slices = lasts.as_secs().div_ceil(SLICE.as_secs()).max(1);
         let slices = vec![Slice::default(); usize::try_from(slices).unwrap()];
         Self {
             started: Instant::now(),
             lasts,
             interval,
+            requests,
             given: AtomicU64::new(0),
             slices: Mutex::new(slices),
         }
     }
 
     pub fn as_fast_as_possible(lasts: Duration) -> Self {
-        Self::new(None, lasts)
+        Self::new(None, u64::MAX, lasts)
     }
 
     /// So many requests per second, evenly.
     pub fn of(rate: f64, lasts: Duration) -> Self {
-        Self::new(Some(1.0 / rate), lasts)
+        Self::new(Some(1.0 / rate), u64::MAX, lasts)
+    }
+
+    /// So many requests, as fast as possible, and no more of them when the time is over.
+    pub fn of_requests(requests: u64, lasts: Duration) -> Self {
+        Self::new(None, requests, lasts)
     }
 
     /// Waits until the next request is due, and says when that was.
     pub async fn turn(&self) -> Result<Instant, Over> {
         let now = Instant::now();
+        let turn = self.given.fetch_add(1, Ordering::Relaxed);
         let due = match self.interval {
-            Some(interval) => {
-                let turn = self.given.fetch_add(1, Ordering::Relaxed);
-                self.started + Duration::from_secs_f64(interval * turn as f64)
-            }
+            Some(interval) => self.started + Duration::from_secs_f64(interval * turn as f64),
             None => now,
         };
         let end = self.started + self.lasts;
-        if due >= end || now > end + GRACE {
+        if turn >= self.requests || due >= end || now > end + GRACE {
             return Err(Over);
         }
         sleep_until(due).await;

@@ -144,8 +144,24 @@ async fn a_till_of_one_org_reaches_nothing_of_another() {
     }
     assert_eq!(stranger.validate(&code).await.status, 429);
     assert!(service.is_right(&code).await, "guesses elsewhere lock nothing here");
-    assert_eq!(service.issue().await / 1000, service.issue().await / 1000);
-    assert_eq!(service.fetch().await.json["userId"], USER);
+}
+
+#[tokio::test]
+async fn otps_of_one_org_count_nothing_in_another() {
+    let (_table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
+    let stranger = till_of_another_org(&service).await;
+    stranger.register_demo_customer().await;
+    // Both customers have the same user id.
+    for _ in 0..2 {
+        stranger.issue().await;
+    }
+    service.issue().await;
+    let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
+    assert_eq!(service.post("/v2/otp/generate", &body).await.refusal(), (429, vec![429]));
+    let (own, other) = (service.fetch().await.json, stranger.fetch().await.json);
+    assert_eq!((&own["orgId"], &own["userId"]), (&966.into(), &USER.into()), "{own}");
+    assert_eq!((&other["orgId"], &other["userId"]), (&967.into(), &USER.into()), "{other}");
+    assert_ne!(own["code"], other["code"]);
 }
 
 #[tokio::test]

@@ -49,10 +49,9 @@ async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
         assert_eq!(register(&service, identifiers).await.status, 200);
     }
     assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
-    assert_eq!(
-        user_of(&service, "external_id=1000000012").await,
-        user_of(&service, "mobile=9010000022").await
-    );
+    for identifier in ["external_id=1000000012", "mobile=9010000022"] {
+        assert_eq!(user_of(&service, identifier).await, Some(USER + 3), "{identifier}");
+    }
 }
 
 #[tokio::test]
@@ -81,6 +80,7 @@ async fn no_number_is_generated_where_the_org_does_not_generate() {
 
     let (_table, service) = demo_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false").await;
     assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
+    assert_eq!(user_of(&service, "external_id=1000000010").await, None);
 }
 
 #[tokio::test]

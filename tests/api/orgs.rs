@@ -1,16 +1,26 @@
 //! Applying an org's definition, and what that means for its card numbers.
 
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use loyalty_codes::{
     model::org::{Definition, OrgId},
     store::{Applied, ApplyError},
 };
+use tokio::time::timeout;
 
 use crate::{
     common::{
         TestService, TestTable, demo, demo_org, demo_org_with,
         faults::{Fault, behind_faults},
+        runtime_api::PATIENCE,
     },
     idempotency::while_held,
 };
@@ -100,29 +110,39 @@ async fn taking_the_settings_away_does_not_forget_the_sequence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_number_appears_twice_while_the_plan_changes_under_load() {
     let (table, service) = demo().await;
+    let (numbers, enough) = (Arc::new(Mutex::new(Vec::<String>::new())), Arc::new(AtomicBool::new(false)));
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let caller = table.service("store.server");
+        let (numbers, enough) = (Arc::clone(&numbers), Arc::clone(&enough));
         callers.spawn(async move {
-            let mut numbers = Vec::new();
-            for _ in 0..40 {
-                numbers.push(caller.card_number().await);
+            while !enough.load(Ordering::SeqCst) {
+                let number = caller.card_number().await;
+                numbers.lock().unwrap().push(number);
             }
-            numbers
         });
     }
-    let mut changes = 0;
-    for config in [
-        "CONF_CARD_NUMBER_LENGTH = 11",
-        "CONF_CARD_NUMBER_LENGTH = 12",
-        "CONF_CARD_NUMBER_OFFSET = 3000000000",
-    ] {
-        service.apply(&demo_org_with(config)).await.unwrap();
-        changes += 1;
+    // Each plan is in force until callers have numbers of it.
+    let given = async |is_of_the_plan: fn(&str) -> bool| {
+        while numbers.lock().unwrap().iter().filter(|number| is_of_the_plan(number)).count() < 40 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, given(|number| number.len() == 10)).await.expect("numbers of the first plan");
+    let plans: [(&str, fn(&str) -> bool); 3] = [
+        ("CONF_CARD_NUMBER_LENGTH = 11", |number| number.len() == 11),
+        ("CONF_CARD_NUMBER_LENGTH = 12", |number| number.len() == 12),
+        ("CONF_CARD_NUMBER_OFFSET = 3000000000", |number| number.len() == 10 && number.starts_with('3')),
+    ];
+    for (config, is_of_the_plan) in plans {
+        let applied = service.apply(&demo_org_with(config)).await.unwrap();
+        assert!(matches!(applied, Applied::Updated(_)), "{config}: {applied:?}");
+        timeout(PATIENCE, given(is_of_the_plan)).await.expect(config);
     }
-    let numbers: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
-    assert_eq!(changes, 3);
-    assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), 320);
+    enough.store(true, Ordering::SeqCst);
+    callers.join_all().await;
+    let numbers = numbers.lock().unwrap();
+    assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len());
 }
 
 #[tokio::test]
@@ -179,7 +199,7 @@ async fn two_operators_do_not_overwrite_each_other() {
             }
         })
         .collect();
-    let different: std::collections::HashSet<&i64> = replaced.iter().collect();
+    let different: HashSet<&i64> = replaced.iter().collect();
     assert_eq!(different.len(), replaced.len(), "{replaced:?}");
     assert!(replaced.len() < results.len(), "some came too late");
     let stored = service.store.org(OrgId(966)).await.unwrap().unwrap();

@@ -21,7 +21,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::SetOnce, task::AbortHandle};
 
 use super::{TestService, TestTable, client};
 
@@ -42,6 +42,10 @@ pub enum Fault {
     LostAnswer,
     /// The engine does it; the connection is reset in the middle of the answer.
     CutAnswer,
+    /// The engine does it; then this task, whose call it is, is ended.
+    Killed(AbortHandle),
+    /// The call waits until it is decided what happens to it; `None` is nothing out of the ordinary.
+    Held(Arc<SetOnce<Option<Fault>>>),
 }
 
 impl Fault {
@@ -172,6 +176,10 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
         *calls += 1;
         plan(&operation, *calls - 1)
     };
+    let fault = match fault {
+        Some(Fault::Held(decision)) => decision.wait().await.clone(),
+        other => other,
+    };
     match fault {
         None => Ok(proxy.pass_on(request).await),
         Some(Fault::Answer(status, body)) => {
@@ -200,6 +208,12 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
             let body = to_bytes(body, usize::MAX).await.unwrap();
             Ok(Response::from_parts(parts, Body::new(Half(Some(body.slice(..body.len() / 2))))))
         }
+        Some(Fault::Killed(caller)) => {
+            proxy.pass_on(request).await;
+            caller.abort();
+            std::future::pending().await
+        }
+        Some(Fault::Held(_)) => panic!("a call is held once"),
     }
 }
 
