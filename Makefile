@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-interleavings test-load test-schema test-engine test-ministack lint openapi build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
+.PHONY: help run test test-interleavings test-load test-schema test-engine test-ministack lint openapi cost-table build validate sam-build test-emulator test-panics test-memory test-cargo-lambda fuzz check-fuzz local invoke test-local deploy \
   advisories sbom fmt bench bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -72,6 +72,9 @@ check-fuzz: ## Check that the fuzz targets compile
 openapi: ## Write openapi.json anew, from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
 	mv target/openapi.json openapi.json
+
+cost-table: ## Write the README's table of costs anew, from the counts that tests/api/costs.rs keeps
+	UPDATE_README=1 cargo test --locked --all-features --test api -- costs::the_readme
 
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo fmt --check

@@ -38,6 +38,8 @@ pub enum Fault {
     Late,
     /// The engine does not see it; the connection is reset.
     Reset,
+    /// The engine does it, and the caller hears nothing.
+    Unheard,
     /// The engine does it; the connection is reset before the answer.
     LostAnswer,
     /// The engine does it; the connection is reset in the middle of the answer.
@@ -195,6 +197,10 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
         Some(Fault::Late) => {
             let request = proxy.address(request).await;
             proxy.late.lock().unwrap().push(request);
+            std::future::pending().await
+        }
+        Some(Fault::Unheard) => {
+            proxy.pass_on(request).await;
             std::future::pending().await
         }
         Some(Fault::Reset) => Err(Closed),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
 
 pub mod caller;
+pub mod capacity;
 pub mod contract;
 pub mod events;
 pub mod faults;
@@ -32,7 +33,9 @@ use loyalty_codes::{
     embedded::{Embedded, Storage},
     logging::{self, Format, Metrics},
     model::{
-        customer::UserId,
+        customer::{
+            Account, AccountId, Identifier, IdentifierName, Identity, PhoneNumberPlan, Source, UserId,
+        },
         org::{Definition, OrgId},
         otp::{OtpOwner, OtpSeries, Scope},
         till::{Credential, Permission, Till, TillName},
@@ -265,6 +268,15 @@ impl Answer {
 /// The OTPs of the demo customer for POINTS.
 pub fn demo_series() -> OtpSeries {
     OtpSeries { org: OrgId(966), owner: OtpOwner::Customer(UserId(USER)), scope: Scope::Points }
+}
+
+/// The OTPs for REGISTRATION of the demo customer's mobile.
+pub fn contact_series() -> OtpSeries {
+    let plan = PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 };
+    let mobile = Identifier::new(IdentifierName::Mobile, MOBILE, &plan).unwrap();
+    let instore = Account { source: Source::Instore, id: AccountId(String::new()) };
+    let owner = OtpOwner::Contact(Identity::new(instore, mobile));
+    OtpSeries { org: OrgId(966), owner, scope: Scope::Registration }
 }
 
 /// The table with the demo org, its till `store.server` that may do everything, and the customer of the

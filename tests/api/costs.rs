@@ -1,0 +1,327 @@
+//! What each route asks of DynamoDB in each situation: round trips, one after another, and capacity
+//! units. These numbers do not grow. The README's table of costs is made from them: `make cost-table`.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use aws_sdk_dynamodb::Client;
+use serde_json::{Value, json};
+
+use crate::common::{
+    Answer, Log, MOBILE, TestService, TestTable,
+    capacity::{Capacity, Consumed},
+    demo, demo_with,
+};
+
+/// A request in a situation: round trips, read units, write units.
+type Row = (&'static str, &'static str, u32, f64, f64);
+
+const FETCH: &str = "GET /v2/otp";
+const GENERATE: &str = "POST /v2/otp/generate";
+const VALIDATE: &str = "POST /v2/otp/validate";
+const NUMBER: &str = "GET /v2/cardNumber";
+const KEYED_NUMBER: &str = "POST /v2/cardNumber";
+const REGISTER: &str = "POST /v2/customers";
+
+const PLAIN: &str = "";
+const WITH_KEY: &str = "with a key";
+const AGAIN: &str = "with the same key again";
+const REGISTRATION: &str = "for a contact";
+
+/// Of a warm process, unless the situation says otherwise. A write in a transaction counts twice.
+const COSTS: &[Row] = &[
+    (FETCH, PLAIN, 2, 2.0, 0.0),
+    (FETCH, "no valid OTP", 2, 2.0, 0.0),
+    (FETCH, "unknown customer", 1, 1.0, 0.0),
+    (FETCH, REGISTRATION, 1, 1.0, 0.0),
+    (FETCH, "bad input", 0, 0.0, 0.0),
+    (GENERATE, PLAIN, 2, 1.0, 4.0),
+    (GENERATE, "with a message", 2, 1.0, 6.0),
+    (GENERATE, REGISTRATION, 1, 0.0, 4.0),
+    (GENERATE, WITH_KEY, 3, 2.0, 6.0),
+    (GENERATE, AGAIN, 1, 1.0, 0.0),
+    (GENERATE, "quota used up", 2, 1.0, 4.0),
+    (VALIDATE, "a wrong code", 3, 2.0, 2.0),
+    (VALIDATE, PLAIN, 3, 2.0, 4.0),
+    (VALIDATE, "a wrong code, with a key", 4, 3.0, 4.0),
+    (VALIDATE, WITH_KEY, 4, 3.0, 6.0),
+    (VALIDATE, AGAIN, 1, 1.0, 0.0),
+    (VALIDATE, REGISTRATION, 2, 1.0, 4.0),
+    (VALIDATE, "locked", 2, 2.0, 0.0),
+    (NUMBER, PLAIN, 1, 0.0, 1.0),
+    (NUMBER, "exhausted", 1, 0.0, 1.0),
+    (NUMBER, "cold process", 3, 2.0, 1.0),
+    (NUMBER, "wrong password", 1, 1.0, 0.0),
+    (NUMBER, "unknown till", 1, 1.0, 0.0),
+    (NUMBER, "no credentials", 0, 0.0, 0.0),
+    (KEYED_NUMBER, PLAIN, 1, 0.0, 1.0),
+    (KEYED_NUMBER, WITH_KEY, 3, 1.0, 2.0),
+    (KEYED_NUMBER, AGAIN, 1, 1.0, 0.0),
+    (REGISTER, PLAIN, 4, 1.0, 8.0),
+    (REGISTER, "with an external ID", 3, 1.0, 5.0),
+    (REGISTER, WITH_KEY, 5, 2.0, 10.0),
+    (REGISTER, AGAIN, 1, 1.0, 0.0),
+    (REGISTER, "identifier taken", 1, 1.0, 0.0),
+];
+
+/// A process whose every round trip and unit is counted.
+struct Counted {
+    service: TestService,
+    capacity: Capacity,
+    rows: Vec<Row>,
+}
+
+impl Counted {
+    fn cold(table: &TestTable) -> Self {
+        let capacity = Capacity::default();
+        let config = table.client().config().to_builder().interceptor(capacity.clone());
+        let service = table.service_with(Client::from_conf(config.build()), "store.server");
+        Self { service, capacity, rows: Vec::new() }
+    }
+
+    async fn warm(table: &TestTable) -> Self {
+        let counted = Self::cold(table);
+        counted.service.card_number().await;
+        counted
+    }
+
+    /// Counts one request, which is answered with `status`.
+    async fn count(&mut self, route: &'static str, situation: &'static str, status: u16, ask: Ask) -> Answer {
+        let (method, path) = route.split_once(' ').unwrap();
+        let caller = ask.caller.clone().unwrap_or_else(|| self.service.clone());
+        let url = format!("{path}{}", ask.query);
+        let method = method.parse().unwrap();
+        // A task of its own: the stack of this one is deep.
+        let sent = async move {
+            let headers = [("content-type", "application/json"), ("idempotency-key", ask.key)];
+            let headers = if ask.key.is_empty() { &headers[..1] } else { &headers };
+            let body = if ask.body.is_null() { String::new() } else { ask.body.to_string() };
+            caller.send(method, &url, headers, body.into()).await
+        };
+        self.capacity.take();
+        let answer = tokio::spawn(sent).await.unwrap();
+        let Consumed { round_trips, read_units, write_units } = self.capacity.take();
+        assert_eq!(answer.status, status, "{route} {situation}: {answer:?}");
+        self.rows.push((route, situation, round_trips, read_units, write_units));
+        answer
+    }
+}
+
+/// What is sent to a route.
+#[derive(Default)]
+struct Ask {
+    query: String,
+    body: Value,
+    /// The `Idempotency-Key`, or nothing.
+    key: &'static str,
+    /// Who is not the till that may do everything.
+    caller: Option<TestService>,
+}
+
+fn query(query: &str) -> Ask {
+    Ask { query: query.to_owned(), ..Ask::default() }
+}
+
+fn body(body: Value) -> Ask {
+    Ask { body, ..Ask::default() }
+}
+
+fn keyed(key: &'static str, body: Value) -> Ask {
+    Ask { body, key, ..Ask::default() }
+}
+
+fn otp(action: &str, code: &str) -> Value {
+    json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": action, "code": code})
+}
+
+fn fetch_by(mobile: &str, scope: &str) -> Ask {
+    query(&format!("?source=INSTORE&mobile={mobile}&scope={scope}"))
+}
+
+fn code(answer: &Answer) -> String {
+    answer.json["code"].as_str().unwrap().to_owned()
+}
+
+async fn count_otps() -> Vec<Row> {
+    let (table, _service) = demo_with("CONF_OTP_DAILY_LIMIT = 3").await;
+    let mut counted = Counted::warm(&table).await;
+    counted.count(FETCH, "no valid OTP", 404, fetch_by(MOBILE, "POINTS")).await;
+    counted.count(FETCH, "unknown customer", 404, fetch_by("9010000022", "POINTS")).await;
+    counted.count(FETCH, "bad input", 400, query("?scope=X")).await;
+
+    counted.count(GENERATE, PLAIN, 200, body(otp("POINTS", ""))).await;
+    let first = counted.count(FETCH, PLAIN, 200, fetch_by(MOBILE, "POINTS")).await;
+    counted.count(VALIDATE, "a wrong code", 200, body(otp("POINTS", "WRONG"))).await;
+    counted.count(VALIDATE, PLAIN, 200, body(otp("POINTS", &code(&first)))).await;
+
+    let mut with_message = otp("POINTS", "");
+    with_message["channels"] = json!([{"type": "SMS", "value": MOBILE}]);
+    counted.count(GENERATE, "with a message", 200, body(with_message)).await;
+    for situation in [WITH_KEY, AGAIN] {
+        counted.count(GENERATE, situation, 200, keyed("generate", otp("POINTS", ""))).await;
+    }
+    counted.count(GENERATE, "quota used up", 429, body(otp("POINTS", ""))).await;
+
+    let wrong = keyed("wrong", otp("POINTS", "WRONG"));
+    counted.count(VALIDATE, "a wrong code, with a key", 200, wrong).await;
+    let last = counted.service.code().await;
+    for situation in [WITH_KEY, AGAIN] {
+        counted.count(VALIDATE, situation, 200, keyed("validate", otp("POINTS", &last))).await;
+    }
+    for _ in 0..3 {
+        assert!(!counted.service.is_right("WRONG").await);
+    }
+    counted.count(VALIDATE, "locked", 429, body(otp("POINTS", "WRONG"))).await;
+    counted.rows
+}
+
+async fn count_otps_of_a_contact() -> Vec<Row> {
+    let (table, _service) = demo().await;
+    let mut counted = Counted::warm(&table).await;
+    counted.count(GENERATE, REGISTRATION, 200, body(otp("REGISTRATION", ""))).await;
+    let fetched = counted.count(FETCH, REGISTRATION, 200, fetch_by(MOBILE, "REGISTRATION")).await;
+    let right = body(otp("REGISTRATION", &code(&fetched)));
+    let validated = counted.count(VALIDATE, REGISTRATION, 200, right).await;
+    assert_eq!(validated.json["entity"], true);
+    counted.rows
+}
+
+async fn count_numbers() -> Vec<Row> {
+    let (table, _service) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 96").await;
+    let mut counted = Counted::cold(&table);
+    counted.count(NUMBER, "cold process", 200, Ask::default()).await;
+    counted.count(NUMBER, PLAIN, 200, Ask::default()).await;
+    counted.count(KEYED_NUMBER, PLAIN, 200, Ask::default()).await;
+    for situation in [WITH_KEY, AGAIN] {
+        counted.count(KEYED_NUMBER, situation, 200, keyed("number", json!({}))).await;
+    }
+    counted.count(NUMBER, "exhausted", 409, Ask::default()).await;
+    let service = counted.service.clone();
+    for (situation, caller) in [
+        ("wrong password", service.as_till("store.server", "wrong")),
+        ("unknown till", service.as_till("unknown.till", "wrong")),
+        ("no credentials", service.without_credentials()),
+    ] {
+        let ask = Ask { caller: Some(caller), ..Ask::default() };
+        counted.count(NUMBER, situation, 401, ask).await;
+    }
+    counted.rows
+}
+
+async fn count_registrations() -> Vec<Row> {
+    let (table, _service) = demo().await;
+    let mut counted = Counted::warm(&table).await;
+    let customer = |name: &str, value: &str| json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": name, "value": value}]}]});
+    counted.count(REGISTER, PLAIN, 200, body(customer("mobile", "9010000022"))).await;
+    counted.count(REGISTER, "identifier taken", 409, body(customer("mobile", "9010000022"))).await;
+    counted.count(REGISTER, "with an external ID", 200, body(customer("externalId", "A"))).await;
+    for situation in [WITH_KEY, AGAIN] {
+        counted.count(REGISTER, situation, 200, keyed("register", customer("mobile", "9010000033"))).await;
+    }
+    counted.rows
+}
+
+#[tokio::test]
+async fn each_route_keeps_to_its_round_trips_and_units() {
+    let mut counted = tokio::spawn(count_otps()).await.unwrap();
+    counted.extend(tokio::spawn(count_otps_of_a_contact()).await.unwrap());
+    counted.extend(tokio::spawn(count_numbers()).await.unwrap());
+    counted.extend(tokio::spawn(count_registrations()).await.unwrap());
+    let sorted = |mut rows: Vec<Row>| {
+        rows.sort_by_key(|(route, situation, ..)| (*route, *situation));
+        rows
+    };
+    assert_eq!(sorted(counted), sorted(COSTS.to_vec()));
+}
+
+/// List prices of us-east-1 in US dollars, per million.
+const READ_UNITS: f64 = 0.125;
+const WRITE_UNITS: f64 = 0.625;
+const HTTP_API: f64 = 1.0;
+const LAMBDA_REQUESTS: f64 = 0.2;
+/// For a GB-second on arm64.
+const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
+const GIGABYTES: f64 = 0.25;
+const MILLISECONDS: f64 = 10.0;
+/// For a GB of logs.
+const LOGS_GB: f64 = 0.5;
+/// Of one request: a line of the function, one of the API's access log, and what CloudWatch adds to each.
+const LOG_BYTES: f64 = 850.0;
+/// All but the function's line: the access log's, by the format in the template, and 26 bytes for each.
+const OTHER_LOG_BYTES: usize = 230 + 2 * 26;
+
+/// What a shop does all day, as the README lists it.
+const LISTED: &[(&str, &str, &str)] = &[
+    ("fetch", FETCH, PLAIN),
+    ("card number", NUMBER, PLAIN),
+    ("card number with an `Idempotency-Key`", KEYED_NUMBER, WITH_KEY),
+    ("generate", GENERATE, PLAIN),
+    ("generate with an `Idempotency-Key`", GENERATE, WITH_KEY),
+    ("generate with a message to deliver", GENERATE, "with a message"),
+    ("validate", VALIDATE, PLAIN),
+    ("validate with an `Idempotency-Key`", VALIDATE, WITH_KEY),
+    ("any of them, again under its key", GENERATE, AGAIN),
+    ("register, one identifier and a generated number", REGISTER, PLAIN),
+];
+
+fn cost_table() -> String {
+    let lambda = LAMBDA_REQUESTS + LAMBDA_GB_SECOND * GIGABYTES * MILLISECONDS * 1e3;
+    let logs = LOGS_GB * LOG_BYTES * 1e6 / 1e9;
+    let mut table = format!(
+        "In US dollars, by the list prices of us-east-1: on-demand DynamoDB {WRITE_UNITS} per million write units and\n\
+         {READ_UNITS} per million read units, Lambda on arm64 {LAMBDA_REQUESTS:.2} per million requests and {LAMBDA_GB_SECOND} per\n\
+         GB-second, HTTP API {HTTP_API:.2} per million, CloudWatch Logs {LOGS_GB:.2} per GB. Check them: they change. For\n\
+         {:.0} MB, {MILLISECONDS:.0} ms a request and {LOG_BYTES} bytes of logs:\n\n\
+         | a million of | DynamoDB units | round trips | DynamoDB | HTTP API | Lambda | logs | together |\n\
+         |---|---|---|---|---|---|---|---|\n",
+        GIGABYTES * 1024.0,
+    );
+    for (label, route, situation) in LISTED {
+        let found = COSTS.iter().find(|row| (&row.0, &row.1) == (route, situation));
+        let (_, _, round_trips, read, write) = found.unwrap();
+        let units: Vec<String> = [(read, "read"), (write, "write")]
+            .into_iter()
+            .filter(|(units, _)| **units > 0.0)
+            .map(|(units, name)| format!("{units} {name}"))
+            .collect();
+        let dynamodb = read * READ_UNITS + write * WRITE_UNITS;
+        let together = dynamodb + HTTP_API + lambda + logs;
+        writeln!(
+            table,
+            "| {label} | {} | {round_trips} | {dynamodb:.2} | {HTTP_API:.2} | {lambda:.2} | {logs:.2} | **{together:.2}** |",
+            units.join(", "),
+        )
+        .unwrap();
+    }
+    table
+}
+
+#[tokio::test]
+#[allow(clippy::cast_precision_loss, reason = "a log line is short")]
+async fn a_request_logs_as_much_as_the_costs_say() {
+    let (_table, service) = demo().await;
+    let (log, _recording) = Log::record();
+    service.card_number().await;
+    let log = log.text();
+    let line = log.lines().find(|line| line.contains("GET /v2/cardNumber")).unwrap();
+    let written = line.len() + 1;
+    let bytes = (written + OTHER_LOG_BYTES) as f64;
+    assert!(LOG_BYTES / 2.0 < bytes && bytes <= LOG_BYTES, "set LOG_BYTES: a request logs {bytes} bytes");
+}
+
+const BEGIN: &str = "<!-- What follows is written by `make cost-table`. -->\n";
+const END: &str = "<!-- Up to here. -->\n";
+
+/// `UPDATE_README=1` writes it.
+#[test]
+fn the_readme_has_the_costs_of_now() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    let current = format!("{before}{BEGIN}{}{END}{after}", cost_table());
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, current).unwrap();
+    } else {
+        assert!(readme == current, "the README's costs are not those of now: `make cost-table`");
+    }
+}

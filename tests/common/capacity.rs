@@ -1,0 +1,106 @@
+//! Counts what a client asks of DynamoDB: round trips, and the capacity units that they consume.
+//!
+//! DynamoDB reports units only where a request asks for it, which makes requests and answers longer; so
+//! only tests ask. The embedded engine reports what was measured on AWS. It reports nothing for a write
+//! that is refused because of a condition, though AWS charges for it as if it had been done: it is
+//! counted here as one of an item of at most 1 KB, as all that the tests refuse are.
+//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::{
+    config::{ConfigBag, Intercept, RuntimeComponents},
+    error::BoxError,
+};
+use aws_smithy_runtime_api::client::{
+    interceptors::context::{
+        AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
+        BeforeTransmitInterceptorContextRef,
+    },
+    orchestrator::Metadata,
+};
+use serde_json::{Map, Value};
+
+/// What was asked of DynamoDB.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Consumed {
+    pub round_trips: u32,
+    pub read_units: f64,
+    pub write_units: f64,
+}
+
+/// An interceptor for the client that is measured.
+#[derive(Debug, Clone, Default)]
+pub struct Capacity(Arc<Mutex<Consumed>>);
+
+impl Capacity {
+    /// What was consumed since this was asked the last time.
+    pub fn take(&self) -> Consumed {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl Intercept for Capacity {
+    fn name(&self) -> &'static str {
+        "Capacity"
+    }
+
+    fn modify_before_retry_loop(
+        &self,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request_mut();
+        let mut body: Map<String, Value> = serde_json::from_slice(request.body().bytes().unwrap())?;
+        body.insert("ReturnConsumedCapacity".to_owned(), "TOTAL".into());
+        let body = serde_json::to_vec(&body)?;
+        request.headers_mut().insert("content-length", body.len().to_string());
+        *request.body_mut() = body.into();
+        Ok(())
+    }
+
+    fn read_before_transmit(
+        &self,
+        _context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.0.lock().unwrap().round_trips += 1;
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body: Value = serde_json::from_slice(context.response().body().bytes().unwrap())?;
+        let mut consumed = self.0.lock().unwrap();
+        match config.load::<Metadata>().unwrap().name() {
+            "GetItem" | "BatchGetItem" | "Query" => consumed.read_units += reported(&body),
+            "TransactWriteItems" => {
+                let refused = body["CancellationReasons"].as_array().map(Vec::len);
+                consumed.write_units += refused.map_or_else(|| reported(&body), |writes| 2.0 * units(writes));
+            }
+            "PutItem" | "UpdateItem" if body["__type"].is_string() => consumed.write_units += 1.0,
+            "PutItem" | "UpdateItem" => consumed.write_units += reported(&body),
+            operation => panic!("say whether {operation} reads or writes"),
+        }
+        Ok(())
+    }
+}
+
+/// What the answer to one operation says, for one table or a list of tables.
+fn reported(body: &Value) -> f64 {
+    let of_table = |table: &Value| table["CapacityUnits"].as_f64().unwrap();
+    match &body["ConsumedCapacity"] {
+        Value::Array(tables) => tables.iter().map(of_table).sum(),
+        table => of_table(table),
+    }
+}
+
+fn units(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap())
+}
