@@ -143,3 +143,29 @@ fn delivery_takes_the_messages_and_nothing_else() {
         delivery.contains(r#""eventName":["INSERT"]"#) && delivery.contains(r#"[{"prefix":"MESSAGE#"}]"#)
     );
 }
+
+#[test]
+fn neither_the_numbers_of_another_org_nor_a_quiet_night_end_the_alarm_for_a_used_up_range() {
+    let template = read("template.yaml");
+    let alarm = block(&template, "NumberRangeAlarm:");
+    let value = |name: &str| {
+        let found = alarm.iter().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+        found.unwrap_or_else(|| panic!("{name}")).to_owned()
+    };
+    let number = |name: &str| value(name).parse::<usize>().unwrap();
+    // CloudWatch looks back a day at most, or a week where a period is an hour or more.
+    assert!(number("Period") >= 3600 && number("Period") * number("EvaluationPeriods") <= 7 * 86_400);
+    assert_eq!((value("Statistic"), value("TreatMissingData")), ("Maximum".to_owned(), "ignore".to_owned()));
+
+    // One org takes a number at 85 % once, and another one at 10 % in every other period.
+    let used = |period: usize| if period == 0 { 85 } else { 10 };
+    let in_alarm = |now: usize| {
+        let looked_at = now.saturating_sub(number("EvaluationPeriods") - 1)..=now;
+        looked_at.filter(|period| used(*period) >= number("Threshold")).count() >= number("DatapointsToAlarm")
+    };
+    let days = |days: usize| days * 86_400 / number("Period");
+    assert!((0..days(6)).all(in_alarm), "it holds for days");
+    assert!(!in_alarm(days(8)), "and ends when the range was made larger");
+    let description = alarm.join(" ");
+    assert!(description.contains("stats max(CardNumberRangeUsed) as percent by org"), "{description}");
+}

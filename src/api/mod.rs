@@ -213,7 +213,9 @@ impl App {
         let started = Instant::now();
         let mut trace = RequestTrace::default();
         let answer = async {
-            let answer = within(request.time_limit, self.answer(&request, &mut trace)).await;
+            // Boxed, because each future around it would hold a copy of it on the stack.
+            let answer = Box::pin(self.answer(&request, &mut trace));
+            let answer = within(request.time_limit, answer).await;
             answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
         let (result, usage) = count_usage(answer).await;
