@@ -33,9 +33,7 @@ use loyalty_codes::{
     embedded::{Embedded, Storage},
     logging::{self, Format, Metrics},
     model::{
-        customer::{
-            Account, AccountId, Identifier, IdentifierName, Identity, PhoneNumberPlan, Source, UserId,
-        },
+        customer::{Account, AccountId, Identifier, IdentifierName, Identity, Source, UserId},
         org::{Definition, OrgId},
         otp::{OtpOwner, OtpSeries, Scope},
         till::{Credential, Permission, Till, TillName},
@@ -272,7 +270,7 @@ pub fn demo_series() -> OtpSeries {
 
 /// The OTPs for REGISTRATION of the demo customer's mobile.
 pub fn contact_series() -> OtpSeries {
-    let plan = PhoneNumberPlan { country_code: "91".into(), national_mobile_length: 10 };
+    let plan = demo_org().phone_number_plan();
     let mobile = Identifier::new(IdentifierName::Mobile, MOBILE, &plan).unwrap();
     let instore = Account { source: Source::Instore, id: AccountId(String::new()) };
     let owner = OtpOwner::Contact(Identity::new(instore, mobile));
