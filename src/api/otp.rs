@@ -14,7 +14,10 @@ use crate::{
         customer::{IdentifierName, Identity, Source, UserId},
         message::{Channel, ChannelType, Message, Templates},
         org::{Org, OrgId},
-        otp::{Code, CreatedId, OrgDay, OtpOwner, OtpSeries, Scope, TypedCode, most_recent},
+        otp::{
+            Code, CreatedId, OrgDay, OtpHistory, OtpOwner, OtpSeries, Scope, ScopeOwner, TypedCode,
+            most_recent,
+        },
         typed_text,
     },
     secret::os_rng,
@@ -37,9 +40,14 @@ pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
-    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
-    let found = call.app.store.otps_and_attempts(&series, call.now).await?;
-    let otp = most_recent(&found.otps, call.now, threshold).ok_or(Problem::OtpNotFound)?;
+    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
+    let found = call.app.store.otp_history(&history, call.now).await?;
+    let (series, otp) = history
+        .series()
+        .zip(&found)
+        .filter_map(|(series, found)| Some((series, most_recent(&found.otps, call.now, threshold)?)))
+        .max_by_key(|(_, otp)| otp.created_id)
+        .ok_or(Problem::OtpNotFound)?;
 
     let user_id = match series.owner {
         OtpOwner::Customer(user) => Some(user),
@@ -70,13 +78,13 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
 
-    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
+    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
     let config = org.config();
     let day = OrgDay::of(call.now, &org.timezone);
     let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
     let message = (!channels.is_empty()).then(|| Message::new(channels, &templates, &code));
     let new = NewOtp {
-        series: &series,
+        series: &history.current,
         code,
         issued_at: call.now,
         validity: org.otp_validity(),
@@ -113,15 +121,15 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body, org))
             .gather()?;
 
-    let series = call.series(Identity::new(addressed.account, identifier), scope).await?;
+    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
     let limit = org.attempt_limit();
-    // Each rival that is faster records one of the wrong guesses that the limit allows, or consumes one of the day's
-    // OTPs.
-    let max_rivals = limit.count + usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
+    // Each rival that is faster counts one of the failed attempts that the limit allows, or consumes one of the day's
+    // OTPs of the customer or of the contact.
+    let max_rivals = limit.count + 2 * usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
     let respond = |entity| SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
     let (app, request) = (call.app, call.idempotent_request.as_ref());
     let validation =
-        app.store.validate_otp(&series, &typed, limit, max_rivals, &app.clock, request, respond).await?;
+        app.store.validate_otp(&history, &typed, limit, max_rivals, &app.clock, request, respond).await?;
     match validation {
         Validation::Judged { right, response } => {
             call.events.count(if right { Event::OtpValidated } else { Event::OtpRefused });
@@ -135,17 +143,24 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
 }
 
 impl Call<'_> {
-    /// Where the OTPs of `identity` are. Those for REGISTRATION belong to a contact, all others to a
-    /// customer.
-    async fn series(&self, identity: Identity, scope: Scope) -> Result<OtpSeries, ApiError> {
+    /// Where the OTPs of `identity` for `scope` are.
+    async fn otp_history(&self, identity: Identity, scope: Scope) -> Result<OtpHistory, ApiError> {
         let org = self.caller.org.id();
-        let owner = if scope == Scope::Registration {
-            OtpOwner::Contact(identity)
-        } else {
-            let user = self.app.store.find_customer(org, &identity).await?;
-            OtpOwner::Customer(user.ok_or(Problem::CustomerNotFound)?)
-        };
-        Ok(OtpSeries { org, owner, scope })
+        let series = |owner| OtpSeries { org, owner, scope };
+        if scope.owner() == ScopeOwner::Contact {
+            let current = series(OtpOwner::Contact(identity));
+            return Ok(OtpHistory { current, before_registration: None });
+        }
+        let user = self.app.store.find_customer(org, &identity).await?;
+        let contact =
+            (scope.owner() == ScopeOwner::CustomerOrContact).then(|| series(OtpOwner::Contact(identity)));
+        match (user, contact) {
+            (Some(user), contact) => {
+                Ok(OtpHistory { current: series(OtpOwner::Customer(user)), before_registration: contact })
+            }
+            (None, Some(current)) => Ok(OtpHistory { current, before_registration: None }),
+            (None, None) => Err(Problem::CustomerNotFound.into()),
+        }
     }
 }
 

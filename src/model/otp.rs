@@ -24,7 +24,7 @@ wire_enum! {
         Points = "POINTS",
         /// Older callers write the plural.
         Coupon = "COUPON" | "COUPONS",
-        /// Issued to a contact who is no customer yet; every other scope belongs to a customer.
+        /// Registering a contact who is no customer yet.
         Registration = "REGISTRATION",
         Usergroup = "USERGROUP",
         Subscription = "SUBSCRIPTION",
@@ -72,6 +72,50 @@ pub struct OtpSeries {
     pub org: OrgId,
     pub owner: OtpOwner,
     pub scope: Scope,
+}
+
+/// Where the OTPs of an identifier for one scope are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtpHistory {
+    /// New OTPs are issued here, and failed attempts are counted here.
+    pub current: OtpSeries,
+    /// The series of the contact, which may hold OTPs from before the registration.
+    pub before_registration: Option<OtpSeries>,
+}
+
+impl OtpHistory {
+    /// Every series, the current one first.
+    pub fn series(&self) -> impl Iterator<Item = &OtpSeries> {
+        [&self.current].into_iter().chain(&self.before_registration)
+    }
+}
+
+/// Whom the OTPs of a scope belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScopeOwner {
+    /// A contact: the identifier need not be registered, and no customer is looked for.
+    Contact,
+    /// A customer: the identifier must be registered.
+    Customer,
+    /// The customer if the identifier is registered, and the contact otherwise.
+    CustomerOrContact,
+}
+
+impl Scope {
+    /// Whom its OTPs belong to.
+    #[must_use]
+    pub const fn owner(self) -> ScopeOwner {
+        match self {
+            Self::Registration => ScopeOwner::Contact,
+            Self::Generic | Self::Usergroup | Self::Subscription => ScopeOwner::CustomerOrContact,
+            Self::Points
+            | Self::Coupon
+            | Self::PointsTransfer
+            | Self::CustomerStatusUpdate
+            | Self::CustomerIdentifierChange
+            | Self::CustomerIssueLinkCard => ScopeOwner::Customer,
+        }
+    }
 }
 
 /// The OTP itself, as the customer reads it: upper-case letters and digits. `{:?}` does not show it.
@@ -237,10 +281,11 @@ pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold
         .max_by_key(|otp| otp.created_id)
 }
 
-/// The most recently issued valid OTP with that code. Every code is compared, whichever matches.
-fn matching<'a>(otps: &'a [Otp], typed: &TypedCode, now: DateTime<Utc>) -> Option<&'a Otp> {
-    let matches: Vec<&Otp> = otps.iter().filter(|otp| otp.is_valid(now) & typed.matches(&otp.code)).collect();
-    matches.into_iter().max_by_key(|otp| otp.created_id)
+/// The position of the most recently issued valid OTP with that code. Every code is compared, whichever
+/// matches.
+fn matching(otps: &[Otp], typed: &TypedCode, now: DateTime<Utc>) -> Option<usize> {
+    let matches: Vec<bool> = otps.iter().map(|otp| otp.is_valid(now) & typed.matches(&otp.code)).collect();
+    (0..otps.len()).filter(|position| matches[*position]).max_by_key(|position| otps[*position].created_id)
 }
 
 /// How many wrong codes are judged within how long: `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
@@ -269,6 +314,12 @@ impl FailedAttempts {
         &self.0
     }
 
+    /// These and those of `other`.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self::new([self.times(), other.times()].concat())
+    }
+
     /// When the next code may be judged, if not now.
     #[must_use]
     pub fn locked_until(&self, limit: AttemptLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -288,17 +339,17 @@ impl FailedAttempts {
 /// What becomes of a typed code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationOutcome {
-    /// It is the code of this OTP, which is consumed by it.
-    Right(CreatedId),
-    /// It is no valid code; these are the wrong guesses with it.
-    Wrong(FailedAttempts),
-    /// It has a character that no code has: it is wrong, and no guess.
+    /// It is the code of the OTP at this position, which is consumed by it.
+    Right(usize),
+    /// It is no valid code, and counts as a failed attempt.
+    Wrong,
+    /// It has a character that no code has: it is wrong, and no failed attempt.
     Impossible,
     /// It is not judged before this much time has passed: there were too many wrong guesses.
     Locked(TimeDelta),
 }
 
-/// Judges a typed code at the moment `now` by the OTPs of its series and the wrong guesses so far.
+/// Judges a typed code at the moment `now` by the OTPs that it may be and the failed attempts so far.
 #[must_use]
 pub fn judge(
     typed: &TypedCode,
@@ -313,10 +364,7 @@ pub fn judge(
     if !typed.is_possible() {
         return ValidationOutcome::Impossible;
     }
-    matching(otps, typed, now).map_or_else(
-        || ValidationOutcome::Wrong(attempts.with_attempt_at(now, limit)),
-        |otp| ValidationOutcome::Right(otp.created_id),
-    )
+    matching(otps, typed, now).map_or(ValidationOutcome::Wrong, ValidationOutcome::Right)
 }
 
 /// A day in an org's time zone: what the daily limit of OTPs counts by.
@@ -411,8 +459,9 @@ mod tests {
     #[test]
     fn a_matching_code_is_found_however_it_was_typed() {
         let otps = [otp(0, 300), otp(10, 310)];
-        let issued =
-            |code: &str, now| matching(&otps, &typed(code), at(now)).map(|otp| otp.created_id.issued_at());
+        let issued = |code: &str, now| {
+            matching(&otps, &typed(code), at(now)).map(|position| otps[position].created_id.issued_at())
+        };
         for code in [
             " code0 ",
             "CO-DE 0",

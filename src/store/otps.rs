@@ -15,8 +15,8 @@ use crate::{
         message::Message,
         org::MAX_OTP_VALIDITY,
         otp::{
-            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpSeries, TypedCode, ValidationOutcome,
-            judge,
+            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpHistory, OtpSeries, TypedCode,
+            ValidationOutcome, judge,
         },
     },
     secret::os_rng,
@@ -180,6 +180,23 @@ impl Store {
         Ok(found)
     }
 
+    /// The OTPs that may be valid at `now` in each series of `history`, read at the same time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn otp_history(
+        &self,
+        history: &OtpHistory,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<OtpsAndAttempts>, StoreError> {
+        let current = self.otps_and_attempts(&history.current, now);
+        let Some(before) = &history.before_registration else {
+            return Ok(vec![current.await?]);
+        };
+        let (current, before) = tokio::try_join!(current, self.otps_and_attempts(before, now))?;
+        Ok(vec![current, before])
+    }
+
     /// Judges a typed code, and consumes its OTP or counts a wrong guess, together with the response that `respond`
     /// makes of the verdict. Where another validation of the series was faster, the code is judged anew, by what is
     /// there then and by the time of then.
@@ -191,7 +208,7 @@ impl Store {
     #[expect(clippy::too_many_arguments, reason = "each is another part of the one question")]
     pub async fn validate_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
-        series: &OtpSeries,
+        history: &OtpHistory,
         typed: &TypedCode,
         limit: AttemptLimit,
         max_rivals: usize,
@@ -200,17 +217,31 @@ impl Store {
         respond: impl Fn(bool) -> Result<A, E>,
     ) -> Result<Validation<A>, E> {
         for _ in 0..=max_rivals {
-            let judged = self.otps_and_attempts(series, clock.now()).await?;
+            let judged = self.otp_history(history, clock.now()).await?;
             let now = clock.now();
-            let outcome = judge(typed, &judged.otps, &judged.failed_attempts, limit, now);
-            let (right, mut writes) = match &outcome {
-                ValidationOutcome::Locked(time) => return Ok(Validation::Locked(*time)),
-                ValidationOutcome::Impossible => (false, Vec::new()),
-                ValidationOutcome::Right(id) => (true, self.consume(series, &judged, *id, now)?),
-                ValidationOutcome::Wrong(attempts) => {
-                    (false, self.count_attempt(series, &judged, attempts, now + limit.window)?)
+            let (owners, otps): (Vec<&OtpSeries>, Vec<Otp>) = history
+                .series()
+                .zip(&judged)
+                .flat_map(|(series, judged)| judged.otps.iter().map(move |otp| (series, otp.clone())))
+                .unzip();
+            let attempts =
+                judged.iter().fold(FailedAttempts::default(), |all, judged| all.and(&judged.failed_attempts));
+            let (right, mut writes, unchecked) = match judge(typed, &otps, &attempts, limit, now) {
+                ValidationOutcome::Locked(time) => return Ok(Validation::Locked(time)),
+                ValidationOutcome::Impossible => (false, Vec::new(), &[][..]),
+                ValidationOutcome::Right(position) => {
+                    let consume = self.consume(owners[position], otps[position].created_id, now)?;
+                    (true, vec![consume], &judged[..])
+                }
+                ValidationOutcome::Wrong => {
+                    (false, vec![self.count_attempt(&history.current, &judged[0], limit, now)?], &judged[1..])
                 }
             };
+            // The verdict holds as long as no other failed attempt came between.
+            let series = history.series().skip(judged.len() - unchecked.len());
+            for (series, judged) in series.zip(unchecked) {
+                writes.push(self.check_attempts(series, judged)?);
+            }
             let response = respond(right)?;
             let response_at = writes.len();
             if let Some(request) = request {
@@ -230,14 +261,13 @@ impl Store {
         Err(StoreError::gave_up("other validations kept being faster").into())
     }
 
-    /// The writes that consume an OTP, on the condition that nothing changed since `judged` was read.
+    /// The write that consumes an OTP, on the condition that nobody did.
     fn consume(
         &self,
         series: &OtpSeries,
-        judged: &OtpsAndAttempts,
         id: CreatedId,
         now: DateTime<Utc>,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+    ) -> Result<TransactWriteItem, StoreError> {
         let consume = Update::builder()
             .table_name(&self.table)
             .set_key(Some(keys::otp(series, id).attributes()))
@@ -248,6 +278,15 @@ impl Store {
             .expression_attribute_values(":now", millis(now))
             .build()
             .map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().update(consume).build())
+    }
+
+    /// The check that no failed attempt was counted in a series since `judged` was read.
+    fn check_attempts(
+        &self,
+        series: &OtpSeries,
+        judged: &OtpsAndAttempts,
+    ) -> Result<TransactWriteItem, StoreError> {
         let (condition, version) = unchanged_since(judged);
         let check = ConditionCheck::builder()
             .table_name(&self.table)
@@ -257,20 +296,18 @@ impl Store {
             .set_expression_attribute_values(version)
             .build()
             .map_err(StoreError::from_build)?;
-        Ok(vec![
-            TransactWriteItem::builder().update(consume).build(),
-            TransactWriteItem::builder().condition_check(check).build(),
-        ])
+        Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
-    /// The write that counts a wrong guess, on the condition that nothing changed since `judged` was read.
+    /// The write that counts a failed attempt, on the condition that none was since `judged` was read.
     fn count_attempt(
         &self,
         series: &OtpSeries,
         judged: &OtpsAndAttempts,
-        attempts: &FailedAttempts,
-        expires_at: DateTime<Utc>,
-    ) -> Result<Vec<TransactWriteItem>, StoreError> {
+        limit: AttemptLimit,
+        now: DateTime<Utc>,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let attempts = judged.failed_attempts.with_attempt_at(now, limit);
         let times = attempts.times().iter().copied().map(millis).collect();
         let (condition, version) = unchanged_since(judged);
         let count = Update::builder()
@@ -283,11 +320,11 @@ impl Store {
             .expression_attribute_names("#version", VERSION)
             .set_expression_attribute_values(version)
             .expression_attribute_values(":times", AttributeValue::L(times))
-            .expression_attribute_values(":expires", ttl(expires_at))
+            .expression_attribute_values(":expires", ttl(now + limit.window))
             .expression_attribute_values(":one", n(1))
             .build()
             .map_err(StoreError::from_build)?;
-        Ok(vec![TransactWriteItem::builder().update(count).build()])
+        Ok(TransactWriteItem::builder().update(count).build())
     }
 }
 

@@ -23,5 +23,6 @@ mod metrics;
 mod orgs;
 mod races;
 mod typed_text;
+mod unregistered;
 mod upgrade;
 mod validate;
