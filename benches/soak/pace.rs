@@ -64,6 +64,7 @@ impl Pace {
     }
 
     /// So many requests, as fast as possible, and no more of them when the time is over.
+    #[allow(dead_code, reason = "tests/load.rs has a number of requests, and the soak has none")]
     pub fn of_requests(requests: u64, lasts: Duration) -> Self {
         Self::new(None, requests, lasts)
     }
