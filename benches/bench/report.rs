@@ -29,11 +29,11 @@ pub fn goals(cold: &[Cold], warm: &[Warm]) {
         let verdict = if reached <= goal { "met" } else { "NOT MET" };
         println!("{what:<64} {reached:>8.2}  at most  {goal:>6.2}  {verdict}");
     };
-    at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 2.0);
-    at_most("init with the warmed connection / hello's init", ours.init / hello.init, 3.0);
-    at_most("zip, MiB", ours.zip_mib, 2.0);
+    at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 1.5);
+    at_most("init with the warmed connection / hello's init", ours.init / hello.init, 2.3);
+    at_most("zip, MiB", ours.zip_mib, 3.0);
     at_most("peak memory, MiB", ours.peak_mib, 16.0);
-    at_most("slowest warm route / bare SDK calls", warmest, 1.10);
+    at_most("slowest warm route / bare SDK calls", warmest, 1.08);
     let at_least = |what: &str, reached: f64, goal: f64| {
         let verdict = if reached >= goal { "met" } else { "NOT MET" };
         println!("{what:<64} {reached:>8.2}  at least {goal:>6.2}  {verdict}");

@@ -245,7 +245,7 @@ const MILLISECONDS: f64 = 10.0;
 /// For a GB of logs.
 const LOGS_GB: f64 = 0.5;
 /// Of one request: a line of the function, one of the API's access log, and what CloudWatch adds to each.
-const LOG_BYTES: f64 = 850.0;
+const LOG_BYTES: f64 = 900.0;
 /// All but the function's line: the access log's, by the format in the template, and 26 bytes for each.
 const OTHER_LOG_BYTES: usize = 230 + 2 * 26;
 
