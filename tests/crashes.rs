@@ -450,7 +450,9 @@ async fn no_number_is_given_twice_in_blocks_and_each_kill_skips_less_than_one() 
         while given.load(Ordering::SeqCst) < round * 700 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        processes.into_iter().for_each(|process| drop(process.kill()));
+        for process in processes {
+            process.kill();
+        }
         numbers.extend(callers.join_all().await.concat());
     }
     let different: HashSet<&String> = numbers.iter().collect();

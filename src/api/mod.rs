@@ -127,7 +127,7 @@ pub struct Request {
     pub body: Bytes,
     /// How long the caller's answer may take at most; then it is 503.
     pub time_limit: Duration,
-    /// StoredResponse back as `X-Request-Id`, and part of the log line.
+    /// Given back as `X-Request-Id`, and part of the log line.
     pub request_id: String,
 }
 

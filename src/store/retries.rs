@@ -194,9 +194,8 @@ impl Cancellation {
         let mut cancellation = Self::Other;
         for code in codes {
             match code {
-                "None" => {}
                 "TransactionConflict" if cancellation != Self::Throttled => cancellation = Self::Conflict,
-                "TransactionConflict" => {}
+                "None" | "TransactionConflict" => {}
                 "ProvisionedThroughputExceeded" | "ThrottlingError" => cancellation = Self::Throttled,
                 _ => return Self::Other,
             }

@@ -7,7 +7,7 @@
 //!
 //! OTPs of contacts are keyed by the identifier, too. They are left alone, since none lives longer than a day.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use aws_sdk_dynamodb::types::{Delete, TransactWriteItem, Update};
 use serde::{Deserialize, Serialize};
@@ -126,16 +126,16 @@ impl Store {
                 .map_err(StoreError::from_sdk)?;
             for attributes in page.items.unwrap_or_default() {
                 let customer = Customer::read(&attributes)?;
-                if !orgs.contains_key(&customer.org) {
-                    let org = self.org(customer.org).await?;
-                    let org = org.ok_or_else(|| {
-                        StoreError::corrupt("a customer belongs to an org that is not there")
-                    })?;
-                    orgs.insert(customer.org, org);
-                }
-                if let Some(org) = orgs.get(&customer.org) {
-                    self.upgrade_customer(org, customer, options.dry_run, &mut report).await?;
-                }
+                let org = match orgs.entry(customer.org) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => {
+                        let org = self.org(customer.org).await?.ok_or_else(|| {
+                            StoreError::corrupt("a customer belongs to an org that is not there")
+                        })?;
+                        unknown.insert(org)
+                    }
+                };
+                self.upgrade_customer(org, customer, options.dry_run, &mut report).await?;
                 report.customers += 1;
                 progress(&report);
             }
@@ -171,20 +171,19 @@ impl Store {
                 // Nobody can know it before trying; a dry run looks.
                 Decision::Move(identifier) if dry_run => self.preview(&customer, &listed, identifier).await?,
                 Decision::Move(identifier) => {
-                    match self.move_identity(&mut customer, at, identifier).await? {
-                        Some(decision) => decision,
+                    if let Some(decision) = self.move_identity(&mut customer, at, identifier).await? {
+                        decision
+                    } else {
                         // Somebody changed the customer at the same moment.
-                        None => {
-                            lost_races += 1;
-                            if lost_races > MAX_LOST_RACES {
-                                return Err(StoreError::gave_up("a customer keeps changing"));
-                            }
-                            match self.get(&keys::profile(customer.org, customer.user)).await? {
-                                Some(attributes) => (customer, at) = (Customer::read(&attributes)?, 0),
-                                None => return Ok(()),
-                            }
-                            continue;
+                        lost_races += 1;
+                        if lost_races > MAX_LOST_RACES {
+                            return Err(StoreError::gave_up("a customer keeps changing"));
                         }
+                        match self.get(&keys::profile(customer.org, customer.user)).await? {
+                            Some(attributes) => (customer, at) = (Customer::read(&attributes)?, 0),
+                            None => return Ok(()),
+                        }
+                        continue;
                     }
                 }
                 decision => decision,

@@ -215,7 +215,7 @@ async fn a_caller_who_breaks_off_keeps_nobody_waiting() {
     let hasty = TestService { time_limit: Duration::from_millis(200), ..service.clone() };
     let (broken_off, others) = tokio::join!(hasty.get("/v2/cardNumber"), async {
         let work = |service: TestService, _| async move { service.card_number().await };
-        all_at_once(&[service.clone()], 9, work).await
+        all_at_once(std::slice::from_ref(&service), 9, work).await
     });
     assert_eq!(broken_off.status, 503);
     assert_eq!(others.into_iter().collect::<HashSet<_>>().len(), 9);

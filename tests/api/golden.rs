@@ -53,7 +53,7 @@ fn sets() -> Vec<(String, Set)> {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     versions.sort_by_key(|version| -> Vec<u32> {
-        version.split('.').map(|part| part.parse().expect("a folder is named for a version")).collect()
+        version.split('.').map(|part| part.parse().unwrap()).collect()
     });
     versions.into_iter().map(|version| (version.clone(), read(&folder().join(version)))).collect()
 }

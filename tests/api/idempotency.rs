@@ -158,15 +158,14 @@ pub async fn while_held<T>(
     request: impl Future<Output = T>,
     rival: impl Future,
 ) -> T {
-    let (reached, reaches) = oneshot::channel();
-    let mut reached = Some(reached);
+    let (announce, reached) = oneshot::channel();
+    let mut announce = Some(announce);
     faults.inject(move |called, _| {
-        let reached = reached.take_if(|_| called == operation)?;
-        reached.send(()).unwrap();
+        announce.take_if(|_| called == operation)?.send(()).unwrap();
         Some(Fault::Delay(Duration::from_millis(500)))
     });
     let rival = async {
-        reaches.await.unwrap();
+        reached.await.unwrap();
         rival.await;
     };
     tokio::join!(request, rival).0
@@ -420,18 +419,15 @@ async fn a_get_ignores_the_header() {
 /// `text` as a query may have it: each byte as it is, or percent-encoded in either case, as `style` says
 /// for it; a space may be `+`.
 fn encode(text: &str, style: &[u8]) -> String {
-    let mut encoded = String::new();
-    for (byte, style) in text.bytes().zip(style.iter().cycle()) {
-        match (byte, style % 3) {
-            (b' ', 0) => encoded.push('+'),
-            (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~', 0) => {
-                encoded.push(byte.into())
-            }
-            (byte, 1) => encoded.push_str(&format!("%{byte:02x}")),
-            (byte, _) => encoded.push_str(&format!("%{byte:02X}")),
+    let bytes = text.bytes().zip(style.iter().cycle()).map(|(byte, style)| match (byte, style % 3) {
+        (b' ', 0) => "+".to_owned(),
+        (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~', 0) => {
+            char::from(byte).to_string()
         }
-    }
-    encoded
+        (byte, 1) => format!("%{byte:02x}"),
+        (byte, _) => format!("%{byte:02X}"),
+    });
+    bytes.collect()
 }
 
 /// A POST for a card number under a key, as an HTTP API hands it over.

@@ -32,6 +32,9 @@ async fn reason(service: &TestService, definition: &Definition) -> String {
     }
 }
 
+/// Whether a number is one of a plan.
+type IsOfPlan = fn(&str) -> bool;
+
 #[tokio::test]
 async fn applying_creates_then_updates_then_changes_nothing() {
     let table = TestTable::new().await;
@@ -129,7 +132,7 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
         }
     };
     timeout(PATIENCE, given(|number| number.len() == 10)).await.expect("numbers of the first plan");
-    let plans: [(&str, fn(&str) -> bool); 3] = [
+    let plans: [(&str, IsOfPlan); 3] = [
         ("CONF_CARD_NUMBER_LENGTH = 11", |number| number.len() == 11),
         ("CONF_CARD_NUMBER_LENGTH = 12", |number| number.len() == 12),
         ("CONF_CARD_NUMBER_OFFSET = 3000000000", |number| number.len() == 10 && number.starts_with('3')),
@@ -151,7 +154,7 @@ async fn a_number_that_is_taken_while_the_plan_changes_counts_as_given() {
     let (service, faults) = behind_faults(&table, "store.server").await;
     let rival = async { assert_eq!(plain.card_number().await, "1000000010") };
     let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 12");
-    while_held(&faults, "TransactWriteItems", service.apply(&longer), rival).await.unwrap();
+    Box::pin(while_held(&faults, "TransactWriteItems", service.apply(&longer), rival)).await.unwrap();
     assert!(reason(&service, &demo_org()).await.contains("must be 1000000011 or higher"));
 }
 

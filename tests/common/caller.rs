@@ -21,7 +21,7 @@ pub type Invocations = mpsc::UnboundedSender<(String, oneshot::Sender<Value>)>;
 #[derive(Debug, Clone)]
 enum Way {
     /// To the API at this address.
-    Http(Client<HttpConnector, Body>, String),
+    Http(Box<Client<HttpConnector, Body>>, String),
     Invocations(Invocations),
 }
 
@@ -41,7 +41,7 @@ impl Caller {
     /// As the till of those credentials, `name:password`.
     pub fn with_till(served: &Served, till: &str) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { way: Way::Http(client, served.base().to_owned()), authorization: basic(till) }
+        Self { way: Way::Http(Box::new(client), served.base().to_owned()), authorization: basic(till) }
     }
 
     /// As the till with these credentials, of functions that take the events.

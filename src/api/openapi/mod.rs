@@ -249,19 +249,20 @@ fn schemas() -> Value {
 /// The characters of the Basic Multilingual Plane that belong to a class, as the inside of a bracket expression. The others
 /// are left out, since regular expressions differ in how they spell them.
 fn character_class(belongs: impl Fn(char) -> bool) -> String {
-    let mut class = String::new();
+    let mut ranges = Vec::new();
     let mut characters = ('\0'..='\u{ffff}').filter(|c| belongs(*c)).map(u32::from).peekable();
     while let Some(first) = characters.next() {
         let mut last = first;
         while let Some(next) = characters.next_if_eq(&(last + 1)) {
             last = next;
         }
-        class += &format!(r"\u{first:04x}");
-        if first < last {
-            class += &format!(r"-\u{last:04x}");
-        }
+        ranges.push(if first < last {
+            format!(r"\u{first:04x}-\u{last:04x}")
+        } else {
+            format!(r"\u{first:04x}")
+        });
     }
-    class
+    ranges.concat()
 }
 
 /// The shared schema of that name.
