@@ -35,12 +35,15 @@ test: ## Run all tests
 	@$(call INSTALL,curl)
 	cargo test --locked --all-features
 
+# Tests that make a million calls to the embedded engine take a fifth of the time when it is optimized.
+OPTIMIZED := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
+
 test-interleavings: ## Run every order of the DynamoDB calls of requests that race (RACES='generate | validate' for some of them)
-	cargo test --locked --all-features --profile optimized --test interleavings -- --nocapture
+	$(OPTIMIZED) cargo test --locked --all-features --test interleavings -- --nocapture
 
 test-load: ## Load eight processes of what `make sam-build ARCH=x86_64` built (FUNCTION=… for another build)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" \
-	  cargo test --locked --all-features --profile optimized --test load -- --nocapture
+	  $(OPTIMIZED) cargo test --locked --all-features --test load -- --nocapture
 
 test-schema: $(SCHEMATHESIS) ## Play what schemathesis makes up from openapi.json to the running service (SEED=… repeats, EXAMPLES=200)
 	cargo build --locked --features cli --bin loyaltyctl
@@ -101,8 +104,9 @@ test-emulator: $(VENV) ## Play every event to what `make sam-build ARCH=x86_64` 
 test-panics: ## Let what `make sam-build ARCH=x86_64` built panic (FUNCTION=… for another build)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
 
-test-memory: ## Send the function 100,000 requests of 1,000 tills and see that its memory does not grow (REQUESTS=…)
-	cargo test --locked --all-features --test memory -- --nocapture
+test-memory: ## Send what `make sam-build ARCH=x86_64` built 100,000 requests of 1,000 tills; its memory must not grow (REQUESTS=…)
+	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" \
+	  $(OPTIMIZED) cargo test --locked --all-features --test memory -- --nocapture
 
 test-cargo-lambda: $(VENV) ## Play every event by `cargo lambda invoke` to `cargo lambda watch`
 	$(TOOLS) cargo test --locked --all-features --test cargo_lambda
@@ -186,9 +190,9 @@ bench-blocks: ## Measure card numbers per second and their write units by block 
 
 # The dev profile: what is measured runs in a process of its own.
 soak: SECONDS := 600
-soak: ## Load `loyaltyctl serve` for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity)
-	cargo build --locked --release --features cli --bin loyaltyctl
-	cargo bench --locked --all-features --profile dev --bench soak -- target/release/loyaltyctl $(SECONDS) $(RATE)
+soak: ## Load `loyaltyctl serve` for 10 minutes and check each answer (SECONDS=60; RATE=250 instead of 80 % of capacity; DEV=1 for the debug build)
+	cargo build --locked $(if $(DEV),,--release) --features cli --bin loyaltyctl
+	cargo bench --locked --all-features --profile dev --bench soak -- target/$(if $(DEV),debug,release)/loyaltyctl $(SECONDS) $(RATE)
 
 clean: ## Remove what was built and installed here, and the demo's data
 	cargo clean

@@ -47,7 +47,7 @@ async fn nothing_grows_over_a_hundred_thousand_requests_of_a_thousand_tills() {
         service.create_till(&format!("till-{till}"), till % ORGS + 1, Permission::ALL).await;
     }
     let mut runtime = Runtime::start().await;
-    let mut command = runtime.function(env!("CARGO_BIN_EXE_loyalty-codes"));
+    let mut command = runtime.function(std::env::var("FUNCTION").unwrap());
     command.envs(function_environment(&table.endpoint(), table.name())).stdout(Stdio::null());
     let function = command.spawn().unwrap();
     let process = function.id().unwrap();
