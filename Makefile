@@ -128,6 +128,8 @@ test-local: $(VENV) ## Play `make local` and `make invoke` with a Docker engine 
 	@$(call INSTALL,dockerd,docker.io)
 	@$(call INSTALL,debootstrap)
 	@$(call INSTALL,curl)
+	$(MAKE) sam-build ARCH=$(ARCH)
+	cargo build --locked --features cli --bin loyaltyctl
 	ARCH=$(ARCH) tests/local.sh
 
 # An architecture counts where it is given (`make deploy ARCH=x86_64`); else that of the configuration file does.

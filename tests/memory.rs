@@ -6,7 +6,7 @@ mod common;
 use std::{fs, process::Stdio};
 
 use common::{
-    PASSWORD, basic, demo, demo_org,
+    PASSWORD, basic, demo, demo_org_with,
     events::{function_environment, read},
     runtime_api::Runtime,
 };
@@ -39,7 +39,7 @@ async fn nothing_grows_over_a_hundred_thousand_requests_of_a_thousand_tills() {
     let requests: u32 = std::env::var("REQUESTS").map_or(100_000, |requests| requests.parse().unwrap());
     let (table, service) = demo().await;
     for org in 1..=ORGS {
-        let mut definition = demo_org();
+        let mut definition = demo_org_with("CONF_CARD_NUMBER_BLOCK_SIZE = 10");
         definition.id = OrgId(org);
         service.apply(&definition).await.unwrap();
     }

@@ -271,7 +271,10 @@ fn find_route<'a>(
     path: &'a Path,
     base_path: &str,
 ) -> Result<(&'static Route, Option<PathParameters<'a>>), ApiError> {
-    let (own, parameters) = path.resolve(base_path);
+    // A gateway may have removed the base path already, and a base path may look like the beginning of a route.
+    let is_route = |own: &str| ROUTES.iter().any(|route| route.path == own);
+    let (own, parameters) =
+        Some(path.resolve("")).filter(|(own, _)| is_route(own)).unwrap_or_else(|| path.resolve(base_path));
     let candidates = || ROUTES.iter().filter(|route| route.path == own);
     if let Some(route) = candidates().find(|route| route.answers(method)) {
         return Ok((route, parameters));
@@ -378,6 +381,14 @@ mod tests {
         assert_eq!(found(&Method::GET, "/v2/otp/"), Ok(("/v2/otp", false)));
         assert_eq!(found(&Method::POST, "/v2/otp/generate/"), Ok(("/v2/otp/generate", false)));
         assert_eq!(found(&Method::GET, "/v2/card%4eumber"), Ok(("/v2/cardNumber", false)));
+    }
+
+    #[test]
+    fn a_base_path_that_begins_like_a_route_hides_none() {
+        for path in ["/v2/v2/cardNumber", "/v2/cardNumber"].map(|path| Path::Encoded(path.to_owned())) {
+            let (route, _) = find_route(&Method::GET, &path, "/v2").unwrap();
+            assert_eq!(route.path, "/v2/cardNumber", "{path:?}");
+        }
     }
 
     #[test]

@@ -14,14 +14,11 @@ use crate::{
         customer::{IdentifierName, Identity, Source, UserId},
         message::{Channel, ChannelType, Message, Templates},
         org::{Org, OrgId},
-        otp::{
-            Code, CreatedId, OrgDay, OtpHistory, OtpOwner, OtpSeries, Scope, ScopeOwner, TypedCode,
-            most_recent,
-        },
+        otp::{Code, CreatedId, OrgDay, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
         typed_text,
     },
     secret::os_rng,
-    store::{Issue, NewOtp, Quota, Validation},
+    store::{Issue, NewOtp, Quota, TypedOtp, Validation},
 };
 
 #[derive(Serialize)]
@@ -40,8 +37,8 @@ pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
-    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
-    let found = call.app.store.otp_history(&history, call.now).await?;
+    let history = call.otp_history(&Identity::new(addressed.account, identifier), scope).await?;
+    let found = call.app.store.read_history(&history, call.now).await?;
     let (series, otp) = history
         .series()
         .zip(&found)
@@ -78,7 +75,7 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
 
-    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
+    let history = call.otp_history(&Identity::new(addressed.account, identifier), scope).await?;
     let config = org.config();
     let day = OrgDay::of(call.now, &org.timezone);
     let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
@@ -121,15 +118,11 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body, org))
             .gather()?;
 
-    let history = call.otp_history(Identity::new(addressed.account, identifier), scope).await?;
-    let limit = org.attempt_limit();
-    // Each rival that is faster counts one of the failed attempts that the limit allows, or consumes one of the day's
-    // OTPs of the customer or of the contact.
-    let max_rivals = limit.count + 2 * usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
+    let identity = Identity::new(addressed.account, identifier);
+    let typed = TypedOtp { identity: &identity, scope, code: &typed };
     let respond = |entity| SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
     let (app, request) = (call.app, call.idempotent_request.as_ref());
-    let validation =
-        app.store.validate_otp(&history, &typed, limit, max_rivals, &app.clock, request, respond).await?;
+    let validation = app.store.validate_otp(org, &typed, &app.clock, request, respond).await?;
     match validation {
         Validation::Judged { right, response } => {
             call.events.count(if right { Event::OtpValidated } else { Event::OtpRefused });
@@ -139,28 +132,15 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
             call.stored_response_or(ApiError::too_many(Problem::AttemptLimitReached, time)).await
         }
         Validation::AnsweredBefore(earlier) => call.replay(earlier),
+        Validation::CustomerNotFound => Err(Problem::CustomerNotFound.into()),
     }
 }
 
 impl Call<'_> {
     /// Where the OTPs of `identity` for `scope` are.
-    async fn otp_history(&self, identity: Identity, scope: Scope) -> Result<OtpHistory, ApiError> {
-        let org = self.caller.org.id();
-        let series = |owner| OtpSeries { org, owner, scope };
-        if scope.owner() == ScopeOwner::Contact {
-            let current = series(OtpOwner::Contact(identity));
-            return Ok(OtpHistory { current, before_registration: None });
-        }
-        let user = self.app.store.find_customer(org, &identity).await?;
-        let contact =
-            (scope.owner() == ScopeOwner::CustomerOrContact).then(|| series(OtpOwner::Contact(identity)));
-        match (user, contact) {
-            (Some(user), contact) => {
-                Ok(OtpHistory { current: series(OtpOwner::Customer(user)), before_registration: contact })
-            }
-            (None, Some(current)) => Ok(OtpHistory { current, before_registration: None }),
-            (None, None) => Err(Problem::CustomerNotFound.into()),
-        }
+    async fn otp_history(&self, identity: &Identity, scope: Scope) -> Result<OtpHistory, ApiError> {
+        let history = self.app.store.otp_history(self.caller.org.id(), identity, scope).await?;
+        Ok(history.ok_or(Problem::CustomerNotFound)?)
     }
 }
 

@@ -144,7 +144,9 @@ fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result
 fn with_leading_plus(value: &Value) -> Cow<'_, str> {
     let form = typed_text::number(&value.form).to_ascii_lowercase();
     let plus = typed_text::number(&value.plus).to_ascii_lowercase();
-    let number = |text: &str| text.strip_prefix("tel:").unwrap_or(text).trim_start().to_owned();
+    let number = |text: &str| {
+        text.strip_prefix("tel:").unwrap_or(text).trim_start_matches(|c| matches!(c, ' ' | '(')).to_owned()
+    };
     let (form, plus) = (number(&form), number(&plus));
     if plus.starts_with('+') && !["+", "00"].iter().any(|prefix| form.starts_with(prefix)) {
         format!("+{form}").into()

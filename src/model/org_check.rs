@@ -23,6 +23,9 @@ impl Definition {
         problems.extend(self.phone_number_problems());
         for (source, accounts) in &self.sources {
             problems.extend(account_problems(*source, accounts));
+            if accounts.is_empty() && *source != Source::Instore {
+                problems.push(format!("sources.{source} has no account; name one, or leave the source out"));
+            }
         }
         let config = &self.config;
         let mentions_card_numbers = config.card_numbers != CardNumberSettings::default();

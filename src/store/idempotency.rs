@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::{
     operation::put_item::PutItemError,
-    types::{Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
+    types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -124,17 +124,13 @@ impl Store {
         &self,
         response: &ResponseToStore<'_>,
     ) -> Result<TransactWriteItem, StoreError> {
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(response.item().into_attributes()))
-            .condition_expression(UNANSWERED)
-            .expression_attribute_names("#pk", keys::PK)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
-            .expression_attribute_values(":now", n(response.request.now.timestamp()))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().put(put).build())
+        self.put_if(response.item(), |put| {
+            put.condition_expression(UNANSWERED)
+                .expression_attribute_names("#pk", keys::PK)
+                .expression_attribute_names("#expires", keys::EXPIRES_AT)
+                .expression_attribute_values(":now", n(response.request.now.timestamp()))
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+        })
     }
 
     /// The response that kept a transaction from storing another one at `position` of its writes, if that is among

@@ -37,7 +37,7 @@ pub use error::{StoreError, error_chain};
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
-pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, Validation};
+pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, TypedOtp, Validation};
 pub use retries::within;
 pub use table::{Stream, TableCreation};
 #[cfg(feature = "cli")]

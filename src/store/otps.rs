@@ -12,11 +12,12 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
+        customer::Identity,
         message::Message,
-        org::MAX_OTP_VALIDITY,
+        org::{MAX_OTP_VALIDITY, Org, OrgId},
         otp::{
-            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpHistory, OtpSeries, TypedCode,
-            ValidationOutcome, judge,
+            AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpHistory, OtpOwner, OtpSeries, Scope,
+            ScopeOwner, TypedCode, ValidationOutcome, judge,
         },
     },
     secret::os_rng,
@@ -81,6 +82,16 @@ pub enum Validation<A> {
     Locked(TimeDelta),
     /// The key of the request has a response.
     AnsweredBefore(StoredResponse),
+    /// The OTPs of the scope belong to customers, and the identifier is not registered.
+    CustomerNotFound,
+}
+
+/// A code that somebody typed, with what it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct TypedOtp<'a> {
+    pub identity: &'a Identity,
+    pub scope: Scope,
+    pub code: &'a TypedCode,
 }
 
 impl Store {
@@ -180,11 +191,38 @@ impl Store {
         Ok(found)
     }
 
-    /// The OTPs that may be valid at `now` in each series of `history`, read at the same time.
+    /// Where the OTPs of an identifier for `scope` are. `None` if they belong to a customer and the identifier
+    /// is not registered.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
     pub async fn otp_history(
+        &self,
+        org: OrgId,
+        identity: &Identity,
+        scope: Scope,
+    ) -> Result<Option<OtpHistory>, StoreError> {
+        let series = |owner| OtpSeries { org, owner, scope };
+        let contact = || series(OtpOwner::Contact(identity.clone()));
+        let user = match scope.owner() {
+            ScopeOwner::Contact => None,
+            ScopeOwner::Customer | ScopeOwner::CustomerOrContact => self.find_customer(org, identity).await?,
+        };
+        let is_contacts = scope.owner() != ScopeOwner::Customer;
+        Ok(match user {
+            Some(user) => Some(OtpHistory {
+                current: series(OtpOwner::Customer(user)),
+                before_registration: is_contacts.then(contact),
+            }),
+            None => is_contacts.then(|| OtpHistory { current: contact(), before_registration: None }),
+        })
+    }
+
+    /// The OTPs that may be valid at `now` in each series of `history`, read at the same time.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn read_history(
         &self,
         history: &OtpHistory,
         now: DateTime<Utc>,
@@ -197,27 +235,29 @@ impl Store {
         Ok(vec![current, before])
     }
 
-    /// Judges a typed code, and consumes its OTP or counts a wrong guess, together with the response that `respond`
-    /// makes of the verdict. Where another validation of the series was faster, the code is judged anew, by what is
-    /// there then and by the time of then.
-    ///
-    /// `max_rivals` is how many others can be faster at most.
+    /// Judges a typed code, and consumes its OTP or counts a failed attempt, together with the response that
+    /// `respond` makes of the outcome. After a lost race against another validation or a registration, the code
+    /// is judged again, by what is stored then and at the time of then.
     ///
     /// # Errors
     /// What `respond` fails with, and [`StoreError`] when DynamoDB fails or an item is corrupt.
-    #[expect(clippy::too_many_arguments, reason = "each is another part of the one question")]
     pub async fn validate_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
-        history: &OtpHistory,
-        typed: &TypedCode,
-        limit: AttemptLimit,
-        max_rivals: usize,
+        org: &Org,
+        typed: &TypedOtp<'_>,
         clock: &Clock,
         request: Option<&IdempotentRequest>,
         respond: impl Fn(bool) -> Result<A, E>,
     ) -> Result<Validation<A>, E> {
-        for _ in 0..=max_rivals {
-            let judged = self.otp_history(history, clock.now()).await?;
+        let limit = org.attempt_limit();
+        // Each lost race was won by one of the failed attempts that the limit allows, by one of the day's OTPs of
+        // the customer or of the contact, or by the registration.
+        let otps = usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
+        for _ in 0..=limit.count + 2 * otps + 1 {
+            let Some(history) = self.otp_history(org.id(), typed.identity, typed.scope).await? else {
+                return Ok(Validation::CustomerNotFound);
+            };
+            let judged = self.read_history(&history, clock.now()).await?;
             let now = clock.now();
             let (owners, otps): (Vec<&OtpSeries>, Vec<Otp>) = history
                 .series()
@@ -226,7 +266,7 @@ impl Store {
                 .unzip();
             let attempts =
                 judged.iter().fold(FailedAttempts::default(), |all, judged| all.and(&judged.failed_attempts));
-            let (right, mut writes, unchecked) = match judge(typed, &otps, &attempts, limit, now) {
+            let (right, mut writes, unchecked) = match judge(typed.code, &otps, &attempts, limit, now) {
                 ValidationOutcome::Locked(time) => return Ok(Validation::Locked(time)),
                 ValidationOutcome::Impossible => (false, Vec::new(), &[][..]),
                 ValidationOutcome::Right(position) => {
@@ -241,6 +281,10 @@ impl Store {
             let series = history.series().skip(judged.len() - unchecked.len());
             for (series, judged) in series.zip(unchecked) {
                 writes.push(self.check_attempts(series, judged)?);
+            }
+            let may_register = typed.scope.owner() == ScopeOwner::CustomerOrContact;
+            if may_register && matches!(history.current.owner, OtpOwner::Contact(_)) && !writes.is_empty() {
+                writes.push(self.check_unregistered(org.id(), typed.identity)?);
             }
             let response = respond(right)?;
             let response_at = writes.len();
@@ -279,6 +323,18 @@ impl Store {
             .build()
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().update(consume).build())
+    }
+
+    /// The check that an identifier is not registered.
+    fn check_unregistered(&self, org: OrgId, identity: &Identity) -> Result<TransactWriteItem, StoreError> {
+        let check = ConditionCheck::builder()
+            .table_name(&self.table)
+            .set_key(Some(keys::identity(org, identity).attributes()))
+            .condition_expression("attribute_not_exists(#pk)")
+            .expression_attribute_names("#pk", keys::PK)
+            .build()
+            .map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
     /// The check that no failed attempt was counted in a series since `judged` was read.

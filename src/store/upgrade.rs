@@ -16,6 +16,7 @@ use super::{
     Attributes, Item, Store, StoreError,
     card_numbers::NEXT,
     customers::{IDENTIFIERS, USER_ID},
+    error_chain,
     item::{NewItem, json, n, s},
     keys,
     transaction::Outcome,
@@ -62,6 +63,16 @@ pub struct UpgradeReport {
     /// Identifiers that were brought to their normal form, or would be.
     pub changed: u64,
     pub undecided: Vec<Undecided>,
+    /// Customers that were left as they are because their item or that of their org is corrupt.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A customer whose items this version cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreadable {
+    /// The partition of the customer's item.
+    pub partition: String,
+    pub reason: String,
 }
 
 /// What an upgrade is asked to do.
@@ -125,17 +136,13 @@ impl Store {
                 .await
                 .map_err(StoreError::from_sdk)?;
             for attributes in page.items.unwrap_or_default() {
-                let customer = Customer::read(&attributes)?;
-                let org = match orgs.entry(customer.org) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(unknown) => {
-                        let org = self.org(customer.org).await?.ok_or_else(|| {
-                            StoreError::corrupt("a customer belongs to an org that is not there")
-                        })?;
-                        unknown.insert(org)
-                    }
-                };
-                self.upgrade_customer(org, customer, options.dry_run, &mut report).await?;
+                match self.upgrade_item(&attributes, &mut orgs, options.dry_run, &mut report).await {
+                    Err(error) if !error.is_unavailable() => report.unreadable.push(Unreadable {
+                        partition: Item(&attributes).s(keys::PK)?.to_owned(),
+                        reason: error_chain(&error),
+                    }),
+                    upgraded => upgraded?,
+                }
                 report.customers += 1;
                 progress(&report);
             }
@@ -156,6 +163,25 @@ impl Store {
             .map(|attributes| Item(&attributes).n::<u64>(NEXT))
             .transpose()?
             .is_some_and(|next| next > first_user.0))
+    }
+
+    /// Upgrades the customer of one item. `orgs` holds the orgs that were read already.
+    async fn upgrade_item(
+        &self,
+        attributes: &Attributes,
+        orgs: &mut HashMap<OrgId, Org>,
+        dry_run: bool,
+        report: &mut UpgradeReport,
+    ) -> Result<(), StoreError> {
+        let customer = Customer::read(attributes)?;
+        let org = match orgs.entry(customer.org) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let org = self.org(customer.org).await?;
+                unknown.insert(org.ok_or_else(|| StoreError::corrupt("the org of a customer is missing"))?)
+            }
+        };
+        self.upgrade_customer(org, customer, dry_run, report).await
     }
 
     async fn upgrade_customer(

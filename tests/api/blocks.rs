@@ -127,7 +127,7 @@ async fn no_number_is_given_twice_by_4_processes_of_64_callers_while_the_plan_ch
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_killed_skips_at_most_one_block() {
+async fn a_process_that_ends_skips_at_most_one_block() {
     const SIZE: u64 = 50;
     let (table, operator) = demo_with(&format!("CONF_CARD_NUMBER_BLOCK_SIZE = {SIZE}")).await;
     let mut given = HashSet::new();

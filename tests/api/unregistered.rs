@@ -3,7 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, TestService, USER, demo};
+use crate::{
+    common::{Answer, TestService, USER, demo, faults::behind_faults},
+    idempotency::while_held,
+};
 
 const STRANGER: &str = "9010000099";
 
@@ -133,4 +136,22 @@ async fn of_40_concurrent_wrong_codes_after_a_registration_exactly_5_are_judged(
         judged += usize::from(task.await.unwrap() == 200);
     }
     assert_eq!(judged, 5);
+}
+
+#[tokio::test]
+async fn a_registration_during_a_validate_gives_no_more_attempts() {
+    let (table, plain) = demo().await;
+    let (service, faults) = behind_faults(&table, "store.server").await;
+    service.fetch().await;
+    issue(&plain, STRANGER, "GENERIC").await;
+    let right = code(&fetch(&plain, STRANGER, "GENERIC").await);
+    let rival = async {
+        register(&plain, STRANGER).await;
+        for _ in 0..5 {
+            assert_eq!(validate(&plain, STRANGER, "GENERIC", "WRONG").await.json["entity"], false);
+        }
+    };
+    let slow = validate(&service, STRANGER, "GENERIC", &right);
+    let answer = while_held(&faults, "TransactWriteItems", slow, rival).await;
+    assert_eq!(answer.refusal(), (429, vec![429]), "the customer is locked by now");
 }

@@ -78,6 +78,8 @@ pub struct Model {
     pub failed_attempts: usize,
     pub digits: usize,
     pub numbers_left: usize,
+    /// A request was told that there is no number left while one was: another request must have got it.
+    pub last_is_pending: bool,
     pub holders: BTreeMap<&'static str, usize>,
     /// A registration took a number, which somebody may want by hand.
     pub number_registered: bool,
@@ -96,6 +98,7 @@ impl Model {
             failed_attempts: 0,
             digits,
             numbers_left,
+            last_is_pending: false,
             holders: BTreeMap::new(),
             number_registered: false,
             given: Vec::new(),
@@ -196,6 +199,9 @@ impl Model {
 pub fn explain(model: &Model, race: &[(&Request, Outcome)], later: &[(&Request, Outcome)]) -> Option<Model> {
     if race.is_empty() {
         let mut model = model.clone();
+        if model.last_is_pending {
+            return None;
+        }
         let explained = later.iter().all(|(request, outcome)| model.happens(request, outcome));
         return explained.then_some(model);
     }

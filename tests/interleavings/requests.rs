@@ -240,10 +240,14 @@ fn judged_wrong(model: &mut Model, _status: Option<u16>) -> Expected {
 
 fn number_given(model: &mut Model, status: Option<u16>) -> Expected {
     // Where somebody else has taken the last number and has not answered yet, there is none left.
-    if model.numbers_left == 0 || (model.numbers_left == 1 && model.rivals.len() > 1 && status == Some(409)) {
+    if model.numbers_left == 1 && model.rivals.len() > 1 && status == Some(409) {
+        model.last_is_pending = true;
+    }
+    if model.numbers_left == 0 || model.last_is_pending && status == Some(409) {
         return Expected::Refused(409);
     }
     model.numbers_left -= 1;
+    model.last_is_pending = false;
     Expected::Number { digits: model.digits }
 }
 

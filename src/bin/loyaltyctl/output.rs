@@ -68,8 +68,8 @@ impl Output {
 
     /// Waits for `work`, with a spinner on standard error once it takes long.
     pub async fn while_waiting<T>(&self, what: &'static str, work: impl Future<Output = T>) -> T {
-        let terminal = io::stderr().is_terminal();
-        if self.json || !terminal || !colours(terminal) {
+        let spinner = self.spinner();
+        if spinner.is_hidden() {
             return work.await;
         }
         let mut work = std::pin::pin!(work);
@@ -77,11 +77,21 @@ impl Output {
             done = &mut work => return done,
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
-        let spinner = ProgressBar::new_spinner().with_message(what);
+        spinner.set_message(what);
         spinner.enable_steady_tick(Duration::from_millis(80));
         let done = work.await;
         spinner.finish_and_clear();
         done
+    }
+
+    /// A spinner on standard error; hidden where that is no terminal or has no colours, and with `--json`.
+    pub fn spinner(&self) -> ProgressBar {
+        let terminal = io::stderr().is_terminal();
+        if self.json || !terminal || !colours(terminal) {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new_spinner()
+        }
     }
 
     /// Why a command failed, on standard error.

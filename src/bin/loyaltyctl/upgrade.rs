@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::ProgressBar;
 use loyalty_codes::{
     model::{
         customer::UserId,
@@ -32,8 +31,7 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
     {
         return Err(Failure::not_found(format!("there is no org {id}")));
     }
-    // Hidden where standard error is no terminal.
-    let progress = ProgressBar::new_spinner();
+    let progress = output.spinner();
     progress.enable_steady_tick(Duration::from_millis(80));
     let options = UpgradeOptions { org, dry_run: options.dry_run };
     let report = store
@@ -54,6 +52,9 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
             "{text}\n{}",
             output.table(&["org", "user", "account", "identifier", "value", "why"], &rows)
         );
+    }
+    for unreadable in &report.unreadable {
+        text = format!("{text}\n{}: left as it is: {}", unreadable.partition, unreadable.reason);
     }
     let mut json = json!(report);
     json["dry_run"] = options.dry_run.into();
