@@ -1,10 +1,10 @@
-//! The one source of time. It is injected everywhere, so that tests can set it.
+//! The source of time. It is injected everywhere, so that tests can set it.
 
 use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
-/// Tells the time; cheap to clone.
+/// Returns the current time. Cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 
@@ -15,7 +15,7 @@ impl Clock {
         Self::from_fn(Utc::now)
     }
 
-    /// A clock that shows whatever `now` returns.
+    /// A clock that returns the result of `now`.
     pub fn from_fn(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -1,5 +1,5 @@
-//! An embedded DynamoDB for `loyaltyctl serve` and the tests. The same client as for the real one reaches
-//! it over loopback.
+//! An embedded DynamoDB for `loyaltyctl serve` and the tests. The store reaches it over loopback,
+//! with the same client as the real one.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +32,7 @@ pub struct Embedded {
 pub struct EngineError(String);
 
 impl Embedded {
-    /// Opens the tables and listens on `address`; with port 0, on one that is free.
+    /// Opens the tables and listens on `address`. Port 0 means any free port.
     ///
     /// # Errors
     /// [`EngineError`] when the file cannot be opened or the address is taken.
@@ -61,7 +61,7 @@ impl Embedded {
     /// Lets running requests finish and closes the file.
     ///
     /// # Errors
-    /// [`EngineError`] when the server had failed.
+    /// [`EngineError`] when the server failed.
     pub async fn stop(self) -> Result<(), EngineError> {
         drop(self.stop);
         match self.serving.await {

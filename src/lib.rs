@@ -1,14 +1,15 @@
-//! One-time passwords and external IDs of a loyalty programme, in the v2 dialect of Capillary's loyalty API.
+//! One-time passwords and external IDs of a loyalty programme, in the v2 dialect of Capillary's
+//! loyalty API.
 //!
-//! Arrows run one way:
+//! Dependencies point one way:
 //!
 //! ```text
 //! main, loyaltyctl  →  entrypoints  →  api  →  store  →  model
 //! ```
 //!
-//! [`entrypoints`] turn events and HTTP requests into the requests that [`api`] answers. Its handlers read
-//! and write through [`store`], which alone knows DynamoDB, and decide by the rules of [`model`], which
-//! knows none of the others.
+//! [`entrypoints`] converts API Gateway events and HTTP requests to the requests of [`api`]. The
+//! handlers of [`api`] read and write through [`store`], the only module that uses DynamoDB. They
+//! decide by the rules of [`model`], which depends on none of the other layers.
 
 pub mod api;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! Values that must not be printed by accident, and where they come from.
+//! Values that must not be printed by accident, and the random generator that they come from.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself, for the one place that needs it.
+    /// The value itself. Call this only where the plain value is needed.
     pub const fn expose(&self) -> &T {
         &self.0
     }
@@ -35,7 +35,7 @@ impl<T> fmt::Debug for Secret<T> {
 
 /// The operating system's random generator. Every code, password and key comes from it.
 ///
-/// It panics when the system has no randomness, because no secret may be made without it.
+/// Panics when the operating system provides no randomness: a secret must not be made without it.
 #[must_use]
 pub fn os_rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)

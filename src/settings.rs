@@ -4,17 +4,19 @@ use std::{env::VarError, path::PathBuf};
 
 use http::uri::{Scheme, Uri};
 
-/// What a process is told by its environment. `RUST_LOG` belongs to [`crate::logging`]; region and credentials the AWS
-/// SDK reads by itself.
+/// The settings of a process. [`crate::logging`] reads `RUST_LOG`. The AWS SDK reads the region and
+/// the credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `TABLE_NAME`: the DynamoDB table.
     pub table: String,
-    /// `BASE_PATH`: what a custom domain puts before the path of each route: `/codes`, or nothing.
+    /// `BASE_PATH`: the path that a custom domain puts before each route, such as `/codes`. Empty
+    /// if there is none.
     pub base_path: String,
     /// `AWS_CA_BUNDLE`: a PEM file of the roots to trust instead of Amazon's.
     pub ca_bundle: Option<PathBuf>,
-    /// `AWS_ENDPOINT_URL_DYNAMODB`, or else `AWS_ENDPOINT_URL`: another DynamoDB than the region's.
+    /// `AWS_ENDPOINT_URL_DYNAMODB`, or else `AWS_ENDPOINT_URL`: the DynamoDB endpoint, if it is not
+    /// the region's.
     pub endpoint: Option<String>,
 }
 
@@ -29,7 +31,7 @@ pub struct InvalidSetting {
 /// The table's name where `TABLE_NAME` is not set.
 pub const DEFAULT_TABLE: &str = "loyalty-codes";
 
-/// What names another DynamoDB than the region's; the first one that is set counts.
+/// The variables that can set the DynamoDB endpoint. The first one that is set is used.
 pub const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
 impl Settings {
@@ -74,11 +76,11 @@ pub fn variable(variable: &'static str) -> Result<Option<String>, InvalidSetting
     }
 }
 
-/// `url` again, if the SDK can send requests to it; otherwise the reason. What the SDK itself says of a wrong
-/// one holds the whole request.
+/// Returns `url` if the SDK can send requests to it. Checked here because the SDK's own error for a
+/// wrong URL contains the whole request.
 ///
 /// # Errors
-/// The reason, for people.
+/// The reason, as text for the operator.
 pub fn check_endpoint(url: &str) -> Result<String, String> {
     let uri: Option<Uri> = url.parse().ok();
     let well_formed = uri.is_some_and(|uri| {
@@ -94,14 +96,14 @@ pub fn check_endpoint(url: &str) -> Result<String, String> {
     if well_formed {
         Ok(url.to_owned())
     } else {
-        Err(format!("`{url}` is no endpoint; one has the form http://HOST:PORT or https://HOST"))
+        Err(format!("`{url}` is not an endpoint; the form is http://HOST:PORT or https://HOST"))
     }
 }
 
-/// `name` again, if an endpoint can be made of it: it becomes a part of a host's name.
+/// Returns `name` if it can be part of a host name, as the endpoint of a region requires.
 ///
 /// # Errors
-/// [`InvalidSetting`] for `AWS_REGION` when it is missing or no host label.
+/// [`InvalidSetting`] for `AWS_REGION` when it is missing or is not a host label.
 pub fn check_region(name: Option<&str>) -> Result<&str, InvalidSetting> {
     let invalid = |reason| InvalidSetting { variable: "AWS_REGION", reason };
     let name = name.filter(|name| !name.is_empty());
@@ -110,10 +112,14 @@ pub fn check_region(name: Option<&str>) -> Result<&str, InvalidSetting> {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if well_formed { Ok(name) } else { Err(invalid(format!("`{name}` is no region; one is us-east-1"))) }
+    if well_formed {
+        Ok(name)
+    } else {
+        Err(invalid(format!("`{name}` is not a region; an example is us-east-1")))
+    }
 }
 
-/// `name` again, if it keeps AWS's rule for table names (`CreateTable`, parameter `TableName`).
+/// Returns `name` if it follows AWS's rules for table names (`CreateTable`, parameter `TableName`).
 ///
 /// # Errors
 /// [`InvalidSetting`] for `TABLE_NAME` when it does not.
@@ -123,13 +129,13 @@ pub fn check_table_name(name: String) -> Result<String, InvalidSetting> {
     if well_formed {
         Ok(name)
     } else {
-        let reason = format!("`{name}` is no table name: 3 to 255 characters of A-Z a-z 0-9 _ - .");
+        let reason = format!("`{name}` is not a table name: 3 to 255 characters of A-Z a-z 0-9 _ - .");
         Err(InvalidSetting { variable: "TABLE_NAME", reason })
     }
 }
 
-/// A base path with a slash before it and none after it; `/` is none. Its characters are those that API
-/// Gateway takes in the key of a mapping.
+/// Normalizes a base path: a leading slash and no trailing slash; `/` becomes empty. The allowed
+/// characters are those of an API mapping key in API Gateway.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/rest-api-mappings.html>
 fn read_base_path(path: &str) -> Result<String, InvalidSetting> {
     let segments = path.strip_prefix('/').unwrap_or(path);
@@ -142,7 +148,7 @@ fn read_base_path(path: &str) -> Result<String, InvalidSetting> {
         Ok(format!("/{segments}"))
     } else {
         let reason =
-            format!("`{path}` is no path: segments of A-Z a-z 0-9 $ - _ . + ! * ' ( ) between slashes");
+            format!("`{path}` is not a path: segments of A-Z a-z 0-9 $ - _ . + ! * ' ( ) between slashes");
         Err(InvalidSetting { variable: "BASE_PATH", reason })
     }
 }
@@ -151,7 +157,7 @@ fn read_base_path(path: &str) -> Result<String, InvalidSetting> {
 mod tests {
     use super::*;
 
-    /// The settings where one variable is set.
+    /// The settings with one variable set.
     fn read(variable: &str, value: &str) -> Result<Settings, InvalidSetting> {
         Settings::read(|name| Ok((name == variable).then(|| value.to_owned())))
     }
@@ -167,7 +173,7 @@ mod tests {
         for name in ["", "ab", "a b c", "tablé"] {
             let error = read("TABLE_NAME", name).unwrap_err();
             assert_eq!(error.variable, "TABLE_NAME");
-            assert!(error.to_string().contains("no table name"), "{error}");
+            assert!(error.to_string().contains("not a table name"), "{error}");
         }
     }
 
@@ -228,7 +234,7 @@ mod tests {
         for path in ["/codes//", "//a", "a//b", "/co des", "/cod%65s", "/c?x", "https://example.com", "/ü"] {
             let error = read(path).unwrap_err();
             assert_eq!(error.variable, "BASE_PATH");
-            assert!(error.to_string().contains("is no path"), "{error}");
+            assert!(error.to_string().contains("is not a path"), "{error}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! How values are written for others: names of enumerations, bytes as digits.
+//! External representations of values: names of enum variants, and bytes as hexadecimal digits.
 
-/// Declares an enum whose values have names on the wire: matched without regard to case,
-/// always written in the first spelling given.
+/// Declares an enum with a name for each variant. Parsing ignores case and accepts the aliases.
+/// Writing always uses the first spelling.
 ///
 /// Generates `ALL`, `NAMES`, `as_str`, `parse`, `Display` and the serde implementations.
 macro_rules! wire_enum {
@@ -19,16 +19,16 @@ macro_rules! wire_enum {
             /// Every value, in the order of declaration.
             pub const ALL: &'static [Self] = &[$( Self::$variant ),+];
 
-            /// Every spelling, those that only callers use included.
+            /// Every accepted spelling, aliases included.
             pub const NAMES: &'static [&'static str] = &[$( $wire, $( $alias, )* )+];
 
-            /// The name on the wire.
+            /// The first spelling of the name.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$variant => $wire ),+ }
             }
 
-            /// The value of that name, in any case; `None` if there is none.
+            /// The value with that name or alias, in any case. `None` if there is none.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 $(

@@ -1,4 +1,4 @@
-//! Authentication: Basic credentials of a till, its org, its permissions.
+//! Authentication: the Basic credentials of a till, and its org.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct Caller {
 struct NoOrg(OrgId);
 
 impl App {
-    /// The caller that the headers name.
+    /// Authenticates the caller by the headers of a request.
     ///
     /// # Errors
     /// 401 unless the credentials are those of a till.
@@ -41,8 +41,9 @@ impl App {
         Ok(Caller { till, org })
     }
 
-    /// The till, if `secret` is one of its. A secret is refused on a fresh read only: a rotated one works
-    /// at once, and a wrong one costs as much as an unknown till.
+    /// The till with that name, if `secret` is one of its secrets. A secret is refused only after
+    /// the till was read from the table again. So a new secret works at once, and a wrong secret
+    /// costs as much as an unknown till.
     async fn till_with(
         &self,
         name: &TillName,
@@ -67,16 +68,17 @@ impl App {
         }
     }
 
-    /// The org as it was last written.
+    /// The org, read from the table.
     async fn read_org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
         let org = self.store.org(id).await?;
         let org = Arc::new(org.ok_or_else(|| ApiError::caused_by(Problem::Internal, NoOrg(id)))?);
-        self.remember_org(&org);
+        self.cache_org(&org);
         Ok(org)
     }
 
-    /// Replaces what is remembered of an org by what was read anew.
-    pub(super) fn remember_org(&self, org: &Arc<Org>) {
+    /// Puts an org that was just read into the cache, and drops the blocks of orgs that are no
+    /// longer cached.
+    pub(super) fn cache_org(&self, org: &Arc<Org>) {
         self.orgs.put(org.id(), Arc::clone(org), self.clock.now());
         self.store.retain_blocks(|org| self.orgs.contains(&org));
     }

@@ -1,4 +1,4 @@
-//! What a process remembers between requests: tills and orgs, for a minute.
+//! An in-memory cache for tills and orgs. Entries are valid for one minute.
 
 use std::{
     collections::HashMap,
@@ -8,16 +8,18 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// How long a revoked secret or a changed org may go on being used.
+/// How long an entry is valid. A revoked secret or an old version of an org may be used for this
+/// long.
 pub const TTL: TimeDelta = TimeDelta::seconds(60);
 
-/// A value that was not read again for so long is dropped.
-const FORGET_AFTER: TimeDelta = TimeDelta::hours(1);
+/// An entry that was not refreshed for this long is dropped.
+const DROP_AFTER: TimeDelta = TimeDelta::hours(1);
 
-/// How many values are held at most; the oldest goes first. A few MiB of the function's memory.
+/// The maximum number of entries, which take a few MiB. The oldest entry is dropped first.
 const MAX_ENTRIES: usize = 4096;
 
-/// Values by key, each with the time it was read. Bounded, since an environment of Lambda lives for hours.
+/// Values by key, each with the time at which it was read. The size is bounded, because a Lambda
+/// environment lives for hours.
 #[derive(Debug)]
 pub struct Cache<K, V>(Mutex<HashMap<K, (DateTime<Utc>, V)>>);
 
@@ -36,7 +38,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
 
     pub fn put(&self, key: K, value: V, now: DateTime<Utc>) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, (read_at, _)| now - *read_at < FORGET_AFTER);
+        entries.retain(|_, (read_at, _)| now - *read_at < DROP_AFTER);
         if entries.len() >= MAX_ENTRIES && !entries.contains_key(&key) {
             let oldest = entries.iter().min_by_key(|(_, (read_at, _))| *read_at).map(|(key, _)| key.clone());
             oldest.and_then(|key| entries.remove(&key));
@@ -44,7 +46,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
         entries.insert(key, (now, value));
     }
 
-    /// Whether there is a value, however old.
+    /// Whether there is an entry, expired or not.
     pub fn contains(&self, key: &K) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
@@ -59,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_given_for_a_minute() {
+    fn an_entry_is_valid_for_a_minute() {
         let cache = Cache::default();
         cache.put("key", 1, at(0));
         assert_eq!((cache.get(&"key", at(59_999)), cache.get(&"key", at(60_000))), (Some(1), None));
@@ -67,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_read_again_for_an_hour_is_dropped() {
+    fn an_entry_that_was_not_refreshed_for_an_hour_is_dropped() {
         let cache = Cache::default();
         cache.put("old", 1, at(0));
         cache.put("new", 2, at(3_600_000));

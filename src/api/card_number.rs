@@ -26,18 +26,18 @@ struct Generated {
 /// `GET` or `POST /v2/cardNumber`: the next number of the org.
 pub async fn next(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let addressed = call.params()?.account(org, Some(Source::Instore)).map_err(not_for_account)?;
-    let learn = |org: &Arc<Org>| app.remember_org(org);
-    let number = match app.store.next_card_number(org, &addressed.account, &learn).await {
+    let resolved = call.params()?.account(org, Some(Source::Instore)).map_err(not_for_account)?;
+    let on_refresh = |org: &Arc<Org>| app.cache_org(org);
+    let number = match app.store.next_card_number(org, &resolved.account, &on_refresh).await {
         Ok(number) => number,
         Err(error) => return call.no_card_number(error).await,
     };
     call.count_card_number(&number);
-    let answer = SuccessBody::new(Generated { entity: number.number }, addressed.warning.as_slice())?;
-    call.store_response(answer).await
+    let body = SuccessBody::new(Generated { entity: number.number }, resolved.warning.as_slice())?;
+    call.store_response(body).await
 }
 
-/// An account that does not exist is given numbers as little as one that is not enabled.
+/// Maps the error for an account that does not exist to the error for one that is not enabled.
 fn not_for_account(Problems(problems): Problems) -> Problems {
     let forbid = |problem| match problem {
         Problem::AccountNotConfigured => Problem::CardNumbersNotForAccount,
@@ -52,7 +52,8 @@ impl Call<'_> {
         self.events.set(Event::CardNumberRangeUsed, number.percent_used);
     }
 
-    /// The answer where there is no number to give. The last one may have been that of a rival with the same key.
+    /// The response when no number is available. If the range is exhausted, a concurrent request
+    /// with the same key may have got the last number; then its stored response is returned.
     pub(super) async fn no_card_number(&self, error: NumberingError) -> Result<SuccessBody, ApiError> {
         match error {
             NumberingError::Exhausted => self.stored_response_or(error).await,
@@ -72,7 +73,7 @@ impl From<NumberingError> for ApiError {
                 Self::caused_by(Problem::CardNumberLengthInvalid, error)
             }
             NumberingError::NotNumbered(NotNumbered::PlanInvalid(PlanError::Settings(_)))
-            | NumberingError::CounterDiffers => Self::caused_by(Problem::CardNumberSettingsInvalid, error),
+            | NumberingError::PlanMismatch => Self::caused_by(Problem::CardNumberSettingsInvalid, error),
             NumberingError::Exhausted => Problem::CardNumbersExhausted.into(),
             NumberingError::Store(error) => error.into(),
         }

@@ -27,34 +27,34 @@ struct Registered {
 /// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
 pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let wanted = RegistrationRequest::read(&call.json_object()?, org)?;
-    // Asked first, so that a number is not spent on a customer who is there already.
-    if app.store.any_taken(org.id(), &wanted.identities).await? {
+    let registration = RegistrationRequest::read(&call.json_object()?, org)?;
+    // Checked first, so that no card number is spent on a customer who exists already.
+    if app.store.any_taken(org.id(), &registration.identities).await? {
         return call.stored_response_or(Problem::IdentifierTaken).await;
     }
     let customer = NewCustomer {
         user: app.store.next_user_id(org.id()).await?,
-        profiles: wanted.profiles,
-        identities: wanted.identities,
-        generate_for: wanted.generate_for,
+        profiles: registration.profiles,
+        identities: registration.identities,
+        generate_for: registration.generate_for,
         registered_at: call.now,
     };
-    let answer = SuccessBody::new(Registered { created_id: customer.user }, &wanted.warnings)?;
-    let learn = |org: &Arc<Org>| app.remember_org(org);
-    match app.store.register(org, &customer, call.response_to_store(&answer), &learn).await {
+    let body = SuccessBody::new(Registered { created_id: customer.user }, &registration.warnings)?;
+    let on_refresh = |org: &Arc<Org>| app.cache_org(org);
+    match app.store.register(org, &customer, call.response_to_store(&body), &on_refresh).await {
         Ok(Registration::Registered(numbers)) => {
             for number in &numbers {
                 call.count_card_number(number);
             }
-            Ok(answer)
+            Ok(body)
         }
         Ok(Registration::IdentifierTaken) => call.stored_response_or(Problem::IdentifierTaken).await,
-        Ok(Registration::AnsweredBefore(earlier)) => call.replay(earlier),
+        Ok(Registration::Replay(earlier)) => call.replay(earlier),
         Err(error) => call.no_card_number(error).await,
     }
 }
 
-/// What a request asks to register.
+/// The content of a registration request.
 struct RegistrationRequest {
     profiles: Vec<Profile>,
     identities: Vec<Identity>,
@@ -63,7 +63,8 @@ struct RegistrationRequest {
     warnings: Vec<ApiMessage>,
 }
 
-/// A transaction writes at most 100 items; these leave room for the profile, the generated number and the answer.
+/// A transaction writes at most 100 items. These limits leave room for the profile, the generated
+/// number and the stored response.
 pub(super) const MAX_PROFILES: usize = 20;
 pub(super) const MAX_IDENTIFIERS: usize = 50;
 pub(super) const MAX_NAME_LENGTH: usize = 255;
@@ -74,27 +75,27 @@ impl RegistrationRequest {
         if !(1..=MAX_PROFILES).contains(&entries.len()) {
             return Err(Problem::ProfilesMissing.into());
         }
-        let mut wanted =
+        let mut registration =
             Self { profiles: Vec::new(), identities: Vec::new(), generate_for: None, warnings: Vec::new() };
         let mut problems = Vec::new();
         for entry in &entries {
-            if let Err(Problems(found)) = wanted.add_profile(entry, org) {
+            if let Err(Problems(found)) = registration.add_profile(entry, org) {
                 problems.extend(found);
             }
         }
         if !problems.is_empty() {
             return Err(Problems(problems));
         }
-        wanted.check_identities()?;
-        if wanted.external_ids() == 0 {
-            let mut accounts = wanted.profiles.iter().map(|profile| &profile.account);
-            wanted.generate_for = accounts.find(|account| org.generates_for(account)).cloned();
+        registration.check_identities()?;
+        if registration.external_ids() == 0 {
+            let mut accounts = registration.profiles.iter().map(|profile| &profile.account);
+            registration.generate_for = accounts.find(|account| org.generates_for(account)).cloned();
         }
-        Ok(wanted)
+        Ok(registration)
     }
 
     fn add_profile(&mut self, entry: &JsonFields<'_>, org: &Org) -> Result<(), Problems> {
-        let (addressed, identifiers, first_name, last_name) = (
+        let (resolved, identifiers, first_name, last_name) = (
             entry.account(org, None),
             identifiers(entry, org),
             name(entry, "firstName"),
@@ -102,14 +103,15 @@ impl RegistrationRequest {
         )
             .gather()?;
         for identifier in identifiers {
-            let identity = Identity::new(addressed.account.clone(), identifier);
-            // Said twice, it is one: the same mobile in two spellings, for instance.
+            let identity = Identity::new(resolved.account.clone(), identifier);
+            // An identifier may be repeated, such as one mobile number in two spellings. It is
+            // stored once.
             if !self.identities.contains(&identity) {
                 self.identities.push(identity);
             }
         }
-        self.warnings.extend(addressed.warning);
-        self.profiles.push(Profile { account: addressed.account, first_name, last_name });
+        self.warnings.extend(resolved.warning);
+        self.profiles.push(Profile { account: resolved.account, first_name, last_name });
         Ok(())
     }
 
@@ -135,8 +137,8 @@ impl RegistrationRequest {
 /// All identifiers of a profile, or every problem that any of them has.
 fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Problems> {
     let (mut identifiers, mut problems) = (Vec::new(), Vec::new());
-    for member in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
-        match member.identifier(org) {
+    for object in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
+        match object.identifier(org) {
             Ok(identifier) => identifiers.push(identifier),
             Err(Problems(found)) => problems.extend(found),
         }
@@ -144,8 +146,8 @@ fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Pro
     if problems.is_empty() { Ok(identifiers) } else { Err(Problems(problems)) }
 }
 
-fn name(entry: &JsonFields<'_>, member: &str) -> Result<Option<String>, Problems> {
-    let name = entry.text(member, Problem::NameInvalid)?.map(|name| typed_text::name(&name));
+fn name(entry: &JsonFields<'_>, field: &str) -> Result<Option<String>, Problems> {
+    let name = entry.text(field, Problem::NameInvalid)?.map(|name| typed_text::name(&name));
     if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_LENGTH) {
         return Err(Problem::NameInvalid.into());
     }

@@ -1,10 +1,12 @@
-//! Errors, as callers see them and as the log does.
+//! Errors, as callers and the log see them.
 //!
-//! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that says
-//! which HTTP status, code and message it has. An [`ApiError`] is what a handler fails with: one problem or
-//! several of one status, what the headers need, and the cause, which only the log gets to see.
+//! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that
+//! defines its HTTP status, code and message. An [`ApiError`] is the error type of the handlers. It
+//! contains one problem or several with the same status, the data for the response headers, and the
+//! cause. Only the log shows the cause.
 //!
-//! Every body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for failure.
+//! Every response body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for
+//! failure.
 
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -18,7 +20,7 @@ macro_rules! problems {
         pub enum Problem { $( $(#[$meta])* $problem ),+ }
 
         impl Problem {
-            /// Every problem that an answer can name.
+            /// Every problem.
             pub const ALL: &'static [Self] = &[$( Self::$problem ),+];
 
             const fn row(self) -> (StatusCode, u16, &'static str) {
@@ -28,9 +30,10 @@ macro_rules! problems {
     };
 }
 
-// Codes of the documented API stand as documented. Where it names none, the code is the HTTP status.
+// The codes of the documented API are unchanged. Where the documentation has none, the code is the
+// HTTP status.
 problems! {
-    // The request as such.
+    // The request itself.
     RouteUnknown => NOT_FOUND, 404, "No such resource";
     MethodNotAllowed => METHOD_NOT_ALLOWED, 405, "Method not allowed";
     BodyTooLarge => PAYLOAD_TOO_LARGE, 413, "Request body exceeds 64 KiB";
@@ -97,7 +100,7 @@ problems! {
     ExternalIdsDiffer => BAD_REQUEST, 400, "A customer has one external ID, and several are passed";
     IdentifierTaken => CONFLICT, 8008, "The new identifier already exists in the same source";
 
-    // Us.
+    // The service.
     Unavailable => SERVICE_UNAVAILABLE, 503, "The service is unavailable at the moment";
     Internal => INTERNAL_SERVER_ERROR, 500, "Internal error";
 }
@@ -119,7 +122,7 @@ impl Problem {
     }
 }
 
-/// Several things that are wrong with one request; never none.
+/// The problems of one request; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
@@ -129,7 +132,8 @@ impl From<Problem> for Problems {
     }
 }
 
-/// Results of reading the parts of a request: all of them, or every problem that any of them has.
+/// Combines the results of reading the parts of a request: all values, or the problems of all
+/// parts.
 pub trait Gather {
     type All;
     /// # Errors
@@ -157,38 +161,38 @@ macro_rules! gather_tuples {
 }
 gather_tuples! { (A, B) (A, B, C) (A, B, C, D) (A, B, C, D, E) }
 
-/// What a handler fails with.
+/// The error type of the handlers.
 #[derive(Debug)]
 pub struct ApiError {
     problems: Problems,
-    /// Seconds after which trying again may help.
+    /// Seconds after which a retry may succeed.
     retry_after: Option<i64>,
-    /// The methods that the resource has.
+    /// The methods that the resource supports.
     allow: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// When DynamoDB throttles, a second is what its burst capacity needs to recover.
+/// In seconds. When DynamoDB throttles, its burst capacity recovers within a second.
 const RETRY_AFTER_UNAVAILABLE: i64 = 1;
 
 impl ApiError {
-    /// 429, to be tried again after so many seconds.
+    /// A 429 with `Retry-After` in whole seconds, rounded up and at least 1.
     pub fn too_many(problem: Problem, retry_after: chrono::TimeDelta) -> Self {
         let seconds = (retry_after.num_milliseconds() + 999) / 1000;
         Self { retry_after: Some(seconds.max(1)), ..problem.into() }
     }
 
-    /// 405, with the methods that would do.
+    /// A 405 with the allowed methods.
     pub fn method_not_allowed(allow: String) -> Self {
         Self { allow: Some(allow), ..Problem::MethodNotAllowed.into() }
     }
 
-    /// Something that only the log gets to see, answered as `problem`.
+    /// An error with a cause that only the log shows. The response is that of `problem`.
     pub fn caused_by(problem: Problem, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self { cause: Some(Box::new(cause)), ..problem.into() }
     }
 
-    /// For the log: what was behind it.
+    /// The cause, for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
     }
@@ -197,7 +201,7 @@ impl ApiError {
         self.problems.0.first().map_or(StatusCode::INTERNAL_SERVER_ERROR, |problem| problem.status())
     }
 
-    /// For the log and the metrics: the codes, in the order of the answer.
+    /// The codes in the order of the response, for the log and the metrics.
     pub fn code_list(&self) -> Vec<String> {
         self.problems.0.iter().map(|problem| problem.code().to_string()).collect()
     }
@@ -207,7 +211,7 @@ impl ApiError {
         ErrorBody { errors, warnings: Vec::new() }
     }
 
-    /// The headers that go with it.
+    /// The response headers of this error.
     pub fn headers(&self) -> Vec<(header::HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if let Some(seconds) = self.retry_after {
@@ -246,7 +250,7 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// An error or a warning, as the API words it.
+/// An error or a warning in a response body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiMessage {
     status: bool,
@@ -255,7 +259,7 @@ pub struct ApiMessage {
 }
 
 impl ApiMessage {
-    /// The source's only account was meant, though it was not named.
+    /// The warning that the source's only account was used, because the request named none.
     pub const ACCOUNT_DEFAULTED: Self = Self { status: false, code: 8054, message: "Account id not passed" };
 }
 
@@ -272,7 +276,8 @@ pub struct ErrorBody {
     warnings: Vec<ApiMessage>,
 }
 
-/// The body of every success: what the handler answers, and the warnings. It may hold an OTP, so that nothing prints it.
+/// The body of every success: the handler's response and the warnings. It does not implement
+/// `Debug`, because it may contain an OTP.
 pub struct SuccessBody(String);
 
 #[derive(Serialize)]
@@ -284,14 +289,14 @@ struct WithWarnings<'a, T> {
 
 impl SuccessBody {
     /// # Errors
-    /// [`Problem::Internal`] when a body cannot be written as JSON.
+    /// [`Problem::Internal`] when the body cannot be serialized as JSON.
     pub fn new(body: impl Serialize, warnings: &[ApiMessage]) -> Result<Self, ApiError> {
         let json = serde_json::to_string(&WithWarnings { body, warnings });
         json.map(Self).map_err(|error| ApiError::caused_by(Problem::Internal, error))
     }
 
-    /// An answer that was given before, word for word.
-    pub const fn again(json: String) -> Self {
+    /// A stored response, unchanged.
+    pub const fn replayed(json: String) -> Self {
         Self(json)
     }
 

@@ -1,5 +1,6 @@
-//! `Idempotency-Key`: a request that is sent again under its key is answered as it was the first time, and nothing happens
-//! again. Only successes are stored: what was refused has changed nothing, and is judged anew.
+//! `Idempotency-Key`: a repeated request with the same key gets the first response, and has no
+//! further effect. Only successes are stored. A refused request has changed nothing, so it is
+//! evaluated again.
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
 
 use std::borrow::Cow;
@@ -13,12 +14,12 @@ use super::{
 };
 use crate::store::{IdempotentRequest, ResponseToStore, StoredResponse};
 
-/// The header.
+/// The name of the header.
 pub const HEADER: &str = "idempotency-key";
-/// A UUID has 36 characters.
+/// The maximum length of a key. A UUID has 36 characters.
 pub const MAX_KEY_LENGTH: usize = 255;
 
-/// The request as one that must happen once, if it has a key.
+/// Reads the idempotency key of a request, if it has one.
 pub fn read(
     request: &Request,
     route: &Route,
@@ -41,8 +42,8 @@ pub fn read(
     }))
 }
 
-/// The key in a header: visible ASCII characters as they are, or a string in double quotes (RFC 8941,
-/// section 3.3.3), which may have spaces and commas in it.
+/// The key in a header: visible ASCII characters as they are, or a string in double quotes (RFC
+/// 8941, section 3.3.3), which may have spaces and commas in it.
 ///
 /// `None` for a header without a key, and for one with several: gateways join repeated headers with
 /// commas.
@@ -60,7 +61,7 @@ fn read_key(header: &[u8]) -> Option<Cow<'_, [u8]>> {
     (well_formed && (1..=MAX_KEY_LENGTH).contains(&key.len())).then_some(key)
 }
 
-/// The string before a closing quote, if nothing follows that.
+/// Reads a quoted string up to its closing quote. `None` if anything follows.
 fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     let (mut key, mut bytes) = (Vec::new(), text.iter());
     loop {
@@ -72,23 +73,25 @@ fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// SHA-256 of what a request asks for: the route, the decoded parameters in sorted order, the body. A
-/// gateway may reorder the parameters and encode them in another way.
+/// SHA-256 of the content of a request: the route, the decoded parameters in sorted order, and the
+/// body. Parameters are decoded and sorted, because a gateway may reorder them or encode them
+/// differently.
 fn fingerprint(route: &Route, request: &Request) -> [u8; 32] {
     let mut parameters: Vec<_> = form_urlencoded::parse(request.query.as_bytes()).collect();
     parameters.sort_unstable();
     let parameters = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
-    let mut asked = Sha256::new();
+    let mut hasher = Sha256::new();
     for part in [route.name().as_bytes(), parameters.as_bytes(), &request.body] {
-        // With its length, no part can pass for the beginning of the next.
-        asked.update(part.len().to_be_bytes());
-        asked.update(part);
+        // The length separates the parts. Without it, two different requests could have the same
+        // bytes.
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
     }
-    asked.finalize().into()
+    hasher.finalize().into()
 }
 
 impl App {
-    /// What the same request was answered before.
+    /// The stored response to a request, if there is one.
     pub(super) async fn stored_response(
         &self,
         request: &IdempotentRequest,
@@ -98,39 +101,40 @@ impl App {
     }
 }
 
-/// A response that is stored under the key of `request` as the answer to it; 422 if it answers another request.
+/// The body of a stored response. 422 if it belongs to a different request with the same key.
 fn replay(request: &IdempotentRequest, stored: StoredResponse) -> Result<SuccessBody, ApiError> {
     if stored.fingerprint == request.fingerprint {
-        Ok(SuccessBody::again(stored.answer))
+        Ok(SuccessBody::replayed(stored.body))
     } else {
         Err(Problem::IdempotencyKeyReused.into())
     }
 }
 
 impl Call<'_> {
-    /// `answer` as what is to be stored under the request's key, if it has one.
-    pub(super) fn response_to_store<'a>(&'a self, answer: &'a SuccessBody) -> Option<ResponseToStore<'a>> {
+    /// `body` as the response to store under the request's key. `None` without a key.
+    pub(super) fn response_to_store<'a>(&'a self, body: &'a SuccessBody) -> Option<ResponseToStore<'a>> {
         let request = self.idempotent_request.as_ref()?;
-        Some(ResponseToStore { request, answer: answer.as_ref() })
+        Some(ResponseToStore { request, body: body.as_ref() })
     }
 
-    /// Stores `answer` under the request's key, if it has one, and returns the answer that counts: that of a rival with
-    /// the same key, if it was faster.
-    pub(super) async fn store_response(&self, answer: SuccessBody) -> Result<SuccessBody, ApiError> {
-        let earlier = match self.response_to_store(&answer) {
+    /// Stores `body` under the request's key, if it has one, and returns the body to send. After a
+    /// lost race against another request with the same key, that is the stored one.
+    pub(super) async fn store_response(&self, body: SuccessBody) -> Result<SuccessBody, ApiError> {
+        let earlier = match self.response_to_store(&body) {
             Some(response) => self.app.store.store_response(response).await?,
             None => None,
         };
-        earlier.map_or(Ok(answer), |earlier| self.replay(earlier))
+        earlier.map_or(Ok(body), |earlier| self.replay(earlier))
     }
 
-    /// What a rival with the same key was answered.
+    /// The stored response of a concurrent request with the same key.
     pub(super) fn replay(&self, stored: StoredResponse) -> Result<SuccessBody, ApiError> {
         let request = self.idempotent_request.as_ref().ok_or(Problem::Internal)?;
         replay(request, stored)
     }
 
-    /// What a rival with the same key was answered, if it was faster; otherwise `error`.
+    /// The stored response of a concurrent request with the same key, if there is one; otherwise
+    /// `error`.
     pub(super) async fn stored_response_or(
         &self,
         error: impl Into<ApiError>,

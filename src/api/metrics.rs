@@ -1,5 +1,5 @@
-//! What happens in a request and is counted: CloudWatch makes metrics of it, by way of the request's
-//! log line. Nothing in it is a customer's.
+//! Events that are counted for metrics. CloudWatch extracts them from the request's log line. They
+//! contain no personal data.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 use crate::wire::wire_enum;
 
 wire_enum! {
-    /// What can happen in a request, besides its outcome: a field of the request's log line.
+    /// An event in a request. Its name is a field of the request's log line.
     pub enum Event {
         OtpIssued = "OtpsIssued",
         OtpFetched = "OtpsFetched",
@@ -18,22 +18,23 @@ wire_enum! {
         /// A wrong code.
         OtpRefused = "OtpsRefused",
         CardNumberGenerated = "CardNumbersGenerated",
-        /// How much of an org's range is used up, in percent.
+        /// The percentage of an org's range that is used.
         CardNumberRangeUsed = "CardNumberRangeUsed",
     }
 }
 
-/// What happened in one request. Each event has one value, since a line can hold a metric once.
+/// The events of one request. Each event has one value, because a log line can contain a metric
+/// once.
 #[derive(Debug, Default)]
 pub struct EventCounts(Mutex<BTreeMap<Event, f64>>);
 
 impl EventCounts {
-    /// Counts `event` once more.
+    /// Adds 1 to `event`.
     pub fn count(&self, event: Event) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(event).or_default() += 1.0;
     }
 
-    /// Sets `event`, which is a level and no count, to `value`.
+    /// Sets `event` to `value`, for events that are levels and not counts.
     pub fn set(&self, event: Event, value: f64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(event, value);
     }

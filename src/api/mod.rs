@@ -1,7 +1,7 @@
-//! HTTP in, HTTP out: the table of routes, and what every request goes through before its handler.
+//! The HTTP API: the table of routes, and the steps that every request takes before its handler.
 //!
-//! A handler reads as its use case: read the parameters, find the customer, decide, answer. What it answers
-//! and how it fails is in [`error`]; how parameters become the model's values is in `params`.
+//! A handler reads the parameters, finds the customer, decides and responds. Response bodies and
+//! errors are in [`error`]; `params` converts parameters to values of the model.
 
 mod auth;
 mod cache;
@@ -48,11 +48,11 @@ use params::{JsonFields, Params};
 pub use path::Path;
 use path::PathParameters;
 
-/// Something that callers can do.
+/// A route of the API.
 pub struct Route {
     pub method: Method,
     pub path: &'static str,
-    /// What a till needs to do it.
+    /// The permission that a till needs.
     pub permission: Permission,
     /// Whether it takes an `Idempotency-Key`.
     pub idempotent: bool,
@@ -62,18 +62,18 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether calling it changes nothing (RFC 9110, section 9.2.1): `HEAD` is answered by such a `GET`.
+    /// Whether a call changes nothing (RFC 9110, section 9.2.1). Such a `GET` also handles `HEAD`.
     #[must_use]
     pub fn is_safe(&self) -> bool {
         self.method == Method::GET && self.permission != Permission::CardNumberGenerate
     }
 
-    /// Whether it answers requests with that method.
-    fn answers(&self, method: &Method) -> bool {
+    /// Whether it handles requests with that method.
+    fn handles(&self, method: &Method) -> bool {
         self.method == *method || (self.is_safe() && *method == Method::HEAD)
     }
 
-    /// For the log and the metrics.
+    /// The name of the route in the log and the metrics.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
@@ -99,7 +99,7 @@ macro_rules! route {
     };
 }
 
-/// Everything that callers can do.
+/// All routes of the API.
 pub const ROUTES: &[Route] = &[
     route!(GET "/v2/otp", OtpFetch, otp::fetch),
     route!(POST "/v2/otp/generate", OtpIssue, otp::generate, idempotent: true),
@@ -112,10 +112,10 @@ pub const ROUTES: &[Route] = &[
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// How long an answer may take where nothing else limits it.
+/// The default time limit of a request.
 pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// A request, wherever it comes from.
+/// A request from any entry point.
 #[derive(Debug)]
 pub struct Request {
     pub method: Method,
@@ -123,43 +123,44 @@ pub struct Request {
     /// The query string, encoded, without the question mark.
     pub query: String,
     pub headers: HeaderMap,
-    /// Whoever makes the request need not read more than one byte above [`MAX_BODY`].
+    /// An entry point may truncate the body at one byte above [`MAX_BODY`].
     pub body: Bytes,
-    /// How long the caller's answer may take at most; then it is 503.
+    /// The maximum time until the response. After that, the response is 503.
     pub time_limit: Duration,
-    /// Given back as `X-Request-Id`, and part of the log line.
+    /// Returned as `X-Request-Id`, and part of the log line.
     pub request_id: String,
 }
 
-/// An answer: a JSON text with its status and headers.
+/// A response: a JSON text with its status and headers.
 pub type Response = http::Response<String>;
 
-type Delivery = fn(&Message);
+type SendMessage = fn(&Message);
 
-/// The service: what the handlers share.
+/// The service, with the state that the handlers share.
 #[derive(Debug)]
 pub struct App {
     store: Store,
     clock: Clock,
     tills: Cache<TillName, Arc<Till>>,
     orgs: Cache<OrgId, Arc<Org>>,
-    delivery: Option<Delivery>,
-    /// What paths may begin with before that of a route: `/codes`, or nothing.
+    send_message: Option<SendMessage>,
+    /// The prefix that paths may have before that of a route, such as `/codes`. Empty if there is
+    /// none.
     base_path: String,
     /// Whether the next request is the first one.
     cold: AtomicBool,
 }
 
-/// A request on its way to a handler.
+/// An authenticated request, as a handler gets it.
 pub struct Call<'a> {
     app: &'a App,
     request: &'a Request,
     caller: &'a Caller,
     /// The parameters that follow the route's path.
     path_parameters: Option<PathParameters<'a>>,
-    /// What the request is known by, if it has an `Idempotency-Key`.
+    /// Set if the request has an `Idempotency-Key`.
     idempotent_request: Option<IdempotentRequest>,
-    /// The moment at which everything in this request happens.
+    /// The time at which the request began.
     now: DateTime<Utc>,
     events: &'a EventCounts,
 }
@@ -174,7 +175,7 @@ impl Call<'_> {
     }
 }
 
-/// What became known of a request, for the log and the metrics.
+/// The data of a request for the log and the metrics.
 #[derive(Default)]
 struct RequestTrace {
     route: Option<&'static Route>,
@@ -190,38 +191,39 @@ impl App {
             clock,
             tills: Cache::default(),
             orgs: Cache::default(),
-            delivery: None,
+            send_message: None,
             base_path: String::new(),
             cold: AtomicBool::new(true),
         }
     }
 
-    /// The same, handing each message that was stored to `deliver` at once: where no pipe does it.
+    /// Passes each stored message to `send` at once. Used where no pipe delivers the messages.
     #[must_use]
-    pub fn with_delivery(self, deliver: fn(&Message)) -> Self {
-        Self { delivery: Some(deliver), ..self }
+    pub fn with_message_sender(self, send: fn(&Message)) -> Self {
+        Self { send_message: Some(send), ..self }
     }
 
-    /// The same, behind a domain that maps this path to the service: `/codes`, or nothing.
+    /// Sets the path that a custom domain maps to the service, such as `/codes`. Empty if there is
+    /// none.
     #[must_use]
     pub fn with_base_path(self, base_path: String) -> Self {
         Self { base_path, ..self }
     }
 
-    /// Answers a request and writes its log line.
+    /// Handles a request and writes its log line.
     pub async fn handle(&self, request: Request) -> Response {
         let started = Instant::now();
         let mut trace = RequestTrace::default();
-        let answer = async {
-            // Boxed, because each future around it would hold a copy of it on the stack.
-            let answer = Box::pin(self.answer(&request, &mut trace));
-            let answer = within(request.time_limit, answer).await;
-            answer.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
+        let work = async {
+            // Boxed, because otherwise each enclosing future would hold a copy of it on the stack.
+            let processing = Box::pin(self.process(&request, &mut trace));
+            let result = within(request.time_limit, processing).await;
+            result.unwrap_or_else(|elapsed| Err(ApiError::caused_by(Problem::Unavailable, elapsed)))
         };
-        let (result, usage) = count_usage(answer).await;
+        let (result, usage) = count_usage(work).await;
         let mut response = respond(&result, &request.request_id);
         if request.method == Method::HEAD {
-            // A client learns from it how long the answer to a GET would be.
+            // The header has the length of the response to a GET.
             let length = HeaderValue::from(response.body().len());
             response.headers_mut().insert(header::CONTENT_LENGTH, length);
             response.body_mut().clear();
@@ -231,7 +233,7 @@ impl App {
         response
     }
 
-    async fn answer(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
+    async fn process(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
         let now = self.clock.now();
         let (route, path_parameters) = find_route(&request.method, &request.path, &self.base_path)?;
         trace.route = Some(route);
@@ -248,9 +250,9 @@ impl App {
         let idempotent_request =
             if route.idempotent { idempotency::read(request, route, caller, now)? } else { None };
         if let Some(idempotent_request) = &idempotent_request
-            && let Some(answer) = self.stored_response(idempotent_request).await?
+            && let Some(body) = self.stored_response(idempotent_request).await?
         {
-            return Ok(answer.into_json());
+            return Ok(body.into_json());
         }
         let call = Call {
             app: self,
@@ -276,7 +278,7 @@ fn find_route<'a>(
     let (own, parameters) =
         Some(path.resolve("")).filter(|(own, _)| is_route(own)).unwrap_or_else(|| path.resolve(base_path));
     let candidates = || ROUTES.iter().filter(|route| route.path == own);
-    if let Some(route) = candidates().find(|route| route.answers(method)) {
+    if let Some(route) = candidates().find(|route| route.handles(method)) {
         return Ok((route, parameters));
     }
     let allow: Vec<&str> = candidates().flat_map(allowed_methods).collect();
@@ -287,7 +289,7 @@ fn find_route<'a>(
     }
 }
 
-/// The methods that a route answers.
+/// The methods that a route handles.
 fn allowed_methods(route: &Route) -> impl Iterator<Item = &str> {
     std::iter::once(route.method.as_str()).chain(route.is_safe().then_some("HEAD"))
 }
@@ -311,8 +313,9 @@ fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
     response
 }
 
-/// Writes the line of a request. It holds nothing of the path, the query or the bodies, because customers are in
-/// them. Fields with a capital letter are metrics, and there only where there is something to count.
+/// Writes the log line of a request. It contains nothing of the path, the query or the bodies,
+/// because these contain personal data. Fields that begin with a capital letter are metrics. They
+/// are present only if there is something to count.
 fn log(
     request: &Request,
     trace: &RequestTrace,
@@ -350,7 +353,7 @@ fn log(
             )
         };
     }
-    // What is our fault is worth an alarm; what is the caller's is not.
+    // Errors of the service raise an alarm. Errors of the caller do not.
     if status.is_server_error() {
         line!(error);
     } else {

@@ -33,11 +33,11 @@ struct Fetched<'a> {
 /// `GET /v2/otp`: the most recent valid OTP of a customer.
 pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, params) = (&*call.caller.org, call.params()?);
-    let (addressed, identifier, scope, threshold) =
+    let (resolved, identifier, scope, threshold) =
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
-    let history = call.otp_history(&Identity::new(addressed.account, identifier), scope).await?;
+    let history = call.otp_history(&Identity::new(resolved.account, identifier), scope).await?;
     let found = call.app.store.read_history(&history, call.now).await?;
     let (series, otp) = history
         .series()
@@ -50,11 +50,11 @@ pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         OtpOwner::Customer(user) => Some(user),
         OtpOwner::Contact(_) => None,
     };
-    // `false`: UTC is written +00:00, never Z.
+    // `false` makes UTC `+00:00` instead of `Z`.
     let valid_upto = org.timezone.local(otp.valid_until).to_rfc3339_opts(SecondsFormat::Secs, false);
     call.events.count(Event::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
-    SuccessBody::new(body, addressed.warning.as_slice())
+    SuccessBody::new(body, resolved.warning.as_slice())
 }
 
 #[derive(Serialize)]
@@ -66,7 +66,7 @@ struct Issued {
 /// `POST /v2/otp/generate`: a new OTP.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
-    let (scope, identifier, addressed, channels, templates) = (
+    let (scope, identifier, resolved, channels, templates) = (
         body.action(),
         body.entity(org),
         body.account(org, Some(Source::Instore)),
@@ -75,7 +75,7 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
 
-    let history = call.otp_history(&Identity::new(addressed.account, identifier), scope).await?;
+    let history = call.otp_history(&Identity::new(resolved.account, identifier), scope).await?;
     let config = org.config();
     let day = OrgDay::of(call.now, &org.timezone);
     let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
@@ -88,16 +88,16 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         quota: Quota { date: day.date, limit: config.otp_daily_limit },
         message: message.as_ref(),
     };
-    let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, addressed.warning.as_slice());
+    let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, resolved.warning.as_slice());
     match call.app.store.issue_otp(&new, call.idempotent_request.as_ref(), respond).await? {
-        Issue::Issued(answer) => {
+        Issue::Issued(body) => {
             call.events.count(Event::OtpIssued);
-            if let (Some(deliver), Some(message)) = (call.app.delivery, &message) {
-                deliver(message);
+            if let (Some(send), Some(message)) = (call.app.send_message, &message) {
+                send(message);
             }
-            Ok(answer)
+            Ok(body)
         }
-        Issue::AnsweredBefore(earlier) => call.replay(earlier),
+        Issue::Replay(earlier) => call.replay(earlier),
         Issue::LimitReached => {
             let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
             call.stored_response_or(error).await
@@ -114,24 +114,24 @@ struct Validated {
 /// `POST /v2/otp/validate`: consumes an OTP if the code is right.
 pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
-    let (scope, identifier, addressed, typed) =
+    let (scope, identifier, resolved, typed) =
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body, org))
             .gather()?;
 
-    let identity = Identity::new(addressed.account, identifier);
+    let identity = Identity::new(resolved.account, identifier);
     let typed = TypedOtp { identity: &identity, scope, code: &typed };
-    let respond = |entity| SuccessBody::new(Validated { entity }, addressed.warning.as_slice());
+    let respond = |entity| SuccessBody::new(Validated { entity }, resolved.warning.as_slice());
     let (app, request) = (call.app, call.idempotent_request.as_ref());
     let validation = app.store.validate_otp(org, &typed, &app.clock, request, respond).await?;
     match validation {
-        Validation::Judged { right, response } => {
+        Validation::Checked { right, response } => {
             call.events.count(if right { Event::OtpValidated } else { Event::OtpRefused });
             Ok(response)
         }
         Validation::Locked(time) => {
             call.stored_response_or(ApiError::too_many(Problem::AttemptLimitReached, time)).await
         }
-        Validation::AnsweredBefore(earlier) => call.replay(earlier),
+        Validation::Replay(earlier) => call.replay(earlier),
         Validation::CustomerNotFound => Err(Problem::CustomerNotFound.into()),
     }
 }
@@ -149,10 +149,10 @@ fn code(body: &JsonFields<'_>, org: &Org) -> Result<TypedCode, Problems> {
     Ok(TypedCode::read(&text, org.config().otp_type).ok_or(Problem::CodeMissing)?)
 }
 
-/// More would be somebody's mistake; each costs money.
+/// The maximum number of channels. More are probably a mistake, and each message costs money.
 pub(super) const MAX_CHANNELS: usize = 10;
 
-/// `channels`, each with a value that can be one of its kind, in normal form.
+/// Reads `channels`. Each value is validated and brought into normal form.
 fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
     let entries = body.objects("channels", Problem::ChannelInvalid)?;
     if entries.len() > MAX_CHANNELS {
@@ -161,23 +161,23 @@ fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> 
     let read = |entry: &JsonFields<'_>| {
         let channel_type = ChannelType::parse(&entry.text("type", Problem::ChannelInvalid).ok()??)?;
         let value = entry.text("value", Problem::ChannelInvalid).ok()??;
-        let value = org.identifier(addressed_by(channel_type), &value).ok()?.value().to_owned();
+        let value = org.identifier(channel_identifier(channel_type), &value).ok()?.value().to_owned();
         Some(Channel { channel_type, value })
     };
     Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
 }
 
-/// What a channel's value is.
-pub(super) const fn addressed_by(channel_type: ChannelType) -> IdentifierName {
+/// The kind of identifier that a channel's value is.
+pub(super) const fn channel_identifier(channel_type: ChannelType) -> IdentifierName {
     match channel_type {
         ChannelType::Sms | ChannelType::Phone | ChannelType::Whatsapp => IdentifierName::Mobile,
         ChannelType::Email => IdentifierName::Email,
-        // Both address a customer by an opaque id.
+        // Both identify a customer by an opaque id.
         ChannelType::Wechat | ChannelType::Zalo => IdentifierName::Wechat,
     }
 }
 
-/// `template` and `emailTemplate`, with the documented texts for what is absent.
+/// Reads `template` and `emailTemplate`. Absent texts get the documented defaults.
 fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
     const TYPE_ERROR: Problem = Problem::TemplateInvalid;
     let mut templates = Templates::default();
@@ -186,7 +186,7 @@ fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
     }
     if let Some(email) = body.object("emailTemplate", TYPE_ERROR)? {
         if let Some(subject) = email.text("subject", Problem::SubjectInvalid)? {
-            // A line break in a header begins another header.
+            // Refused because a line break in an e-mail header would begin another header.
             if typed_text::has_control(&subject) {
                 return Err(Problem::SubjectInvalid.into());
             }
@@ -196,7 +196,7 @@ fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
             templates.email_body = text.into_owned();
         }
     }
-    // Whoever gets a message without the code has been sent it for nothing.
+    // A message without the code is useless.
     if !templates.have_placeholders() {
         return Err(Problem::TemplateInvalid.into());
     }

@@ -1,5 +1,5 @@
-//! Reading requests: parameters of the query and of the path, members of JSON bodies, and the model's
-//! values in both.
+//! Reads parameters of queries and paths and fields of JSON bodies, and converts them to values of
+//! the model.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -19,25 +19,24 @@ use crate::model::{
     typed_text,
 };
 
-/// Parameters of the query string and of the path-style spelling, decoded. An empty value is as good
-/// as none.
+/// The decoded parameters of the query string and of the path. An empty value counts as absent.
 pub struct Params(Vec<(String, Value)>);
 
-/// A decoded value. In a query a bare `+` stands for a space, unless it was meant to be a plus, which the kind of value
-/// tells.
+/// A decoded value, in two readings of a bare `+` in a query: as a space and as a plus. The kind of
+/// value decides which one applies.
 #[derive(PartialEq, Eq)]
 struct Value {
-    /// As HTML forms write it: a bare `+` is a space.
+    /// Read as an HTML form: a bare `+` is a space.
     form: String,
-    /// The same with bare `+` as they are. Both have the same length.
+    /// Read with a bare `+` as a plus. Both readings have the same length.
     plus: String,
 }
 
 impl Params {
-    /// Reads `query`, which is written as HTML forms write it, and the parameters that stand in the path, where `+` is a plus.
+    /// Reads `query`, which is form-encoded, and the parameters in the path, where `+` is a plus.
     ///
     /// # Errors
-    /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be told apart.
+    /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be separated.
     pub fn parse(query: &str, in_path: Option<&PathParameters<'_>>) -> Result<Self, Problem> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let form = |text: &str| decode(&text.replace('+', " "));
@@ -49,7 +48,7 @@ impl Params {
         Ok(Self(in_path.chain(in_query).collect()))
     }
 
-    /// What was passed under that name, without what is empty.
+    /// The values of a parameter that are not empty.
     fn values(&self, name: &str) -> impl Iterator<Item = &Value> {
         self.0
             .iter()
@@ -70,7 +69,8 @@ impl Params {
         account(org, self.get("source")?, default, self.get("accountId")?)
     }
 
-    /// `identifierName` with `identifierValue`, or `<identifier name>=<value>`, or both if they say the same.
+    /// `identifierName` with `identifierValue`, or `<identifier name>=<value>`, or both if they
+    /// agree.
     pub fn identifier(&self, org: &Org) -> Result<Identifier, Problems> {
         let (name, value) = (self.get("identifierName")?, self.value("identifierValue")?);
         let mut candidates = Vec::new();
@@ -109,19 +109,19 @@ impl Params {
         scope(self.get("scope")?)
     }
 
-    /// `threshold`, in the meaning that the org gives it.
+    /// `threshold`, as the org's configuration interprets it.
     pub fn threshold(&self, org: &Org) -> Result<Option<Threshold>, Problems> {
         let Some(text) = self.get("threshold")? else {
             return Ok(None);
         };
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         let seconds = text.parse().ok().filter(|seconds| digits && i64::try_from(*seconds).is_ok());
         Ok(Some(org.threshold(seconds.ok_or(Problem::ThresholdInvalid)?)))
     }
 }
 
-/// The value of a parameter. Passed twice, it must be the same twice.
+/// The value of a parameter. If it is passed more than once, all values must be equal.
 fn only<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Problem> {
     let first = values.next();
     if values.any(|value| Some(&value) != first.as_ref()) {
@@ -130,8 +130,8 @@ fn only<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, 
     Ok(first)
 }
 
-/// An identifier in a query, where callers forget to encode a plus: before a mobile number and inside an e-mail address, a
-/// bare `+` is one, since no space belongs there.
+/// Reads an identifier from a query. Callers often forget to encode a plus. Before a mobile number
+/// and inside an e-mail address, a bare `+` is read as a plus, because no space can be there.
 fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result<Identifier, Problem> {
     match name {
         IdentifierName::Mobile => identifier(org, name, &with_leading_plus(value)),
@@ -140,7 +140,8 @@ fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result
     }
 }
 
-/// A number that says after its spaces, too, that it is international is taken as it is.
+/// Restores a bare `+` before a number. A number with an international prefix after its spaces is
+/// left as it is.
 fn with_leading_plus(value: &Value) -> Cow<'_, str> {
     let form = typed_text::number(&value.form).to_ascii_lowercase();
     let plus = typed_text::number(&value.plus).to_ascii_lowercase();
@@ -155,7 +156,7 @@ fn with_leading_plus(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// Around an address, a bare `+` is a space.
+/// Restores a bare `+` inside an address. Around it, a bare `+` is a space.
 fn with_inner_plus(value: &Value) -> &str {
     let start = value.form.len() - value.form.trim_start().len();
     let end = value.form.trim_end().len();
@@ -170,7 +171,7 @@ fn identifier(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier
     })
 }
 
-/// The account that a request is about, and the warning that it was not named.
+/// The account of a request, and the warning if it was defaulted.
 #[derive(Debug, Clone)]
 pub struct ResolvedAccount {
     pub account: Account,
@@ -199,18 +200,18 @@ fn scope(text: Option<&str>) -> Result<Scope, Problems> {
     Ok(text.and_then(Scope::parse).ok_or(Problem::ScopeInvalid)?)
 }
 
-/// An object of a JSON body. A member that is absent, null or an empty text is as good as none; of a member that is there
-/// twice, the last one counts.
+/// An object of a JSON body. A field that is absent, null or an empty text counts as absent. If a
+/// field is repeated, the last one counts.
 ///
-/// Members are kept as they were written, so that numbers keep all of their digits.
+/// Fields are kept as JSON text, so that numbers keep all of their digits.
 #[derive(Deserialize)]
 pub struct JsonFields<'a>(#[serde(borrow)] HashMap<String, &'a RawValue>);
 
 /// Reads a JSON body.
 ///
 /// # Errors
-/// A wrong content type, or a body that is no JSON object. A request without a content type is taken at
-/// its word.
+/// A wrong content type, or a body that is not a JSON object. A request without a content type is
+/// accepted.
 pub fn json_object<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<JsonFields<'a>, Problem> {
     if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
         let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -224,12 +225,12 @@ pub fn json_object<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<JsonFields
 }
 
 impl<'a> JsonFields<'a> {
-    /// A member's JSON text.
+    /// The JSON text of a field.
     fn get(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).map(|value| value.get()).filter(|json| !matches!(*json, "null" | "\"\""))
     }
 
-    /// A member that must be text if it is there. A whole number is read as its digits.
+    /// A field that must be text if it is present. A whole number is read as its digits.
     pub fn text(&self, name: &str, type_error: Problem) -> Result<Option<Cow<'a, str>>, Problem> {
         let Some(json) = self.get(name) else {
             return Ok(None);
@@ -240,12 +241,12 @@ impl<'a> JsonFields<'a> {
         serde_json::from_str::<String>(json).map(|text| Some(text.into())).map_err(|_| type_error)
     }
 
-    /// A member that must be an object if it is there.
+    /// A field that must be an object if it is present.
     pub fn object(&self, name: &str, type_error: Problem) -> Result<Option<Self>, Problem> {
         self.get(name).map(|json| serde_json::from_str(json).map_err(|_| type_error)).transpose()
     }
 
-    /// A member that must be an array of objects if it is there.
+    /// A field that must be an array of objects if it is present.
     pub fn objects(&self, name: &str, type_error: Problem) -> Result<Vec<Self>, Problem> {
         let entries = self.get(name).map(|json| serde_json::from_str(json).map_err(|_| type_error));
         Ok(entries.transpose()?.unwrap_or_default())

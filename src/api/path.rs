@@ -6,22 +6,23 @@ use percent_encoding::percent_decode_str;
 
 use super::error::Problem;
 
-/// A path as the source of the request hands it over. It is decoded exactly once in all.
+/// A path as the entry point gets it. It is decoded exactly once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Path {
     /// As the caller sent it, percent-encoded.
     Encoded(String),
-    /// Decoded by a gateway. A value with `&` or `=` in it can no longer be told from two values.
+    /// Decoded by a gateway. A value that contains `&` or `=` can no longer be distinguished from
+    /// two values.
     Decoded(String),
 }
 
-/// The path that parameters may follow, `/v2/otp/source=…&scope=…`, as the public documentation spells it.
+/// The path that parameters may follow, `/v2/otp/source=…&scope=…`, as in the public documentation.
 const PARAMETERS_IN_PATH: &str = "/v2/otp";
 
 /// The parameters whose values may end with a slash.
 const MAY_END_WITH_SLASH: &[&str] = &["accountId", "identifierValue", "external_id", "externalId", "wechat"];
 
-/// The parameters that a path holds, not split yet.
+/// The parameters in a path, before they are split.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PathParameters<'a> {
     Encoded(&'a str),
@@ -29,8 +30,8 @@ pub enum PathParameters<'a> {
 }
 
 impl Path {
-    /// The path of the route, decoded and without a trailing slash, and the parameters that follow it.
-    /// `base` is removed from the beginning if the path begins with it.
+    /// The path of the route, decoded and without a trailing slash, and the parameters that follow
+    /// it. `base` is removed from the beginning if the path begins with it.
     pub fn resolve(&self, base: &str) -> (Cow<'_, str>, Option<PathParameters<'_>>) {
         let (Self::Encoded(whole) | Self::Decoded(whole)) = self;
         let path = whole.strip_prefix(base).filter(|rest| rest.starts_with('/')).unwrap_or(whole);
@@ -67,8 +68,8 @@ impl PathParameters<'_> {
     /// Names and values, decoded. In a path, `+` is a plus (RFC 3986).
     ///
     /// # Errors
-    /// [`Problem::PathAmbiguous`] where the path was decoded as a whole and shows that a value may have been
-    /// split or changed by it.
+    /// [`Problem::PathAmbiguous`] when the path was decoded as a whole and decoding may have split
+    /// or changed a value.
     pub fn pairs(&self) -> Result<Vec<(String, String)>, Problem> {
         match self {
             Self::Encoded(text) => {
@@ -83,10 +84,10 @@ impl PathParameters<'_> {
 
 /// The pairs of a path that was decoded before it was split.
 ///
-/// `%` and `?` are refused because API Gateway decodes the paths of HTTP APIs up to twice and cuts
-/// them at an encoded `?`: a value that still has one of the two is not what the caller sent. A
-/// repeated name and a piece without `=` may be what followed a `&` in a value. A slash at the end
-/// may belong to the path or to the value.
+/// `%` and `?` are refused: API Gateway decodes the paths of HTTP APIs up to twice and cuts them at
+/// an encoded `?`. A value that still contains one of them is not what the caller sent. A repeated
+/// name and a piece without `=` are refused, because they may be the rest of a value that contained
+/// `&`. A slash at the end may belong to the path or to the value.
 fn decoded_pairs(text: &str) -> Option<Vec<(String, String)>> {
     if text.contains(['%', '?']) {
         return None;

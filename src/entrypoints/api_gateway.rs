@@ -1,7 +1,8 @@
-//! API Gateway events as requests, and responses as API Gateway takes them.
+//! Converts API Gateway events to requests, and responses to the form that API Gateway expects.
 //!
-//! HTTP APIs send payload version 2.0 or 1.0, REST APIs send 1.0. Only the members that are read here are
-//! deserialized. The conversion of `lambda_http` is not used: it panics on what no URI can hold.
+//! HTTP APIs send payload version 2.0 or 1.0; REST APIs send 1.0. Only the fields that are used are
+//! deserialized. The conversion of `lambda_http` is not used, because it panics on values that are
+//! not valid in a URI.
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 
 use std::{
@@ -20,13 +21,14 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::api::{Path, Request, Response, TIME_LIMIT};
 
-/// What remains of the function's time when it stops waiting for DynamoDB: enough to answer and log.
-const TIME_TO_ANSWER: Duration = Duration::from_millis(500);
+/// Time that is reserved before the function's deadline for sending the response and writing the
+/// log line.
+const TIME_TO_RESPOND: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Event {
-    /// `2.0`, or `1.0` of an HTTP API; REST APIs send none.
+    /// `2.0` or `1.0` for an HTTP API; REST APIs send none.
     version: Option<String>,
     raw_path: Option<String>,
     raw_query_string: Option<String>,
@@ -51,7 +53,8 @@ struct RequestContext {
     request_id: Option<String>,
     domain_name: Option<String>,
     http: Option<Http>,
-    /// Of a load balancer, whose queries are encoded in another way.
+    /// Present in events of a load balancer, which encodes queries in another way. Such events are
+    /// ignored.
     elb: Option<IgnoredAny>,
 }
 
@@ -60,8 +63,8 @@ struct Http {
     method: String,
 }
 
-/// The request that an event carries. `None` for what is no event of an HTTP API or a REST API, such
-/// as a scheduled event or a warm-up call.
+/// The request in an event. `None` if the event is not from an HTTP API or a REST API, such as a
+/// scheduled event or a warm-up call.
 #[must_use]
 pub fn request(event: &str, context: &Context) -> Option<Request> {
     let event: Event = serde_json::from_str(event).ok()?;
@@ -70,14 +73,15 @@ pub fn request(event: &str, context: &Context) -> Option<Request> {
     }
     let method =
         event.http_method.as_ref().or(event.request_context.http.as_ref().map(|http| &http.method))?;
-    // Lambda sends nothing after its deadline. One in the past is no deadline: `cargo lambda watch` sends such.
+    // Lambda sends no response after the deadline. A deadline in the past is ignored: `cargo lambda
+    // watch` sends such events.
     let time_left = context.deadline().duration_since(SystemTime::now()).ok();
     Some(Request {
         method: Method::from_bytes(method.as_bytes()).ok()?,
         path: event.path(),
         query: event.query(),
         headers: event.header_map(),
-        time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_ANSWER)),
+        time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_RESPOND)),
         body: decode_body(event.body.unwrap_or_default(), event.is_base64_encoded.unwrap_or_default()),
         request_id: event.request_context.request_id.unwrap_or_else(|| context.request_id.clone()),
     })
@@ -88,10 +92,11 @@ impl Event {
         self.version.as_deref() == Some("2.0")
     }
 
-    /// Whether the path comes percent-encoded: REST APIs and function URLs hand it over as it was
-    /// sent, HTTP APIs decode it, in both payload versions.
-    /// <https://github.com/hotsock/voker/pull/8> has captured events of each, and
-    /// <https://github.com/honojs/hono/issues/2156> tells of what comes of decoding twice.
+    /// Whether the path in the event is percent-encoded. REST APIs and function URLs pass it on as
+    /// it was sent. HTTP APIs decode it, in both payload versions.
+    /// <https://github.com/hotsock/voker/pull/8> has captured events of each kind.
+    /// <https://github.com/honojs/hono/issues/2156> shows what happens when a path is decoded
+    /// twice.
     fn path_is_encoded(&self) -> bool {
         let domain = self.request_context.domain_name.as_deref().unwrap_or_default();
         self.version.is_none() || domain.contains(".lambda-url.")
@@ -100,14 +105,14 @@ impl Event {
     fn path(&self) -> Path {
         let path = if self.is_version_2() { &self.raw_path } else { &self.path };
         let path = path.as_deref().unwrap_or_default();
-        // Payload version 2.0 has the name of the stage before the path.
+        // In payload version 2.0, the path begins with the name of the stage.
         let stage = self.request_context.stage.as_deref().filter(|_| self.is_version_2());
         let path = without_stage(path, stage).to_owned();
         if self.path_is_encoded() { Path::Encoded(path) } else { Path::Decoded(path) }
     }
 
-    /// The query as HTML forms encode it. Version 2.0 has it as it was sent; the members that hold
-    /// single parameters are decoded, in both versions.
+    /// The query string in form encoding. Version 2.0 contains it as it was sent. The maps of
+    /// single parameters are decoded, in both versions, and are encoded again here.
     fn query(&self) -> String {
         if let Some(query) = self.raw_query_string.as_ref().filter(|_| self.is_version_2()) {
             return query.clone();
@@ -117,15 +122,15 @@ impl Event {
         form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
     }
 
-    /// A value that no header can hold becomes an empty one, which is refused wherever the header is
-    /// read: a key that cannot be read must not count as none.
+    /// The headers. A value that is not valid in a header becomes empty, which is refused where the
+    /// header is read. So an unreadable idempotency key does not count as a missing one.
     fn header_map(&self) -> HeaderMap {
         let pairs = merge(self.headers.as_ref(), self.multi_value_headers.as_ref());
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
                 let value = HeaderValue::from_bytes(value.as_bytes());
-                // Fails beyond 32,768 headers; API Gateway takes 10,240 bytes of them.
+                // Fails beyond 32,768 headers. API Gateway allows 10,240 bytes of headers.
                 let _ = headers.try_append(name, value.unwrap_or(HeaderValue::from_static("")));
             }
         }
@@ -133,7 +138,7 @@ impl Event {
     }
 }
 
-/// The values of `multiple`, and those of `single` whose name is not there.
+/// The values of `multiple`, and those of `single` whose names are not in `multiple`.
 fn merge<'a>(
     single: Option<&'a Single>,
     multiple: Option<&'a Multiple>,
@@ -147,8 +152,8 @@ fn merge<'a>(
     several.chain(one.filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?))))
 }
 
-/// The bytes of a body. One that is not the Base64 that it is said to be becomes empty, which is a 400 wherever a
-/// body is read.
+/// The bytes of a body. Invalid Base64 becomes an empty body. Every route that reads a body refuses
+/// that with 400.
 fn decode_body(body: String, is_base64: bool) -> Bytes {
     if is_base64 { general_purpose::STANDARD.decode(body).unwrap_or_default().into() } else { body.into() }
 }
@@ -160,26 +165,28 @@ fn without_stage<'a>(path: &'a str, stage: Option<&str>) -> &'a str {
         .unwrap_or(path)
 }
 
-/// What the function answers to an event.
+/// The function's response to an event.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum FunctionResponse {
     Response(Box<ApiGatewayProxyResponse>),
-    /// `{}`, to an event that is not of API Gateway: no function error, which would raise an alarm.
-    Nothing {},
+    /// `{}`, for an event that is not from API Gateway. A function error would raise an alarm.
+    Ignored {},
 }
 
-impl From<Response> for Answer {
-    /// Each header has one value, so that one form serves both payload versions.
+impl From<Response> for FunctionResponse {
+    /// Uses one form for both payload versions, which is possible because each header has one
+    /// value.
     fn from(response: Response) -> Self {
         let (mut parts, body) = response.into_parts();
-        // API Gateway counts the bytes itself, and an answer to HEAD need not have it (RFC 9110, section 8.6).
+        // API Gateway sets this header itself, and a response to HEAD need not have it (RFC 9110,
+        // section 8.6).
         parts.headers.remove(header::CONTENT_LENGTH);
-        let mut answer = ApiGatewayProxyResponse::default();
-        answer.status_code = parts.status.as_u16().into();
-        answer.headers = parts.headers;
-        answer.body = Some(Body::Text(body));
-        Self::Response(Box::new(answer))
+        let mut gateway_response = ApiGatewayProxyResponse::default();
+        gateway_response.status_code = parts.status.as_u16().into();
+        gateway_response.headers = parts.headers;
+        gateway_response.body = Some(Body::Text(body));
+        Self::Response(Box::new(gateway_response))
     }
 }
 

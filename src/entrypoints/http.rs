@@ -1,4 +1,4 @@
-//! Plain HTTP/1.1 requests, for developers: what API Gateway and Lambda do in production.
+//! A plain HTTP/1.1 server for developers. In production, API Gateway and Lambda do this work.
 
 use std::{
     future::Future,
@@ -34,17 +34,18 @@ use crate::{
     secret::os_rng,
 };
 
-/// How long callers may take, and how many of them are served at once.
+/// Time limits for callers, and the number of connections that are served at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For the head of a request, from the moment at which the connection waits for one. A
+    /// Time for the head of a request, counted from when the connection starts to wait for it. A
     /// connection that takes longer, or is idle for as long, is closed.
     pub head: Duration,
-    /// For a request's body, from the end of its head. A slower one is answered with 408.
+    /// Time for the body of a request, counted from the end of its head. The response to a slower
+    /// request is 408.
     pub body: Duration,
-    /// For the requests that are running when the server is told to end.
+    /// Time for running requests to finish after shutdown has begun.
     pub drain: Duration,
-    /// Connections at once; further ones wait to be accepted.
+    /// The number of connections that are served at once. Further connections wait to be accepted.
     pub connections: usize,
 }
 
@@ -63,14 +64,14 @@ impl Default for Limits {
 /// How a server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were still in a request at the end of [`Limits::drain`], and were cut.
-    pub cut: usize,
+    /// Connections that were still in a request at the end of [`Limits::drain`], and were closed.
+    pub aborted: usize,
     /// What is left of [`Limits::drain`].
     pub time_left: Duration,
 }
 
-/// Answers requests until `shutdown` resolves, and then lets running ones finish. `pages` are served
-/// at their paths; every other request is `app`'s.
+/// Serves requests until `shutdown` resolves, and then lets running requests finish. `pages` are
+/// served at their own paths; `app` handles every other request.
 pub async fn serve(
     app: Arc<App>,
     pages: Router,
@@ -79,7 +80,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let service = Service { app, body_limit: limits.body };
-    let router = pages.with_state(()).fallback(answer).method_not_allowed_fallback(answer);
+    let router = pages.with_state(()).fallback(handle).method_not_allowed_fallback(handle);
     let service = TowerToHyperService::new(router.with_state::<()>(service));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head);
@@ -97,7 +98,8 @@ pub async fn serve(
         };
         let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service.clone()));
         connections.spawn(async move {
-            // A caller that breaks off or sends no HTTP is no fault of ours, and there is nobody to answer.
+            // Logged at debug level only: the caller has disconnected or does not speak HTTP, so
+            // there is no response to send.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
@@ -109,7 +111,7 @@ pub async fn serve(
     let drained = timeout(limits.drain, graceful.shutdown()).await;
     while connections.try_join_next().is_some() {}
     Drained {
-        cut: if drained.is_ok() { 0 } else { connections.len() },
+        aborted: if drained.is_ok() { 0 } else { connections.len() },
         time_left: limits.drain.saturating_sub(draining.elapsed()),
     }
 }
@@ -121,8 +123,8 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpSt
         match listener.accept().await {
             Ok((stream, _)) => return Some((stream, slot)),
             Err(error) => {
-                // One connection broke before it was accepted, or the process has too many open files,
-                // which passes when others are closed.
+                // Either the connection broke before it was accepted, or the process has too many
+                // open files. The latter passes when other connections are closed.
                 tracing::warn!(%error, "a connection cannot be accepted");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -136,7 +138,7 @@ struct Service {
     body_limit: Duration,
 }
 
-async fn answer(State(service): State<Service>, request: HttpRequest) -> HttpResponse<Body> {
+async fn handle(State(service): State<Service>, request: HttpRequest) -> HttpResponse<Body> {
     let (parts, body) = request.into_parts();
     let body = match timeout(service.body_limit, read(body)).await {
         Ok(Some(body)) => body,
@@ -155,7 +157,8 @@ async fn answer(State(service): State<Service>, request: HttpRequest) -> HttpRes
     Box::pin(service.app.handle(request)).await.map(Body::from)
 }
 
-/// As much of the body as it takes to see that it is too large; `None` if it breaks off.
+/// Reads the body, and stops as soon as it exceeds [`MAX_BODY`]. `None` if the connection breaks
+/// first.
 async fn read(mut body: Body) -> Option<Bytes> {
     let mut bytes = BytesMut::new();
     while bytes.len() <= MAX_BODY
@@ -168,8 +171,8 @@ async fn read(mut body: Body) -> Option<Bytes> {
     Some(bytes.freeze())
 }
 
-/// An answer to what is no whole request, in the form of every error. The rest of the body is not
-/// read, so the connection cannot be used again.
+/// The error response to an incomplete request. The connection is closed, because the rest of the
+/// body is not read.
 fn refuse(status: StatusCode, message: &str) -> HttpResponse<Body> {
     let error = serde_json::json!({"status": false, "code": status.as_u16(), "message": message});
     let body = serde_json::json!({"errors": [error], "warnings": []});

@@ -1,4 +1,4 @@
-//! Where requests come from, each turned into the [`crate::api::Request`] that the API takes.
+//! The sources of requests. Each converts its requests to [`crate::api::Request`].
 
 pub mod api_gateway;
 #[cfg(feature = "cli")]

@@ -1,5 +1,6 @@
-//! One JSON object a line. That of a request is also a document in CloudWatch's Embedded Metric
-//! Format: CloudWatch makes metrics of the members that `_aws` names, and Logs Insights finds all.
+//! Writes one JSON object per line. The line of a request is also a document in CloudWatch's
+//! Embedded Metric Format: CloudWatch extracts the metrics that `_aws` names, and Logs Insights can
+//! query every field.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::{fmt, io::Write};
@@ -30,48 +31,48 @@ where
 {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let line = line(event, self.metrics.as_ref(), Utc::now());
-        // In one piece, so that no other line comes between. There is no place to report that the log
-        // cannot be written, and no request may fail for it.
+        // Written in one call, so that lines are not mixed. An error is ignored: there is nowhere
+        // to report it, and a request must not fail because of it.
         let _ = self.writer.make_writer_for(event.metadata()).write_all(&line);
     }
 }
 
-/// Lambda reads `timestamp` and `level` and passes a line that has both on as it is.
+/// Formats an event as a line. Lambda forwards a line unchanged if it has `timestamp` and `level`.
 fn line(event: &Event<'_>, metrics: Option<&Metrics>, now: DateTime<Utc>) -> Vec<u8> {
-    let mut members = Members(Vec::with_capacity(768));
-    members.0.push(b'{');
-    members.add("timestamp", now.to_rfc3339_opts(SecondsFormat::Millis, true));
-    members.add("level", event.metadata().level().as_str());
-    let mut fields = Fields { members, metrics: Vec::new(), ms: None, outcome: None };
+    let mut object = JsonObject(Vec::with_capacity(768));
+    object.0.push(b'{');
+    object.add("timestamp", now.to_rfc3339_opts(SecondsFormat::Millis, true));
+    object.add("level", event.metadata().level().as_str());
+    let mut fields = Fields { object, metrics: Vec::new(), ms: None, outcome: None };
     event.record(&mut fields);
     if let Some(metrics) = metrics
         && event.metadata().target() == REQUEST
     {
         fields.add_document(metrics, now);
     }
-    let Members(mut line) = fields.members;
+    let JsonObject(mut line) = fields.object;
     line.extend_from_slice(b"}\n");
     line
 }
 
-/// The members of a JSON object that is being written.
-struct Members(Vec<u8>);
+/// A JSON object under construction.
+struct JsonObject(Vec<u8>);
 
-impl Members {
+impl JsonObject {
     fn add(&mut self, name: &str, value: impl Serialize) {
         if self.0.last() != Some(&b'{') {
             self.0.push(b',');
         }
-        // Neither a string nor a number fails, and a vector takes all that is written.
+        // Serializing strings and numbers into a vector does not fail.
         let _ = serde_json::to_writer(&mut self.0, name);
         self.0.push(b':');
         let _ = serde_json::to_writer(&mut self.0, &value);
     }
 }
 
-/// Writes the fields of an event, and keeps what the metrics are made of.
+/// Writes the fields of an event, and collects the data for the metrics.
 struct Fields {
-    members: Members,
+    object: JsonObject,
     /// The fields that are metrics. Their names, and no others, begin with a capital letter.
     metrics: Vec<&'static str>,
     ms: Option<f64>,
@@ -84,21 +85,22 @@ impl Fields {
         if field.name().starts_with(|first: char| first.is_ascii_uppercase()) {
             self.metrics.push(field.name());
         }
-        self.members.add(field.name(), value);
+        self.object.add(field.name(), value);
     }
 
-    /// Adds what makes the line a document of metrics. How many requests there are, how long they take and
-    /// what they are refused for is told by route; everything else, which is rare or belongs to one route
-    /// anyway, for the service as a whole. Each metric costs money in each of its dimensions.
+    /// Turns the line into a document of metrics. The number of requests, their latency and their
+    /// error codes are reported by route. All other metrics are rare or belong to one route, so
+    /// they are reported for the service as a whole. Each metric costs money in each of its
+    /// dimensions.
     fn add_document(&mut self, metrics: &Metrics, now: DateTime<Utc>) {
-        let refusals = self.add_refusals();
+        let error_codes = self.add_error_codes();
         let mut by_route = vec![Metric { name: "Requests", unit: None }];
-        self.members.add("Requests", 1);
+        self.object.add("Requests", 1);
         if let Some(ms) = self.ms {
-            self.members.add("Latency", ms);
+            self.object.add("Latency", ms);
             by_route.push(Metric { name: "Latency", unit: Some("Milliseconds") });
         }
-        by_route.extend(refusals.iter().map(|name| Metric { name, unit: None }));
+        by_route.extend(error_codes.iter().map(|name| Metric { name, unit: None }));
         let overall: Vec<Metric> = self.metrics.iter().map(|name| Metric { name, unit: None }).collect();
         let directive = |dimensions, metric_list| Directive {
             namespace: &metrics.namespace,
@@ -109,18 +111,18 @@ impl Fields {
         if !overall.is_empty() {
             directives.push(directive(dimensions(&[&[], &["org"]], metrics), overall));
         }
-        self.members.add("_aws", Document { timestamp: now.timestamp_millis(), directives });
+        self.object.add("_aws", Document { timestamp: now.timestamp_millis(), directives });
     }
 
-    /// A metric for each code that the request was refused with: a line can hold each once.
-    fn add_refusals(&mut self) -> Vec<String> {
+    /// Adds a metric for each error code of the request. A line can contain a metric once.
+    fn add_error_codes(&mut self) -> Vec<String> {
         let outcome = self.outcome.take().unwrap_or_default();
         let mut names: Vec<String> =
             outcome.split(',').filter(|code| *code != "ok").map(|code| format!("Outcome.{code}")).collect();
         names.sort_unstable();
         names.dedup();
         for name in &names {
-            self.members.add(name, 1);
+            self.object.add(name, 1);
         }
         names
     }
@@ -128,7 +130,8 @@ impl Fields {
 
 type Dimensions = &'static [&'static [&'static str]];
 
-/// The first of two sets of dimensions; the second, which has the org, only where it is wanted.
+/// The first of two sets of dimensions, and the second, which contains the org, if metrics by org
+/// are enabled.
 fn dimensions(sets: Dimensions, metrics: &Metrics) -> Dimensions {
     if metrics.by_org { sets } else { &sets[..1] }
 }

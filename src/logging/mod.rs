@@ -1,8 +1,9 @@
-//! Log lines: JSON on Lambda, for people elsewhere. A request is one line, which on Lambda holds its metrics, too.
+//! Log lines: JSON on Lambda, plain text elsewhere. A request writes one line. On Lambda, that line
+//! also contains its metrics.
 //!
-//! `RUST_LOG` sets the level of this crate (`debug`, or `loyalty_codes=debug`). Dependencies log warnings
-//! and errors at most, whatever it says: at lower levels the SDK and the HTTP stack write out requests, with
-//! the customers and secrets in them.
+//! `RUST_LOG` sets the level of this crate (`debug`, or `loyalty_codes=debug`). Dependencies log
+//! only warnings and errors, whatever `RUST_LOG` says: at lower levels, the SDK and the HTTP stack
+//! log requests with personal data and secrets.
 
 mod json;
 
@@ -19,20 +20,20 @@ use tracing_subscriber::{
 use crate::settings::{InvalidSetting, variable};
 use json::JsonLayer;
 
-/// The target of the event that each request ends with, its only line above `debug`.
+/// The target of the event at the end of each request. It is the request's only line above `debug`.
 pub const REQUEST: &str = "loyalty_codes::request";
 
 /// How lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line; that of a request with its metrics, if they are wanted.
+    /// One JSON object per line. The line of a request contains its metrics, if they are enabled.
     Json(Option<Metrics>),
-    /// For a person: with colours if `ansi`. The function has no use for it.
+    /// Plain text, with colours if `ansi`. It is not compiled into the function.
     #[cfg(feature = "cli")]
     Text { ansi: bool },
 }
 
-/// Where CloudWatch puts the metrics of requests, and by what.
+/// The CloudWatch namespace and dimensions of the metrics of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
     namespace: String,
@@ -46,7 +47,7 @@ impl Metrics {
         Self { namespace: namespace.into(), by_org }
     }
 
-    /// What `METRICS_NAMESPACE` and `METRICS_BY_ORG` say. Without a namespace there are no metrics.
+    /// Reads `METRICS_NAMESPACE` and `METRICS_BY_ORG`. Without a namespace there are no metrics.
     ///
     /// # Errors
     /// [`InvalidSetting`] for the first variable that cannot be used.
@@ -72,7 +73,7 @@ impl Metrics {
     }
 }
 
-/// `name` again, if CloudWatch takes it as a namespace (`PutMetricData`, parameter `Namespace`).
+/// Returns `name` if CloudWatch accepts it as a namespace (`PutMetricData`, parameter `Namespace`).
 fn check_namespace(name: String) -> Result<String, InvalidSetting> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_/#: ".contains(&b);
     let well_formed = name.len() <= 255 && name.bytes().all(allowed) && !name.starts_with([':', ' ']);
@@ -80,7 +81,7 @@ fn check_namespace(name: String) -> Result<String, InvalidSetting> {
         Ok(name)
     } else {
         let reason = format!(
-            "`{name}` is no namespace: up to 255 of A-Z a-z 0-9 . - _ / # : and the space, without AWS/"
+            "`{name}` is not a namespace: up to 255 of A-Z a-z 0-9 . - _ / # : and the space, without AWS/"
         );
         Err(InvalidSetting { variable: "METRICS_NAMESPACE", reason })
     }
@@ -88,7 +89,7 @@ fn check_namespace(name: String) -> Result<String, InvalidSetting> {
 
 const OWN_TARGETS: [&str; 2] = ["loyalty_codes", "loyaltyctl"];
 
-/// A subscriber that writes to `writer` what `rust_log` asks for.
+/// A subscriber that writes the events that `rust_log` enables to `writer`.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `rust_log` cannot be read.
@@ -104,8 +105,8 @@ where
         Format::Json(metrics) => JsonLayer { writer, metrics }.boxed(),
         #[cfg(feature = "cli")]
         Format::Text { ansi } => {
-            // A line that cannot be written is dropped: the complaint about it would go to standard error, and
-            // panic where that is closed, too.
+            // A line that cannot be written is dropped. An error message would go to standard
+            // error, and panic if that is closed, too.
             let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
             layer.with_target(false).with_ansi(ansi).boxed()
         }
@@ -113,14 +114,14 @@ where
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter(rust_log)?)))
 }
 
-/// Writes to standard output from now on.
+/// Installs the global subscriber, which writes to standard output.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `RUST_LOG` cannot be read.
 pub fn init(format: Format) -> Result<(), InvalidSetting> {
     let rust_log = variable("RUST_LOG")?;
     let subscriber = subscriber(format, rust_log.as_deref(), io::stdout)?;
-    // A second call would find a subscriber there: it keeps the first.
+    // A second call keeps the first subscriber.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
@@ -130,7 +131,8 @@ fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
     let own = |target: &str| OWN_TARGETS.iter().any(|own| target.starts_with(own));
     let asked: Targets = match rust_log.map(str::trim).filter(|text| !text.is_empty()) {
         Some(text) => {
-            // A misspelt level would be taken for a target, and the log would be at a level that nobody asked for.
+            // Without this check, a misspelt level would be parsed as a target, and the log would
+            // have another level than intended.
             let wrong = text.split(',').map(str::trim).find(|directive| {
                 let level = |level: &str| !level.is_empty() && level.parse::<LevelFilter>().is_ok();
                 match directive.rsplit_once('=') {
@@ -141,7 +143,7 @@ fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
             if let Some(wrong) = wrong {
                 let levels = "off, error, warn, info, debug or trace";
                 return Err(invalid(format!(
-                    "`{wrong}` is no level ({levels}), nor of the form TARGET=LEVEL"
+                    "`{wrong}` is not a level ({levels}), nor of the form TARGET=LEVEL"
                 )));
             }
             text.parse().map_err(|error| invalid(format!("`{text}`: {error}")))?
@@ -153,7 +155,8 @@ fn filter(rust_log: Option<&str>) -> Result<Targets, InvalidSetting> {
     let default = asked.default_level().unwrap_or(LevelFilter::INFO);
     Ok(Targets::new()
         .with_default(LevelFilter::WARN)
-        // The embedded engine warns of each error that it answers, which is ours to judge.
+        // The embedded engine logs a warning for each error response. The store decides what to log
+        // about these.
         .with_target("dynoxide", LevelFilter::ERROR)
         .with_targets(OWN_TARGETS.map(|target| (target, default)))
         .with_targets(named))

@@ -11,7 +11,7 @@ use crate::wire::wire_enum;
 wire_enum! {
     /// Where a customer is registered.
     pub enum Source {
-        /// The shops themselves; has the one account `""`.
+        /// The shops themselves, with the account `""`.
         Instore = "INSTORE",
         Wechat = "WECHAT",
         Martjack = "MARTJACK",
@@ -37,7 +37,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What kind of thing identifies a customer.
+    /// The kind of an identifier.
     pub enum IdentifierName {
         Mobile = "mobile",
         Email = "email",
@@ -66,7 +66,7 @@ impl Account {
     }
 }
 
-/// Written `SOURCE:account`, as `SOURCE_ACCOUNTS_EXTERNALID_ENABLED` spells it.
+/// Written as `SOURCE:account`, the form of `SOURCE_ACCOUNTS_EXTERNALID_ENABLED`.
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.source, self.id.0)
@@ -102,7 +102,7 @@ impl fmt::Display for UserId {
     }
 }
 
-/// An identifier in its normal form. Made by [`Identifier::new`] only, so that two spellings of
+/// An identifier in its normal form. Only [`Identifier::new`] creates one, so that two spellings of
 /// one mobile number cannot be two customers.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identifier {
@@ -111,8 +111,9 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// Cleans `raw` and brings it into the normal form of its kind: a mobile is digits with country code, an e-mail
-    /// address is in lower case with the domain as DNS has it, an external ID or WeChat open id is otherwise kept.
+    /// Cleans `raw` and converts it to the normal form of its kind. A mobile number becomes digits
+    /// with the country code. An e-mail address becomes lower case, with its domain in ASCII form.
+    /// An external ID or WeChat open id is only cleaned.
     ///
     /// # Errors
     /// [`Malformed`] when `raw` cannot be an identifier of that kind.
@@ -134,7 +135,8 @@ impl Identifier {
         self.name
     }
 
-    /// The normal form. It is a customer's: it goes into items and answers, never into a log line.
+    /// The normal form. It is personal data: it may be stored and sent in responses, but never
+    /// logged.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
@@ -148,8 +150,8 @@ impl fmt::Debug for Identifier {
     }
 }
 
-/// An identifier within the account in which it is unique. External IDs are unique in the whole org and
-/// have no account.
+/// An identifier within the account in which it is unique. External IDs are unique in the whole org
+/// and have no account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     account: Option<Account>,
@@ -175,7 +177,7 @@ impl Identity {
     }
 }
 
-/// The value is not one that this kind of identifier can have.
+/// The value is not a valid identifier of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub IdentifierName);
 
@@ -183,10 +185,11 @@ pub struct Malformed(pub IdentifierName);
 pub(crate) const EMAIL_MAX_BYTES: usize = 254;
 /// RFC 5321, 4.5.3.1.1.
 const LOCAL_PART_MAX_BYTES: usize = 64;
-/// Far above any real one, far below the 1,024 bytes that a DynamoDB key may have.
+/// The maximum length of an opaque id. It is far above real ids, and far below the 1,024 bytes that
+/// a DynamoDB key may have.
 pub(crate) const OPAQUE_MAX_BYTES: usize = 200;
 
-/// A dot-atom, which is ASCII, and a domain as DNS has it.
+/// Normalizes an e-mail address: a dot-atom, which is ASCII, and a domain in ASCII form.
 fn email(typed: &str) -> Option<String> {
     let address = typed_text::identifier(typed);
     let (local, domain) = address.split_once('@')?;
@@ -231,7 +234,7 @@ fn opaque(typed: &str) -> Option<String> {
     let value = typed_text::opaque_id(typed);
     let well_formed = value.len() <= OPAQUE_MAX_BYTES
         && !value.chars().all(typed_text::is_blank)
-        // The replacement character stands for bytes that were no text.
+        // The replacement character stands for bytes that were not valid text.
         && !value.contains(char::REPLACEMENT_CHARACTER);
     well_formed.then_some(value)
 }
@@ -360,7 +363,7 @@ mod tests {
         ) {
             for name in IdentifierName::ALL {
                 if let Some(once) = normal(*name, &raw) {
-                    // A bare normal form of national length would gain a country code: the `+` says it has one.
+                    // Without `+`, a normal form of national length would gain a country code.
                     let again = if *name == IdentifierName::Mobile { format!("+{once}") } else { once.clone() };
                     prop_assert_eq!(normal(*name, &again), Some(once));
                 }
@@ -368,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn what_nobody_sees_changes_no_identifier(
+        fn invisible_characters_change_no_identifier(
             raw in "[A-Za-z][A-Za-z.+]{0,9}@[A-Za-z]{1,9}\\.[A-Za-z]{2,4}|[A-Z]{4}-[0-9]{1,9}",
             marks in prop::collection::vec((0_usize..20, prop::sample::select(INVISIBLE)), 0..6),
         ) {

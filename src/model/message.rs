@@ -1,4 +1,5 @@
-//! The message that carries an OTP to its customer: its channels, and the text with the code filled in.
+//! The message that carries an OTP to its customer: its channels, and the text with the code filled
+//! in.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use serde::Serialize;
 use crate::{model::otp::Code, secret::Secret, wire::wire_enum};
 
 wire_enum! {
-    /// How a message travels.
+    /// The channel of a message.
     pub enum ChannelType {
         Sms = "SMS",
         Email = "EMAIL",
@@ -34,7 +35,7 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Texts with `{{ validation_code }}` where the code goes, with or without the spaces.
+/// Message texts with the placeholder `{{ validation_code }}`. The spaces in it are optional.
 #[derive(Debug, Clone)]
 pub struct Templates {
     /// For every channel but e-mail.
@@ -43,7 +44,7 @@ pub struct Templates {
     pub email_body: String,
 }
 
-/// The texts that the public API documentation of generate-otp names for requests that bring none.
+/// The default texts in the public API documentation of generate-otp.
 impl Default for Templates {
     fn default() -> Self {
         Self {
@@ -67,7 +68,7 @@ pub struct Message {
 }
 
 impl Templates {
-    /// Whether every text that carries the code has a place for it; a subject need not.
+    /// Whether the text and the e-mail body have a placeholder. The subject need not have one.
     #[must_use]
     pub fn have_placeholders(&self) -> bool {
         [&self.text, &self.email_body].iter().all(|template| fill(template, "") != **template)
@@ -88,13 +89,13 @@ impl Message {
     }
 }
 
-/// Whether a character may stand around the name in a placeholder: white space of any kind.
+/// Whether a character may surround the name in a placeholder: white space of any kind.
 #[must_use]
 pub const fn is_placeholder_space(c: char) -> bool {
     c.is_whitespace()
 }
 
-/// What follows the placeholder that a text begins with, if it begins with one.
+/// The rest of a text after a placeholder at its beginning. `None` if it begins with none.
 fn after_placeholder(text: &str) -> Option<&str> {
     let name = text.strip_prefix("{{")?.trim_start_matches(is_placeholder_space);
     name.strip_prefix("validation_code")?.trim_start_matches(is_placeholder_space).strip_prefix("}}")

@@ -1,5 +1,5 @@
-//! The nouns of a loyalty programme and the rules for them. No I/O, no HTTP, no SDK: nothing here knows
-//! the store, the API or an entry point.
+//! The types and rules of a loyalty programme. This module does no I/O and depends on neither the
+//! store, the API nor an entry point.
 
 pub mod card_number;
 pub mod customer;

@@ -1,5 +1,5 @@
-//! An org and its configuration. [`Definition`] is what an org's file says, word for word;
-//! [`Org`] is a checked definition together with what the service made for the org.
+//! An org and its configuration. [`Definition`] is the content of an org's file. [`Org`] is a
+//! checked definition together with the data that the service generated for the org.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -37,10 +37,10 @@ pub struct Definition {
     pub country_code: String,
     /// How many digits a national mobile number has, without trunk prefix.
     pub national_mobile_length: NationalLengths,
-    /// What people write before a national number, `0`; empty where there is no such thing.
+    /// The prefix that people write before a national number, such as `0`. Empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trunk_prefix: String,
-    /// The accounts of each source. INSTORE is there without being named.
+    /// The accounts of each source. INSTORE need not be listed.
     #[serde(default)]
     pub sources: BTreeMap<Source, Vec<AccountId>>,
     #[serde(default)]
@@ -96,7 +96,7 @@ impl Default for Config {
     }
 }
 
-/// The keys that an org's file can have at its top.
+/// The top-level keys of an org's file.
 pub const DEFINITION_KEYS: &[&str] = &[
     "id",
     "name",
@@ -108,7 +108,7 @@ pub const DEFINITION_KEYS: &[&str] = &[
     "config",
 ];
 
-/// The keys that `[config]` can have.
+/// The keys of `[config]`.
 pub const CONFIG_KEYS: &[&str] = &[
     "CONF_CLIENT_V2_API_ENABLED",
     "CONF_OTP_TYPE",
@@ -129,18 +129,18 @@ pub const CONFIG_KEYS: &[&str] = &[
     "CONF_CARD_NUMBER_BLOCK_SIZE",
 ];
 
-/// The longest validity an OTP can have: no OTP issued longer ago than this is valid.
+/// The maximum validity of an OTP. No OTP that was issued longer ago is valid.
 pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);
 
-/// The most card numbers that a process may take at once.
+/// The maximum number of card numbers that a process allocates at once.
 pub const MAX_BLOCK_SIZE: i64 = 1000;
 
-/// A definition with everything wrong in it, one sentence each.
+/// The problems of an invalid definition, one sentence each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct Invalid(pub Vec<String>);
 
-/// An org that callers can be served for.
+/// An org with a valid definition.
 #[derive(Debug, Clone)]
 pub struct Org {
     pub definition: Definition,
@@ -150,10 +150,10 @@ pub struct Org {
     numbering_plan: Result<NumberingPlan, PlanError>,
 }
 
-/// Why an org gives no card numbers to the customers of an account.
+/// Why an org generates no card numbers for the customers of an account.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotNumbered {
-    /// It gives none at all.
+    /// It generates none at all.
     #[error("card number generation is disabled")]
     Disabled,
     #[error("card number generation is not enabled for the account")]
@@ -162,7 +162,7 @@ pub enum NotNumbered {
     PlanInvalid(PlanError),
 }
 
-/// Why an account of a source cannot be told.
+/// Why the account of a request cannot be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountError {
     /// The source has several, and none was named.
@@ -171,7 +171,7 @@ pub enum AccountError {
     NotConfigured,
 }
 
-/// Which account was meant, and whether that had to be defaulted from there being only one.
+/// The resolved account, and whether it was defaulted because the source has only one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     pub account: Account,
@@ -179,8 +179,8 @@ pub struct Resolved {
 }
 
 impl Org {
-    /// Checks what serving callers depends on. A wrong numbering plan does not count here: it
-    /// keeps card numbers from being generated, and leaves OTPs alone.
+    /// Checks the settings that every request depends on. A wrong numbering plan is accepted: it
+    /// prevents card numbers from being generated, but does not affect OTPs.
     ///
     /// # Errors
     /// [`Invalid`] with every problem found.
@@ -228,24 +228,24 @@ impl Org {
         }
     }
 
-    /// What a fetch with `threshold=seconds` asks for in this org.
+    /// The meaning of `threshold=seconds` in this org.
     #[must_use]
     pub const fn threshold(&self, seconds: u64) -> Threshold {
         Threshold { mode: self.definition.config.otp_threshold_mode, seconds }
     }
 
-    /// How card numbers are made.
+    /// The numbering plan.
     ///
     /// # Errors
-    /// [`PlanError`] when the settings make no plan.
+    /// [`PlanError`] when the settings do not form a plan.
     pub const fn numbering_plan(&self) -> Result<&NumberingPlan, &PlanError> {
         self.numbering_plan.as_ref()
     }
 
-    /// The plan by which customers of `account` are numbered.
+    /// The numbering plan for customers of `account`.
     ///
     /// # Errors
-    /// [`NotNumbered`] when they are not.
+    /// [`NotNumbered`] when the org generates no card numbers for them.
     pub fn numbering_plan_for(&self, account: &Account) -> Result<&NumberingPlan, NotNumbered> {
         if !self.config().card_numbers_enabled {
             return Err(NotNumbered::Disabled);
@@ -256,7 +256,7 @@ impl Org {
         self.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()))
     }
 
-    /// How many card numbers a process takes at once: 1 to [`MAX_BLOCK_SIZE`].
+    /// How many card numbers a process allocates at once: 1 to [`MAX_BLOCK_SIZE`].
     #[must_use]
     pub fn card_number_block_size(&self) -> u64 {
         u64::try_from(self.config().card_number_block_size).unwrap_or(1)
@@ -276,11 +276,12 @@ impl Org {
         Identifier::new(name, raw, &self.phone_number_plan)
     }
 
-    /// The account that `source` and `account_id` name. An id that is absent or empty means the source's
-    /// only account.
+    /// The account that `source` and `account_id` name. An id that is absent or empty means the
+    /// source's only account.
     ///
     /// # Errors
-    /// [`AccountError`] when there is no such account, or none was named and the source has several.
+    /// [`AccountError`] when there is no such account, or none was named and the source has
+    /// several.
     pub fn account(&self, source: Source, account_id: Option<&str>) -> Result<Resolved, AccountError> {
         let accounts = self.definition.accounts(source);
         let named = account_id.unwrap_or_default();
@@ -299,7 +300,7 @@ impl Org {
 }
 
 impl Definition {
-    /// How mobile numbers of the org's customers are read.
+    /// How the mobile numbers of the org's customers are normalized.
     #[must_use]
     pub fn phone_number_plan(&self) -> PhoneNumberPlan {
         PhoneNumberPlan {
@@ -309,7 +310,7 @@ impl Definition {
         }
     }
 
-    /// The accounts of a source. INSTORE has its own one, `""`, without naming it.
+    /// The accounts of a source. INSTORE always has the account `""`.
     pub(super) fn accounts(&self, source: Source) -> Vec<AccountId> {
         let named = self.sources.get(&source).into_iter().flatten();
         if source == Source::Instore {
@@ -320,7 +321,7 @@ impl Definition {
     }
 }
 
-/// What would keep an org from being served.
+/// The problems that prevent an org from being served.
 pub(super) fn problems(definition: &Definition) -> Vec<String> {
     let mut problems = Vec::new();
     let mut require = |holds: bool, problem: &dyn Fn() -> String| {

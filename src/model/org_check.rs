@@ -1,6 +1,6 @@
-//! What an org's definition says as a whole: what cannot work is refused when it is applied, and what is
-//! probably a mistake is warned of. Stored definitions are not held against these rules, so that a new rule
-//! stops no org that is being served.
+//! Checks an org's definition as a whole. A definition that cannot work is refused when it is
+//! applied; a probable mistake causes a warning. Stored definitions are not checked by these rules,
+//! so that a new rule does not stop an org that is being served.
 
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
@@ -11,15 +11,17 @@ use super::{
 };
 
 impl Definition {
-    /// Everything wrong with this definition, the numbering plan included: what an operator may not apply.
+    /// Checks the definition, including its numbering plan, before it is applied.
     ///
     /// # Errors
     /// [`Invalid`] with every problem found.
     pub fn check(&self) -> Result<(), Invalid> {
         let mut problems = problems(self);
-        problems.extend(hidden(&self.name).map(|characters| {
-            format!("name has characters in it that nobody sees ({characters}); leave them out")
-        }));
+        problems.extend(
+            hidden(&self.name).map(|characters| {
+                format!("name has invisible characters in it ({characters}); leave them out")
+            }),
+        );
         problems.extend(self.phone_number_problems());
         for (source, accounts) in &self.sources {
             problems.extend(account_problems(*source, accounts));
@@ -44,7 +46,7 @@ impl Definition {
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
 
-    /// What works, and is probably not meant.
+    /// Settings that work, but are probably a mistake.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -56,7 +58,7 @@ impl Definition {
                     .to_owned(),
             );
         }
-        if NumberingPlan::try_from(&config.card_numbers).is_ok_and(|plan| plan.passes_for_payment_cards()) {
+        if NumberingPlan::try_from(&config.card_numbers).is_ok_and(|plan| plan.resembles_payment_cards()) {
             warnings.push(
                 "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
                  digit): tills may charge them, and scanners for card data will find them; another \
@@ -67,7 +69,7 @@ impl Definition {
         warnings
     }
 
-    /// Country code and national lengths, where each is right by itself.
+    /// Problems of country code and national lengths in combination, where each is valid by itself.
     fn phone_number_problems(&self) -> Vec<String> {
         let code = &self.country_code;
         let (fewest, most) = (MOBILE_DIGITS.start(), MOBILE_DIGITS.end());
@@ -93,7 +95,7 @@ fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
     for (i, AccountId(id)) in accounts.iter().enumerate() {
         if let Some(characters) = hidden(id) {
             problems.push(format!(
-                "sources.{source}: account `{id}` has characters in it that nobody sees ({characters}); leave \
+                "sources.{source}: account `{id}` has invisible characters in it ({characters}); leave \
                  them out"
             ));
         }
@@ -115,8 +117,8 @@ fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
     problems
 }
 
-/// The characters of `text` that nobody sees, as code points; `None` if there are none. Joiners, which names in
-/// Indic scripts and in Persian need, are allowed.
+/// The invisible characters of `text`, as code points; `None` if there are none. Joiners are
+/// allowed, because names in Indic scripts and in Persian need them.
 fn hidden(text: &str) -> Option<String> {
     let is_hidden = |c: &char| typed_text::is_ignorable(*c) && !matches!(c, '\u{200c}' | '\u{200d}');
     let characters: Vec<String> =
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_that_nobody_can_tell_apart_are_refused() {
+    fn accounts_that_look_alike_are_refused() {
         assert_eq!(account_problems(&["WECHAT-API1", "WECHAT-API2", "क्\u{200d}ष"]), Vec::<String>::new());
         one(&account_problems(&["WECHAT-API1", "wechat-api1"]), "look alike");
         one(&account_problems(&["API 1", "API1"]), "look alike");
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn a_control_character_in_the_name_is_refused() {
         for name in ["Demo\u{1b}[31m", "Demo\nStores", "Demo\u{202e}", "\u{feff}Demo"] {
-            one(&problems(|definition| definition.name = name.to_owned()), "nobody sees (U+");
+            one(&problems(|definition| definition.name = name.to_owned()), "invisible characters in it (U+");
         }
         for name in ["Demo Stores", "می\u{200c}خواهم", "Käse & Söhne"] {
             assert_eq!(problems(|definition| definition.name = name.to_owned()), Vec::<String>::new());
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_pass_for_payment_cards_are_warned_of() {
+    fn numbers_that_resemble_payment_cards_cause_a_warning() {
         let warned = |algorithm, length, prefix: &str, offset, includes: bool| {
             let mut definition = definition();
             let settings = &mut definition.config.card_numbers;
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn generation_for_no_account_is_warned_of() {
+    fn generation_for_no_account_causes_a_warning() {
         let mut definition = definition();
         definition.config.card_numbers_enabled = true;
         definition.config.card_numbers.length = Some(10);

@@ -1,5 +1,5 @@
-//! One-time passwords: how a code is made, which OTP a fetch answers with, and how often one may guess.
-//! Rules only; nothing here reads, writes or knows HTTP.
+//! One-time passwords: how a code is generated, which OTP a fetch returns, and how many failed
+//! attempts are allowed. This module does no I/O.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ wire_enum! {
         Points = "POINTS",
         /// Older callers write the plural.
         Coupon = "COUPON" | "COUPONS",
-        /// Registering a contact who is no customer yet.
+        /// Registering a contact who is not a customer yet.
         Registration = "REGISTRATION",
         Usergroup = "USERGROUP",
         Subscription = "SUBSCRIPTION",
@@ -37,13 +37,14 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What the characters of a code are drawn from.
+    /// The alphabet of a code.
     pub enum CodeType {
         /// Upper-case letters and digits.
         Alphanumeric = "ALPHANUMERIC",
         /// Digits.
         Numeric = "NUMERIC",
-        /// Crockford's 32 (<https://www.crockford.com/base32.html>), of which no two are mistaken for each other.
+        /// Crockford's base 32 (<https://www.crockford.com/base32.html>), whose characters are not
+        /// mistaken for each other.
         Unambiguous = "UNAMBIGUOUS",
     }
 }
@@ -58,11 +59,11 @@ impl CodeType {
     }
 }
 
-/// Whom OTPs belong to.
+/// The owner of OTPs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OtpOwner {
     Customer(UserId),
-    /// Somebody who is no customer yet.
+    /// An identifier that belongs to no customer yet.
     Contact(Identity),
 }
 
@@ -74,7 +75,7 @@ pub struct OtpSeries {
     pub scope: Scope,
 }
 
-/// Where the OTPs of an identifier for one scope are.
+/// The series that hold the OTPs of an identifier for one scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtpHistory {
     /// New OTPs are issued here, and failed attempts are counted here.
@@ -90,10 +91,10 @@ impl OtpHistory {
     }
 }
 
-/// Whom the OTPs of a scope belong to.
+/// Who owns the OTPs of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScopeOwner {
-    /// A contact: the identifier need not be registered, and no customer is looked for.
+    /// A contact: the identifier need not be registered, and no customer is looked up.
     Contact,
     /// A customer: the identifier must be registered.
     Customer,
@@ -102,7 +103,7 @@ pub enum ScopeOwner {
 }
 
 impl Scope {
-    /// Whom its OTPs belong to.
+    /// Who owns the OTPs of this scope.
     #[must_use]
     pub const fn owner(self) -> ScopeOwner {
         match self {
@@ -118,7 +119,8 @@ impl Scope {
     }
 }
 
-/// The OTP itself, as the customer reads it: upper-case letters and digits. `{:?}` does not show it.
+/// The OTP itself, as the customer reads it: upper-case letters and digits. `{:?}` does not show
+/// it.
 #[derive(Clone, Debug)]
 pub struct Code(Secret<String>);
 
@@ -136,25 +138,25 @@ impl Code {
         Self(Secret::new(text.to_owned()))
     }
 
-    /// The characters, for the answer to a fetch and for the item that stores them.
+    /// The characters, for the response to a fetch and for storage.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    /// Compares in a time that depends on the lengths alone.
+    /// Compares in a time that depends only on the lengths.
     fn equals(&self, text: &Secret<String>) -> Choice {
         self.expose().as_bytes().ct_eq(text.expose().as_bytes())
     }
 }
 
-/// A code as somebody typed it, cleaned. Spaces, hyphens and the case of letters do not count, and digits of any script are
-/// digits. `{:?}` does not show it.
+/// A code as a person typed it, cleaned. Spaces, hyphens and case are ignored, and digits of any
+/// script are accepted. `{:?}` does not show it.
 #[derive(Clone, Debug)]
 pub struct TypedCode {
     /// What was typed, in upper case.
     plain: Secret<String>,
-    /// The same with O read as 0, and I and L as 1: what was meant where the alphabet has none of these letters.
+    /// The same with O read as 0, and I and L as 1, for an alphabet without these letters.
     unambiguous: Secret<String>,
     code_type: CodeType,
 }
@@ -164,7 +166,7 @@ impl TypedCode {
     #[must_use]
     pub fn read(text: &str, code_type: CodeType) -> Option<Self> {
         let typed: String = typed_text::number(text).chars().filter(|c| !matches!(c, ' ' | '-')).collect();
-        // Letters of ASCII only: `ı` and `ſ` are none of a code's.
+        // Only ASCII letters are converted: `ı` and `ſ` must not become letters of a code.
         let plain = typed.to_ascii_uppercase();
         let unambiguous = plain.replace('O', "0").replace(['I', 'L'], "1");
         (!plain.is_empty()).then(|| Self {
@@ -174,28 +176,29 @@ impl TypedCode {
         })
     }
 
-    /// Whether some code could be this one: it has no character that no code has. Another one is wrong without being a guess.
+    /// Whether the code has only characters that a code can have. Otherwise it is wrong, but not a
+    /// failed attempt.
     #[must_use]
     pub fn is_possible(&self) -> bool {
         self.plain.expose().bytes().all(|b| CodeType::Alphanumeric.alphabet().contains(&b))
     }
 
-    /// Compares in a time that depends on the lengths alone. Codes that were issued before the org changed its type are
-    /// compared as they are.
+    /// Compares in a time that depends only on the lengths. Codes that were issued before the org
+    /// changed its type are compared as they are.
     fn matches(&self, code: &Code) -> bool {
         let lenient = Choice::from(u8::from(self.code_type == CodeType::Unambiguous));
         (code.equals(&self.plain) | (code.equals(&self.unambiguous) & lenient)).into()
     }
 }
 
-/// An OTP's number: its time of issue in milliseconds since 1970 times 1,000, and three random digits.
-/// Sorts by time of issue and stays below 2^53, so that JavaScript callers read it exactly.
+/// An OTP's number: its time of issue in milliseconds since 1970 times 1,000, and three random
+/// digits. Sorts by time of issue and stays below 2^53, so that JavaScript callers read it exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CreatedId(pub u64);
 
 impl CreatedId {
-    /// A number for an OTP issued at `now`. Two of the same millisecond may be equal: whoever stores
-    /// one makes sure that it is new.
+    /// Generates a number for an OTP issued at `now`. Two numbers of the same millisecond may be
+    /// equal, so the store must check that a number is new.
     pub fn draw(now: DateTime<Utc>, rng: &mut impl Rng) -> Self {
         Self(Self::earliest(now).0 + rng.random_range(0..1000))
     }
@@ -223,7 +226,7 @@ impl fmt::Display for CreatedId {
     }
 }
 
-/// An OTP as it was issued.
+/// An issued OTP.
 #[derive(Debug, Clone)]
 pub struct Otp {
     pub created_id: CreatedId,
@@ -246,12 +249,12 @@ wire_enum! {
     pub enum ThresholdMode {
         /// At least that much validity must be left.
         MinRemaining = "MIN_REMAINING",
-        /// Issued within the last so many seconds.
+        /// It must have been issued within that many seconds.
         MaxAge = "MAX_AGE",
     }
 }
 
-/// What a fetch asks of an OTP besides being valid.
+/// A condition of a fetch on the age or the remaining validity of an OTP.
 #[derive(Debug, Clone, Copy)]
 pub struct Threshold {
     pub mode: ThresholdMode,
@@ -259,7 +262,7 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    fn admits(self, otp: &Otp, now: DateTime<Utc>) -> bool {
+    fn is_satisfied_by(self, otp: &Otp, now: DateTime<Utc>) -> bool {
         let allowed_ms = i128::from(self.seconds) * 1000;
         match self.mode {
             ThresholdMode::MinRemaining => {
@@ -272,32 +275,34 @@ impl Threshold {
     }
 }
 
-/// The most recently issued OTP that is valid and that `threshold` admits. One that is consumed,
-/// expired or not admitted does not hide an older one.
+/// The most recently issued OTP that is valid and satisfies `threshold`. An OTP that is consumed,
+/// is expired or does not satisfy it does not hide an older one.
 #[must_use]
 pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold>) -> Option<&Otp> {
     otps.iter()
-        .filter(|otp| otp.is_valid(now) && threshold.is_none_or(|t| t.admits(otp, now)))
+        .filter(|otp| otp.is_valid(now) && threshold.is_none_or(|t| t.is_satisfied_by(otp, now)))
         .max_by_key(|otp| otp.created_id)
 }
 
-/// The position of the most recently issued valid OTP with that code. Every code is compared, whichever
-/// matches.
+/// The position of the most recently issued valid OTP with that code. Compares every code, so that
+/// the time does not depend on which one matches.
 fn matching(otps: &[Otp], typed: &TypedCode, now: DateTime<Utc>) -> Option<usize> {
     let matches: Vec<bool> = otps.iter().map(|otp| otp.is_valid(now) & typed.matches(&otp.code)).collect();
     (0..otps.len()).filter(|position| matches[*position]).max_by_key(|position| otps[*position].created_id)
 }
 
-/// How many wrong codes are judged within how long: `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
+/// The rate limit of failed attempts: `count` of them within `window`. Set by
+/// `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimit {
     pub count: usize,
     pub window: TimeDelta,
 }
 
-/// The times of a customer's recent wrong guesses in one scope, oldest first.
+/// The times of an owner's recent failed attempts in one scope, oldest first.
 ///
-/// The window slides: at no moment have more than `count` wrong codes been judged in the `window` before it.
+/// The window slides: at any moment, at most `count` wrong codes were checked in the `window`
+/// before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FailedAttempts(Vec<DateTime<Utc>>);
 
@@ -314,13 +319,13 @@ impl FailedAttempts {
         &self.0
     }
 
-    /// These and those of `other`.
+    /// The failed attempts of both.
     #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
+    pub fn merged_with(&self, other: &Self) -> Self {
         Self::new([self.times(), other.times()].concat())
     }
 
-    /// When the next code may be judged, if not now.
+    /// The time until which no code may be checked. `None` if one may be checked now.
     #[must_use]
     pub fn locked_until(&self, limit: AttemptLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let decisive = *self.0.iter().rev().nth(limit.count.checked_sub(1)?)?;
@@ -328,7 +333,7 @@ impl FailedAttempts {
         (now < free_at).then_some(free_at)
     }
 
-    /// These and one more at `now`, without those that no longer count.
+    /// Adds an attempt at `now`, and drops those that are outside of the window.
     #[must_use]
     pub fn with_attempt_at(&self, now: DateTime<Utc>, limit: AttemptLimit) -> Self {
         let recent = self.0.iter().copied().filter(|time| *time + limit.window > now);
@@ -336,22 +341,24 @@ impl FailedAttempts {
     }
 }
 
-/// What becomes of a typed code.
+/// The outcome of validating a typed code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationOutcome {
-    /// It is the code of the OTP at this position, which is consumed by it.
+    /// It is the code of the OTP at this position, which is to be consumed.
     Right(usize),
-    /// It is no valid code, and counts as a failed attempt.
+    /// It is not a valid code, and counts as a failed attempt.
     Wrong,
-    /// It has a character that no code has: it is wrong, and no failed attempt.
+    /// It contains a character that no code has. It is wrong, but does not count as a failed
+    /// attempt.
     Impossible,
-    /// It is not judged before this much time has passed: there were too many wrong guesses.
+    /// There were too many failed attempts. No code is checked until this much time has passed.
     Locked(TimeDelta),
 }
 
-/// Judges a typed code at the moment `now` by the OTPs that it may be and the failed attempts so far.
+/// Evaluates a typed code at `now` against the OTPs that it may belong to and the failed attempts
+/// so far.
 #[must_use]
-pub fn judge(
+pub fn evaluate(
     typed: &TypedCode,
     otps: &[Otp],
     attempts: &FailedAttempts,
@@ -367,7 +374,7 @@ pub fn judge(
     matching(otps, typed, now).map_or(ValidationOutcome::Wrong, ValidationOutcome::Right)
 }
 
-/// A day in an org's time zone: what the daily limit of OTPs counts by.
+/// A day in an org's time zone. The daily limit of OTPs applies to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrgDay {
     pub date: NaiveDate,
@@ -479,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_spaces_hyphens_and_what_nobody_sees_is_no_code() {
+    fn nothing_but_spaces_hyphens_and_invisible_characters_is_no_code() {
         for text in ["", " ", "-", "\u{200b}", " \u{2014} \u{a0}"] {
             assert!(TypedCode::read(text, CodeType::Alphanumeric).is_none(), "{text:?}");
         }
@@ -523,7 +530,8 @@ mod tests {
             }
             let alphabet: HashSet<u8> = code_type.alphabet().iter().copied().collect();
             assert_eq!(counts.keys().copied().collect::<HashSet<_>>(), alphabet);
-            // The expected count is 1,000 or more; a deviation of 25 % is 7.9 standard deviations or more.
+            // The expected count is 1,000 or more; a deviation of 25 % is 7.9 standard deviations
+            // or more.
             let expected = DRAWS * 10 / alphabet.len();
             for count in counts.values() {
                 assert!(count.abs_diff(expected) < expected / 4, "{count} of {expected}");
@@ -549,18 +557,18 @@ mod tests {
     const LIMIT: AttemptLimit = AttemptLimit { count: 5, window: TimeDelta::minutes(15) };
 
     #[test]
-    fn five_wrong_guesses_lock_until_the_first_is_fifteen_minutes_old() {
-        let mut guesses = FailedAttempts::default();
+    fn five_failed_attempts_lock_until_the_first_is_fifteen_minutes_old() {
+        let mut attempts = FailedAttempts::default();
         for second in 0..5 {
-            assert_eq!(guesses.locked_until(LIMIT, at(second)), None);
-            guesses = guesses.with_attempt_at(at(second), LIMIT);
+            assert_eq!(attempts.locked_until(LIMIT, at(second)), None);
+            attempts = attempts.with_attempt_at(at(second), LIMIT);
         }
-        assert_eq!(guesses.locked_until(LIMIT, at(5)), Some(at(900)));
-        assert_eq!(guesses.locked_until(LIMIT, at(899)), Some(at(900)));
-        assert_eq!(guesses.locked_until(LIMIT, at(900)), None);
-        let guesses = guesses.with_attempt_at(at(900), LIMIT);
-        assert_eq!(guesses.locked_until(LIMIT, at(900)), Some(at(901)), "the window slides");
-        assert_eq!(guesses.times().len(), 5, "those that no longer count are forgotten");
+        assert_eq!(attempts.locked_until(LIMIT, at(5)), Some(at(900)));
+        assert_eq!(attempts.locked_until(LIMIT, at(899)), Some(at(900)));
+        assert_eq!(attempts.locked_until(LIMIT, at(900)), None);
+        let attempts = attempts.with_attempt_at(at(900), LIMIT);
+        assert_eq!(attempts.locked_until(LIMIT, at(900)), Some(at(901)), "the window slides");
+        assert_eq!(attempts.times().len(), 5, "those that no longer count are forgotten");
     }
 
     proptest! {
@@ -593,20 +601,20 @@ mod tests {
         }
 
         #[test]
-        fn no_window_ever_holds_more_wrong_guesses_than_the_limit(
+        fn no_window_ever_holds_more_failed_attempts_than_the_limit(
             gaps in prop::collection::vec(0_i64..600, 1..60), count in 1_usize..8
         ) {
             let limit = AttemptLimit { count, window: TimeDelta::minutes(15) };
-            let (mut now, mut guesses, mut judged) = (0, FailedAttempts::default(), Vec::new());
+            let (mut now, mut attempts, mut checked) = (0, FailedAttempts::default(), Vec::new());
             for gap in gaps {
                 now += gap;
-                if guesses.locked_until(limit, at(now)).is_none() {
-                    guesses = guesses.with_attempt_at(at(now), limit);
-                    judged.push(now);
+                if attempts.locked_until(limit, at(now)).is_none() {
+                    attempts = attempts.with_attempt_at(at(now), limit);
+                    checked.push(now);
                 }
             }
-            for start in &judged {
-                let within = judged.iter().filter(|t| (*start..start + 900).contains(t)).count();
+            for start in &checked {
+                let within = checked.iter().filter(|t| (*start..start + 900).contains(t)).count();
                 prop_assert!(within <= count);
             }
         }

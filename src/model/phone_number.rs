@@ -1,4 +1,4 @@
-//! Mobile numbers: how an org's customers write them, and their one normal form.
+//! Mobile numbers: the spellings that an org's customers use, and their normal form.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -12,8 +12,8 @@ use super::typed_text;
 /// E.164: a number has at most 15 digits with its country code. The shortest in use have 7.
 pub(crate) const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 
-/// How many digits an org's national mobile numbers have, without trunk prefix. Written as one number where there is one
-/// length, and as a list where there are several.
+/// How many digits an org's national mobile numbers have, without trunk prefix. Serialized as a
+/// number if there is one length, and as a list if there are several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NationalLengths(BTreeSet<usize>);
 
@@ -86,24 +86,25 @@ impl<'de> Deserialize<'de> for NationalLengths {
     }
 }
 
-/// How an org's national mobile numbers become international ones.
+/// How an org's national mobile numbers are converted to international ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhoneNumberPlan {
     /// Digits of the country code, `91`.
     pub country_code: String,
-    /// What people write before a national number, `0`; empty where there is no such thing.
+    /// The prefix that people write before a national number, such as `0`. Empty if there is none.
     pub trunk_prefix: String,
     /// How many digits a number has without country code and trunk prefix.
     pub national_lengths: NationalLengths,
 }
 
 impl PhoneNumberPlan {
-    /// The normal form of a number as somebody typed it: digits with country code, without trunk prefix. `None` if it is no
-    /// mobile number.
+    /// Converts a typed number to its normal form: digits with the country code and without a trunk
+    /// prefix. `None` if it is not a mobile number.
     ///
-    /// A number with `+` or `00` has its country code. Another one is national if it has a national length, unless it can be
-    /// read as one with the org's country code, too: then it is international, except where the org has one length and the
-    /// whole number has it.
+    /// A number with `+` or `00` includes its country code. Any other number is national if it has
+    /// a national length. It may also be readable as a number with the org's country code. Then it
+    /// is international, unless the org has a single national length and the whole number has that
+    /// length.
     #[must_use]
     pub fn mobile(&self, typed: &str) -> Option<String> {
         let cleaned = typed_text::number(typed).to_ascii_lowercase();
@@ -119,25 +120,27 @@ impl PhoneNumberPlan {
             Some(national) if marked.is_none() => format!("{}{national}", self.country_code),
             _ => self.international(digits),
         };
-        // No country code begins with 0: such a number has a trunk prefix, and whose is unknown.
+        // No country code begins with 0. Such a number has a trunk prefix of an unknown country.
         (MOBILE_DIGITS.contains(&number.len()) && !number.starts_with('0')).then_some(number)
     }
 
-    /// A number without mark, as a national one without trunk prefix, if that is what it is.
+    /// A number without `+` or `00`, as a national one without trunk prefix. `None` if it is not
+    /// national.
     fn national<'a>(&self, digits: &'a str) -> Option<&'a str> {
         let national = self.without_trunk_prefix(digits);
         let whole = self.national_lengths.iter().eq([digits.len()]);
         (self.is_national(national) && (whole || !self.has_country_code(digits))).then_some(national)
     }
 
-    /// Whether a number begins with the org's country code, and what follows is one of its national numbers.
+    /// Whether a number begins with the org's country code, and what follows is one of its national
+    /// numbers.
     fn has_country_code(&self, digits: &str) -> bool {
         digits
             .strip_prefix(&self.country_code)
             .is_some_and(|national| self.is_national(self.without_trunk_prefix(national)))
     }
 
-    /// A number with country code, without the trunk prefix that may follow the org's own one.
+    /// A number with country code, without the trunk prefix that may follow the org's country code.
     fn international(&self, digits: &str) -> String {
         digits.strip_prefix(&self.country_code).map_or_else(
             || digits.to_owned(),
@@ -145,8 +148,8 @@ impl PhoneNumberPlan {
         )
     }
 
-    /// A national number may begin with the digits of the trunk prefix: those are no prefix where the number has a national
-    /// length with them and not without.
+    /// Removes the trunk prefix. A national number may itself begin with these digits: they are
+    /// kept if the number has a national length with them and not without them.
     fn without_trunk_prefix<'a>(&self, national: &'a str) -> &'a str {
         let mut number = national;
         while !self.trunk_prefix.is_empty()
@@ -325,7 +328,7 @@ mod tests {
             let lengths: Vec<usize> = plan.national_lengths.iter().collect();
             let national = &national[..*length.get(&lengths)];
             let (code, trunk) = (&plan.country_code, &plan.trunk_prefix);
-            // A number that no mark tells from one with another meaning is left out.
+            // Leaves out numbers that are ambiguous without `+` or `00`.
             prop_assume!(!plan.has_country_code(national) && !plan.has_country_code(&format!("{trunk}{national}")));
             prop_assume!(plan.national_lengths.iter().all(|other| other != code.len() + national.len()));
             let expected = plan.mobile(&format!("+{code}{national}"));

@@ -1,4 +1,4 @@
-//! Tills: who may call, for which org, with which secret and which permissions.
+//! Tills: the callers of the API, with their org, secrets and permissions.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 wire_enum! {
-    /// What a till may do; each route needs one.
+    /// What a till may do. Each route requires one permission.
     pub enum Permission {
         OtpFetch = "otp:fetch",
         OtpIssue = "otp:issue",
@@ -24,13 +24,13 @@ wire_enum! {
     }
 }
 
-/// A till's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Basic credentials cannot carry a colon
-/// in it, and it becomes part of a key.
+/// A till's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It becomes part of a key, and Basic
+/// credentials do not allow a colon in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TillName(String);
 
 impl TillName {
-    /// `None` when `name` cannot be a till's.
+    /// `None` when `name` is not a valid name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let well_formed = (1..=64).contains(&name.len())
@@ -66,15 +66,16 @@ impl Password {
         Self(Secret::new(text))
     }
 
-    /// The password in clear, for the one time that it is shown.
+    /// The password in clear text. It is shown only once.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 }
 
-/// What is stored of a password: SHA-256 of it, and of the other secret that clients in the field send
-/// instead, `md5hex(password)`. A digest without salt or stretching is enough for 130 random bits.
+/// The stored form of a password: its SHA-256, and the SHA-256 of `md5hex(password)`, which
+/// existing clients send instead. A digest without salt or stretching is enough for 130 random
+/// bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     pub created_at: DateTime<Utc>,
@@ -105,8 +106,8 @@ pub struct Till {
 }
 
 impl Till {
-    /// Whether `secret` is the password of a credential or its `md5hex`. Every digest is compared, and in
-    /// constant time.
+    /// Whether `secret` is the password of a credential or its `md5hex`. Every digest is compared,
+    /// and in constant time.
     #[must_use]
     pub fn accepts(&self, secret: &str) -> bool {
         let digest = Sha256::digest(secret);

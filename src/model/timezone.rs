@@ -1,5 +1,5 @@
-//! Time zones by their names in the IANA database, and their days. The database is embedded, because the
-//! operating system may have none, or another version on another machine.
+//! Time zones of the IANA database, and their days. The database is embedded, because the operating
+//! system may have none, or another version.
 
 use chrono::{DateTime, FixedOffset, Utc};
 use jiff::{
@@ -18,16 +18,16 @@ impl TimeZone {
         TimeZoneDatabase::bundled().get(name).ok().map(Self)
     }
 
-    /// The same instant, with the offset from UTC that the zone has then.
+    /// The same instant, with the zone's offset from UTC at that instant.
     #[must_use]
     pub fn local(&self, instant: DateTime<Utc>) -> DateTime<FixedOffset> {
         let offset = FixedOffset::east_opt(self.0.to_offset(timestamp(instant)).seconds());
-        // Both libraries know offsets of less than a day.
+        // Both libraries support only offsets of less than a day.
         instant.with_timezone(&offset.unwrap_or(const { FixedOffset::east_opt(0).unwrap() }))
     }
 
-    /// The first instant of the day after the one that `instant` falls in. Where clocks go forward at midnight, it comes
-    /// after the gap.
+    /// The first instant of the day after that of `instant`. If clocks go forward at midnight, it
+    /// is the end of the gap.
     #[must_use]
     pub fn next_midnight(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
         let tomorrow = self.0.to_datetime(timestamp(instant)).date().tomorrow();
@@ -39,7 +39,7 @@ impl TimeZone {
     }
 }
 
-/// The same instant to the second, within what `jiff` can count.
+/// The same instant, rounded to seconds and limited to the range of `jiff`.
 fn timestamp(instant: DateTime<Utc>) -> Timestamp {
     let second = instant.timestamp().clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)

@@ -1,7 +1,9 @@
-//! Cleans what people type or paste, before any rule looks at it. This is the only place that does so.
+//! Cleans text that people type or paste, before any other rule is applied. No other module cleans
+//! text.
 //!
-//! Text copied from a chat, a web page or a phone book carries characters that nobody sees: zero-width spaces,
-//! direction marks, no-break spaces and hyphens. What is done about them depends on what the text is:
+//! Text copied from a chat, a web page or a phone book contains invisible characters: zero-width
+//! spaces, direction marks, no-break spaces and hyphens. How they are treated depends on the kind
+//! of text:
 //!
 //! | text | function |
 //! |---|---|
@@ -10,7 +12,8 @@
 //! | a mobile number, an OTP | [`number`] |
 //! | a person's name | [`name`] |
 //!
-//! Each function is idempotent. Character properties are those of the Unicode version of `icu_properties`.
+//! Each function is idempotent. Character properties are those of the Unicode version of
+//! `icu_properties`.
 
 use icu_normalizer::ComposingNormalizerBorrowed;
 use icu_properties::{
@@ -18,28 +21,31 @@ use icu_properties::{
     props::{BidiControl, Dash, DefaultIgnorableCodePoint, GeneralCategory},
 };
 
-/// White space of any kind becomes a space, every hyphen or dash becomes `-`, characters that leave no mark are dropped,
-/// and the result is trimmed.
+/// White space of any kind becomes a space, every hyphen or dash becomes `-`, invisible characters
+/// are dropped, and the result is trimmed.
 #[must_use]
 pub fn identifier(text: &str) -> String {
     let visible = text.chars().map(plain_space).filter(|c| !is_ignorable(*c));
     trimmed(visible.map(|c| if is_dash(c) { '-' } else { c }))
 }
 
-/// The same, in Unicode's normalization form C: `é` is one character, however it was typed.
+/// The same as [`identifier`], in Unicode normalization form C, so that `é` is always one
+/// character.
 #[must_use]
 pub fn opaque_id(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfc().normalize(&identifier(text)).into_owned()
 }
 
-/// The same as [`identifier`], and full-width forms and the decimal digits of any script become ASCII ones.
+/// The same as [`identifier`], and full-width forms and the decimal digits of any script become
+/// ASCII ones.
 #[must_use]
 pub fn number(text: &str) -> String {
     identifier(text).chars().map(ascii_form).collect()
 }
 
-/// White space of any kind becomes a space, control characters and direction marks are dropped, and the result is
-/// trimmed. Joiners stay: names in Indic scripts and in Persian need them.
+/// White space of any kind becomes a space, control characters and direction marks are dropped, and
+/// the result is trimmed. Joiners are kept, because names in Indic scripts and in Persian need
+/// them.
 #[must_use]
 pub fn name(text: &str) -> String {
     let is_mark = |c: char| c.is_control() || CodePointSetData::new::<BidiControl>().contains(c);
@@ -52,7 +58,7 @@ pub fn has_control(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
-/// Whether people would take two ids for the same one: they differ in case, in spaces, or in what
+/// Whether two ids look the same to people: they differ only in case, in spaces, or in what
 /// [`opaque_id`] removes.
 #[must_use]
 pub fn looks_like(a: &str, b: &str) -> bool {
@@ -60,14 +66,14 @@ pub fn looks_like(a: &str, b: &str) -> bool {
     appearance(a) == appearance(b)
 }
 
-/// Whether a character leaves no mark on paper: white space, what [`identifier`] drops, and the blank Braille cell, which
-/// Unicode counts among the symbols.
+/// Whether a character is invisible: white space, a character that [`identifier`] drops, or the
+/// blank Braille cell, which Unicode classifies as a symbol.
 #[must_use]
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace() || is_ignorable(c) || c == '\u{2800}'
 }
 
-/// Whether [`identifier`] drops a character that is no white space.
+/// Whether [`identifier`] drops a character, apart from white space.
 #[must_use]
 pub fn is_ignorable(c: char) -> bool {
     c.is_control() || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
@@ -88,12 +94,12 @@ fn trimmed(characters: impl Iterator<Item = char>) -> String {
     text.trim_matches(' ').to_owned()
 }
 
-/// The ASCII character that stands for the same in a number.
+/// The ASCII equivalent of a character in a number.
 fn ascii_form(c: char) -> char {
     match c {
-        // The full-width forms stand in the order of ASCII.
+        // The full-width forms are in the order of ASCII.
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
-        // Japanese keyboards have the long vowel mark where others have the hyphen.
+        // Japanese keyboards have the long vowel mark in the place of the hyphen.
         'ー' | '\u{ff70}' => '-',
         c if !c.is_ascii() && is_decimal(c) => ascii_digit(c),
         c => c,
@@ -104,8 +110,9 @@ fn is_decimal(c: char) -> bool {
     CodePointMapData::<GeneralCategory>::new().get(c) == GeneralCategory::DecimalNumber
 }
 
-/// Unicode encodes the decimal digits of a script in one run from zero to nine, and the stability policy keeps it so
-/// (<https://www.unicode.org/policies/stability_policy.html>). Runs of several scripts may follow each other.
+/// Unicode encodes the decimal digits of a script in one run from zero to nine. Its stability
+/// policy guarantees that (<https://www.unicode.org/policies/stability_policy.html>). Runs of
+/// several scripts may be adjacent.
 fn ascii_digit(c: char) -> char {
     let before = ('\0'..c).rev().take_while(|c| is_decimal(*c)).count();
     u32::try_from(before % 10).ok().and_then(|value| char::from_digit(value, 10)).unwrap_or(c)
@@ -135,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_lose_what_nobody_sees() {
+    fn identifiers_lose_invisible_characters() {
         assert_eq!(identifier("\u{feff}to\u{200b}m@ex\u{ad}ample.com\u{3164}\r\n"), "tom@example.com");
         assert_eq!(identifier("a\u{2014}b\u{2212}c"), "a-b-c");
         assert_eq!(identifier("\u{2800}"), "\u{2800}", "a symbol; the rules of each identifier refuse it");
@@ -158,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_differ_in_case_or_in_what_nobody_sees_look_alike() {
+    fn ids_that_differ_in_case_or_in_invisible_characters_look_alike() {
         assert!(looks_like("WECHAT-API1", "wechat\u{2010}api1\u{200b} "));
         assert!(!looks_like("WECHAT-API1", "WECHAT-API2"));
     }

@@ -1,6 +1,6 @@
-//! Blocks of card numbers: values of a sequence that a process takes in one write and gives out from memory, where an
-//! org asks for it (`CONF_CARD_NUMBER_BLOCK_SIZE`). Numbers are then in order within a process only, and what is left
-//! of a block when its process ends is skipped.
+//! Blocks of card numbers. A process allocates several sequence values in one write and gives them
+//! out from memory, if the org asks for it (`CONF_CARD_NUMBER_BLOCK_SIZE`). Numbers are then in
+//! order only within one process. The values that are left when the process ends are skipped.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,15 @@ use super::{
 };
 use crate::model::{card_number::NumberingPlan, org::OrgId};
 
-/// The last block of each org. Only its values can be left: a further block is begun when all of them are claimed.
+/// The latest block of each org. It is replaced when all of its values are claimed, or when the
+/// plan changes.
 #[derive(Debug, Default)]
 pub(super) struct Blocks(Mutex<HashMap<OrgId, Block>>);
 
-/// Values of a sequence, one after another. Callers claim their places in it before it is known which value it begins
-/// with: one of them asks the counter, and the others wait for the same answer. So a process that many call at once
-/// leaves fewer values over than one block has, and waits for no more writes than it needs.
+/// Consecutive values of a sequence. Callers claim their positions before the first value is known.
+/// One of them allocates the values from the counter, and the others wait for the result. So a
+/// process with many concurrent callers makes no more writes than it needs, and leaves less than
+/// one block unused.
 #[derive(Debug)]
 struct Block {
     plan: NumberingPlan,
@@ -31,7 +33,7 @@ struct Block {
     allocation: Arc<OnceCell<Allocation>>,
 }
 
-/// A caller's place in a block.
+/// A caller's position in a block.
 struct Place {
     index: u64,
     block_size: u64,
@@ -39,8 +41,9 @@ struct Place {
 }
 
 impl Blocks {
-    /// The next value of the org's block. Where there is none left, or none of that plan, `allocate` takes the next
-    /// `size` values from the counter. [`Allocation::Exhausted`] means that there is no room for a block.
+    /// The next value of the org's block. If the block is used up or belongs to another plan,
+    /// `allocate` takes the next `size` values from the counter. [`Allocation::Exhausted`] means
+    /// that the range has no room for a block.
     pub async fn next<F: Future<Output = Result<Allocation, StoreError>>>(
         &self,
         org: OrgId,
@@ -54,7 +57,7 @@ impl Blocks {
             Allocation::Taken(SequenceValue(first)) => Allocation::Taken(SequenceValue(first + place.index)),
             Allocation::Exhausted => Allocation::Exhausted,
             Allocation::PlanChanged => {
-                self.forget(org, &place.allocation);
+                self.discard(org, &place.allocation);
                 Allocation::PlanChanged
             }
         })
@@ -71,15 +74,15 @@ impl Blocks {
         Place { index: block.claimed - 1, block_size: block.size, allocation: Arc::clone(&block.allocation) }
     }
 
-    /// Drops the block of that allocation, unless another one has taken its place.
-    fn forget(&self, org: OrgId, allocation: &Arc<OnceCell<Allocation>>) {
+    /// Drops the block of that allocation, unless a newer block has replaced it.
+    fn discard(&self, org: OrgId, allocation: &Arc<OnceCell<Allocation>>) {
         let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if blocks.get(&org).is_some_and(|block| Arc::ptr_eq(&block.allocation, allocation)) {
             blocks.remove(&org);
         }
     }
 
-    /// Drops the blocks of all orgs but those.
+    /// Drops the blocks of every org for which `keep` returns `false`.
     pub fn retain(&self, keep: impl Fn(OrgId) -> bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|org, _| keep(*org));
     }

@@ -1,9 +1,10 @@
 //! Counters: the sequence of an org's card numbers, and that of its user ids.
 //!
-//! A number must be unique; it need not be without gaps. So there is one way to take one, with an `Idempotency-Key` or
-//! without: an `ADD` on the condition that the counter still counts for the plan and that the range has room. The
-//! counter is part of no request's transaction, which would lock the hottest item of an org, and it never grows.
-//! A lost answer, a crash, or a faster request with the same key skips a number.
+//! A number must be unique, but gaps are allowed. So a number is always allocated in the same way,
+//! with or without an `Idempotency-Key`: by an `ADD` on the condition that the counter belongs to
+//! the plan and that the range has room. The counter is part of no request's transaction, because
+//! that would lock the hottest item of an org. Its item never grows. A lost response, a crash, or a
+//! lost race with the same key skips a number.
 
 use std::sync::Arc;
 
@@ -25,59 +26,60 @@ use crate::model::{
 
 /// The next value of the sequence.
 pub(super) const NEXT: &str = "next";
-/// The format of the plan that the counter counts for; see [`NumberingPlan::format`].
-pub(super) const SHAPE: &str = "shape";
+/// The format of the counter's plan; see [`NumberingPlan::format`].
+pub(super) const FORMAT: &str = "shape";
 
-/// So many blocks must have room in a range for one to be taken. Near its end, numbers are taken one by one, so that few
-/// are skipped.
+/// A block is allocated only if the range has room for this many blocks. Near the end of the range,
+/// numbers are allocated one by one, so that few are skipped.
 const MIN_BLOCKS_LEFT: u64 = 1000;
 
-/// How often a plan may change while one number is being taken.
+/// How many changes of the plan one allocation tolerates.
 const MAX_PLAN_CHANGES: usize = 8;
 
-/// A value of an org's sequence that was taken: nobody else gets it.
+/// An allocated value of an org's sequence. It is never allocated again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SequenceValue(pub u64);
 
-/// What a counter had to give.
+/// The result of an allocation from a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allocation {
-    /// This value, and those that follow it if several were asked for.
+    /// The first of the allocated values; the others follow it.
     Taken(SequenceValue),
-    /// The range has no room for as many.
+    /// The range has no room for that many values.
     Exhausted,
-    /// The counter counts for another plan than the one asked for.
+    /// The counter belongs to another plan.
     PlanChanged,
 }
 
-/// A card number that nobody else gets.
+/// An allocated card number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CardNumber {
     pub number: String,
-    /// How much of the range is used up with it: 0 to 100.
+    /// The percentage of the range that is used, this number included: 0 to 100.
     pub percent_used: f64,
 }
 
-/// Why there is no card number.
+/// Why no card number was allocated.
 #[derive(Debug, thiserror::Error)]
 pub enum NumberingError {
     #[error(transparent)]
     NotNumbered(#[from] NotNumbered),
-    /// All numbers of the plan have been given.
+    /// Every number of the plan is allocated.
     #[error("all numbers of the plan have been given")]
     Exhausted,
-    /// The counter never got the plan that the org's item holds: somebody edited the item.
+    /// The counter has another plan than the org's item, because an item was edited.
     #[error("the card number counter has another plan than the org; apply the org's file again")]
-    CounterDiffers,
+    PlanMismatch,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Store {
-    /// Takes the next card number of an org for a customer of `account`. A retry after a lost answer may skip a
-    /// number; none is ever given twice.
+    /// Allocates the next card number of an org for a customer of `account`. A retry after a lost
+    /// response may skip a number; no number is allocated twice.
     ///
-    /// `org` may be outdated. Where its numbering plan is, the org is read again, and `learn` is told of it.
+    /// `org` may be outdated. If its numbering plan is, the org is read again and passed to
+    /// `on_refresh`.
     ///
     /// # Errors
     /// [`NumberingError`] when the org gives no number, or DynamoDB fails.
@@ -85,7 +87,7 @@ impl Store {
         &self,
         org: &Arc<Org>,
         account: &Account,
-        learn: &(dyn Fn(&Arc<Org>) + Sync),
+        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
     ) -> Result<CardNumber, NumberingError> {
         let mut org = Arc::clone(org);
         for _ in 0..MAX_PLAN_CHANGES {
@@ -101,22 +103,23 @@ impl Store {
                 Allocation::PlanChanged => {}
             }
             let fresh = self.org(org.id()).await?;
-            let fresh = Arc::new(fresh.ok_or_else(|| StoreError::corrupt("an org is gone"))?);
-            learn(&fresh);
+            let fresh =
+                Arc::new(fresh.ok_or_else(|| StoreError::corrupt("the org does not exist any more"))?);
+            on_refresh(&fresh);
             if fresh.numbering_plan() == org.numbering_plan() {
-                return Err(NumberingError::CounterDiffers);
+                return Err(NumberingError::PlanMismatch);
             }
             org = fresh;
         }
         Err(StoreError::gave_up("the numbering plan kept changing").into())
     }
 
-    /// Drops the blocks of card numbers that are left of all orgs but those that `keep` names.
+    /// Drops the blocks of card numbers of every org for which `keep` returns `false`.
     pub fn retain_blocks(&self, keep: impl Fn(OrgId) -> bool) {
         self.blocks.retain(keep);
     }
 
-    /// Takes the next value of an org's sequence, from a block where the org has any.
+    /// Allocates the next value of an org's sequence, from a block if the org uses blocks.
     async fn next_value(
         &self,
         org: OrgId,
@@ -133,42 +136,42 @@ impl Store {
         self.allocate(org, plan, 1).await
     }
 
-    /// Takes the next `count` values of an org's sequence from the counter.
+    /// Allocates the next `count` values of an org's sequence from the counter.
     async fn allocate(&self, org: OrgId, plan: &NumberingPlan, count: u64) -> Result<Allocation, StoreError> {
         let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
         let Some(last) = plan.end().checked_sub(room) else {
             return Ok(Allocation::Exhausted);
         };
-        let shape = plan.format();
+        let format = plan.format();
         let update = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::card_number_counter(org).attributes()))
             .update_expression("ADD #next :count")
-            .condition_expression("#shape = :shape AND #next <= :last")
+            .condition_expression("#format = :format AND #next <= :last")
             .expression_attribute_names("#next", NEXT)
-            .expression_attribute_names("#shape", SHAPE)
+            .expression_attribute_names("#format", FORMAT)
             .expression_attribute_values(":count", n(count))
-            .expression_attribute_values(":shape", s(shape.as_str()))
+            .expression_attribute_values(":format", s(format.as_str()))
             .expression_attribute_values(":last", n(last))
             .return_values(ReturnValue::UpdatedNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let error = match update.send().await {
-            Ok(output) => return first_taken(output.attributes, count).map(Allocation::Taken),
+            Ok(output) => return first_allocated(output.attributes, count).map(Allocation::Taken),
             Err(error) => error,
         };
         match error.as_service_error() {
             Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
-                let counts_for = failure.item().and_then(|counter| Item(counter).s(SHAPE).ok());
-                let current = counts_for.is_some_and(|counts_for| counts_for == shape);
+                let counter_format = failure.item().and_then(|counter| Item(counter).s(FORMAT).ok());
+                let current = counter_format.is_some_and(|counter_format| counter_format == format);
                 Ok(if current { Allocation::Exhausted } else { Allocation::PlanChanged })
             }
             _ => Err(StoreError::from_sdk(error)),
         }
     }
 
-    /// Takes the next user id of an org.
+    /// Allocates the next user id of an org.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -185,12 +188,12 @@ impl Store {
             .send()
             .await
             .map_err(StoreError::from_sdk)?;
-        first_taken(updated.attributes, 1).map(|SequenceValue(value)| UserId(value))
+        first_allocated(updated.attributes, 1).map(|SequenceValue(value)| UserId(value))
     }
 }
 
-/// The value that a counter stood at before `count` were taken.
-fn first_taken(updated: Option<Attributes>, count: u64) -> Result<SequenceValue, StoreError> {
+/// The counter's value before `count` values were allocated, which is the first of them.
+fn first_allocated(updated: Option<Attributes>, count: u64) -> Result<SequenceValue, StoreError> {
     let attributes = updated.unwrap_or_default();
     let next: u64 = Item(&attributes).n(NEXT)?;
     let first = next.checked_sub(count).ok_or_else(|| StoreError::corrupt("a counter is below zero"))?;

@@ -1,4 +1,4 @@
-//! The one DynamoDB client: TLS and timeouts. What is retried is in [`retries`](super::retries).
+//! The DynamoDB client: TLS and timeouts. The retry policy is in [`retries`](super::retries).
 
 use std::{
     collections::HashMap,
@@ -34,18 +34,18 @@ use super::{
 use crate::settings::variable;
 use crate::settings::{InvalidSetting, Settings, check_region};
 
-/// The roots that AWS endpoints chain to: Amazon Root CA 1 to 4 and Starfield Services Root CA - G2,
-/// as <https://www.amazontrust.com/repository/> publishes them.
+/// The root certificates of AWS endpoints: Amazon Root CA 1 to 4 and Starfield Services Root CA -
+/// G2, from <https://www.amazontrust.com/repository/>.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// How long one operation may take, all attempts together. A request makes several; what they take together
-/// is limited by [`crate::api::Request::time_limit`].
+/// How long one operation may take, with all its attempts. A request makes several operations;
+/// [`crate::api::Request::time_limit`] limits their total.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// An embedded engine shares the processor with its callers: it is slow when they are many, and there is
-/// nobody else to ask.
+/// The timeout for a local engine. It shares the processor with its callers, so it is slow under
+/// load, and there is no other node to retry on.
 #[cfg(feature = "cli")]
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -57,8 +57,9 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The function's client. Lambda puts region and credentials into the environment. Looking for them in profiles, SSO and
-/// instance metadata too, as [`connect`] does, would cost every cold start, and a tenth of the binary.
+/// The function's client. Lambda passes region and credentials in environment variables. The other
+/// sources that [`connect`] searches (profiles, SSO, instance metadata) are left out: they would
+/// slow down every cold start and make the binary a tenth larger.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
@@ -70,10 +71,11 @@ pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSet
     Ok(from_sdk_config(&config, timeouts()))
 }
 
-/// A client for the DynamoDB that the SDK's own variables and files point at, or for `endpoint`.
+/// A client for the DynamoDB of the SDK's own configuration, or for `endpoint`.
 ///
 /// # Errors
-/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read, or neither `AWS_REGION` nor the profile names a region.
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read, or neither `AWS_REGION` nor the profile
+/// names a region.
 #[cfg(feature = "cli")]
 pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Client, InvalidSetting> {
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(settings)?);
@@ -85,7 +87,7 @@ pub async fn connect(settings: &Settings, endpoint: Option<&str>) -> Result<Clie
     Ok(from_sdk_config(&config, timeouts()))
 }
 
-/// A client for a DynamoDB that asks for no real credentials: the embedded one, `DynamoDB` Local.
+/// A client for a DynamoDB that does not check credentials: the embedded one or DynamoDB Local.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
@@ -101,8 +103,8 @@ pub fn connect_local(settings: &Settings, endpoint: &str) -> Result<Client, Inva
     Ok(from_sdk_config(&config, timeouts))
 }
 
-/// A client for the DynamoDB that this process embeds, with which it lives and dies: no answer between the two is lost, so
-/// no transaction needs a token that tells it from its own repetition.
+/// A client for the DynamoDB that this process embeds. Both end together, so no response between
+/// them is lost, and a transaction needs no client token to detect its own repetition.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
@@ -154,8 +156,9 @@ fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> 
         .with_trust_store(TrustStore::empty().with_pem_certificate(roots))
         .build()
         .map_err(|error| invalid(error.to_string()))?;
-    // One for each pair of timeouts. What `aws_smithy_http_client::Builder` builds makes another one first, for the SDK to
-    // validate, and each reads the roots: a tenth of the work of a cold start.
+    // One connector for each pair of timeouts. `aws_smithy_http_client::Builder` is not used,
+    // because it creates a second connector for validation. Each connector parses the root
+    // certificates, which takes a tenth of the work of a cold start.
     let connectors = Mutex::new(HashMap::new());
     Ok(http_client_fn(move |timeouts, components| {
         let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +173,8 @@ fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> 
     }))
 }
 
-/// The SDK panics on certificates that it cannot read, and trusts nobody if there are none.
+/// Checks the certificates before the SDK gets them: it panics on unreadable ones, and trusts no
+/// server if there are none.
 fn check_roots(pem: &[u8]) -> Result<(), String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {

@@ -22,7 +22,7 @@ pub(super) const USER_ID: &str = "user_id";
 /// On a customer's item: a list of account, kind and value.
 pub(super) const IDENTIFIERS: &str = "identifiers";
 
-/// What a customer is known by in one account of a source.
+/// A customer's profile in one account of a source.
 #[derive(Clone, Serialize)]
 pub struct Profile {
     pub account: Account,
@@ -35,24 +35,26 @@ pub struct Profile {
 pub struct NewCustomer {
     pub user: UserId,
     pub profiles: Vec<Profile>,
-    /// What the caller gave.
+    /// The identifiers in the request.
     pub identities: Vec<Identity>,
     /// The account whose next card number the customer gets, if any.
     pub generate_for: Option<Account>,
     pub registered_at: DateTime<Utc>,
 }
 
-/// How a registration ended. Unless it is `Registered`, nothing of the customer was written.
+/// The result of a registration. Nothing of the customer is written unless it is `Registered`.
 pub enum Registration {
-    /// With the card numbers that were taken for it: the last one is the customer's, the others were given by hand.
+    /// The card numbers that were allocated: the last one is the customer's. The others were
+    /// skipped, because they had been assigned manually.
     Registered(Vec<CardNumber>),
-    /// Somebody has one of the identifiers that the caller gave.
+    /// Another customer has one of the identifiers in the request.
     IdentifierTaken,
-    /// The key of the request has an answer.
-    AnsweredBefore(StoredResponse),
+    /// A response is stored under the request's key.
+    Replay(StoredResponse),
 }
 
-/// How many generated numbers that were given by hand one registration skips. The next one goes on after them.
+/// How many manually assigned numbers one registration skips at most. The next registration
+/// continues after them.
 const MAX_SKIPPED: usize = 100;
 
 impl Store {
@@ -71,12 +73,12 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
         let keys = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
-        let wanted = KeysAndAttributes::builder()
+        let lookup = KeysAndAttributes::builder()
             .set_keys(Some(keys))
             .consistent_read(true)
             .build()
             .map_err(StoreError::from_build)?;
-        let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+        let batch = self.client.batch_get_item().request_items(&self.table, lookup).send().await;
         let batch = batch.map_err(StoreError::from_sdk)?;
         if batch.responses().is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
             return Ok(true);
@@ -87,9 +89,9 @@ impl Store {
         Ok(false)
     }
 
-    /// Writes a customer with all identifiers, a generated card number among them if one is asked for, and the
-    /// response; or nothing. A number that somebody was given by hand is skipped. `learn` is as in
-    /// [`Self::next_card_number`].
+    /// Writes a customer with all identifiers and the response, or nothing. If a card number is
+    /// asked for, it is one of the identifiers; numbers that were assigned manually are skipped.
+    /// `on_refresh` is as in [`Self::next_card_number`].
     ///
     /// # Errors
     /// [`NumberingError`] when there is no number for the customer, or DynamoDB fails.
@@ -98,18 +100,18 @@ impl Store {
         org: &Arc<Org>,
         customer: &NewCustomer,
         response: Option<ResponseToStore<'_>>,
-        learn: &(dyn Fn(&Arc<Org>) + Sync),
+        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
     ) -> Result<Registration, NumberingError> {
         let mut numbers = Vec::new();
         for _ in 0..MAX_SKIPPED {
             let mut identities = customer.identities.clone();
             if let Some(account) = &customer.generate_for {
-                let taken = self.next_card_number(org, account, learn).await?;
+                let allocated = self.next_card_number(org, account, on_refresh).await?;
                 let identifier = org
-                    .identifier(IdentifierName::ExternalId, &taken.number)
+                    .identifier(IdentifierName::ExternalId, &allocated.number)
                     .map_err(|_| StoreError::corrupt("a card number cannot be an external ID"))?;
                 identities.push(Identity::new(account.clone(), identifier));
-                numbers.push(taken);
+                numbers.push(allocated);
             }
             match self.try_register(org.id(), customer, &identities, response).await? {
                 Attempt::Registered => return Ok(Registration::Registered(numbers)),
@@ -117,10 +119,11 @@ impl Store {
                 Attempt::NumberTaken => {}
             }
         }
-        Err(StoreError::gave_up("too many card numbers in a row were given by hand").into())
+        Err(StoreError::gave_up("too many card numbers in a row were assigned manually").into())
     }
 
-    /// Registers a customer under `identities`: those that the caller gave, and then the generated one.
+    /// Registers a customer under `identities`: those of the request, followed by the generated
+    /// one.
     async fn try_register(
         &self,
         org: OrgId,
@@ -157,23 +160,23 @@ impl Store {
         };
         let request = response.map(|response| response.request);
         if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
-            return Ok(Attempt::Refused(Registration::AnsweredBefore(earlier)));
+            return Ok(Attempt::Refused(Registration::Replay(earlier)));
         }
         match refused.keys().next() {
             Some(first) if *first < customer.identities.len() => {
                 Ok(Attempt::Refused(Registration::IdentifierTaken))
             }
             Some(first) if *first < identities.len() => Ok(Attempt::NumberTaken),
-            _ => Err(StoreError::corrupt("the user id counter gave a number that a customer has")),
+            _ => Err(StoreError::corrupt("the user id counter returned the id of an existing customer")),
         }
     }
 }
 
-/// How one attempt at a registration ended.
+/// The result of one attempt to register.
 enum Attempt {
     Registered,
-    /// It ends with this.
+    /// The registration ends with this result.
     Refused(Registration),
-    /// Somebody was given the generated number by hand.
+    /// The generated number was assigned to another customer manually.
     NumberTaken,
 }

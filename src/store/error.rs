@@ -1,5 +1,5 @@
-//! What can go wrong between us and DynamoDB. Callers of the store ask what an error means and
-//! never see a type of the SDK.
+//! Errors of DynamoDB. Callers of the store ask what an error means by its methods, and never see a
+//! type of the SDK.
 
 use std::{error::Error, fmt};
 
@@ -8,30 +8,31 @@ use aws_sdk_dynamodb::{
     error::{BuildError, ProvideErrorMetadata, SdkError},
 };
 
-/// A failed operation. Conditions that an operation expects to fail are not errors: they are
-/// variants of what the operation returns.
+/// A failed operation. An expected failure of a condition is not an error: it is a variant of the
+/// operation's result.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct StoreError {
     kind: Kind,
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
-    /// Nobody answered, or somebody who is no DynamoDB.
+    /// There was no response, or one that is not from DynamoDB.
     unreachable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Later it may work.
+    /// A later attempt may succeed.
     Unavailable,
-    /// It will not work until somebody mends something: a missing table, a denied action, a corrupt item.
+    /// Every attempt fails until an operator repairs something: a missing table, a denied action, a
+    /// corrupt item.
     Failed,
 }
 
 /// Service errors after which the same request may succeed later.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const TRANSIENT: &[&str] = &[
-    // The environment that holds the function's credentials outlived them; another one has fresh ones.
+    // The function's environment is older than its credentials. Another environment has fresh ones.
     "ExpiredTokenException",
     "InternalServerError",
     "ProvisionedThroughputExceededException",
@@ -48,27 +49,28 @@ impl StoreError {
         Self { kind, what, source, unreachable: false }
     }
 
-    /// An item is not as this code writes it. `what` names attributes, never their values.
+    /// An item does not have the form that this code writes. `what` names attributes, never their
+    /// values.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
         Self::new(Kind::Failed, format!("an item is corrupt: {what}"), None)
     }
 
-    /// An operation that was given up, though it may work later.
+    /// An operation was abandoned. It may succeed later.
     pub(super) fn gave_up(what: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, what.into(), None)
     }
 
-    /// A transaction that DynamoDB kept cancelling, for reasons that pass.
-    pub(super) fn cancelled_for_now(reasons: &[&str]) -> Self {
+    /// DynamoDB kept cancelling a transaction for transient reasons.
+    pub(super) fn cancelled_transiently(reasons: &[&str]) -> Self {
         Self { kind: Kind::Unavailable, ..Self::cancelled(reasons) }
     }
 
-    /// A transaction that DynamoDB cancelled. `reasons` has a code for each of its writes.
+    /// DynamoDB cancelled a transaction. `reasons` has a code for each of its writes.
     pub(super) fn cancelled(reasons: &[&str]) -> Self {
         Self::new(Kind::Failed, format!("DynamoDB cancelled the transaction: {}", reasons.join(", ")), None)
     }
 
-    /// A request that this code builds wrongly.
+    /// This code built an incomplete request.
     pub(super) fn from_build(error: BuildError) -> Self {
         let what = "a request is incomplete".to_owned();
         Self::new(Kind::Failed, what, Some(Box::new(error)))
@@ -100,21 +102,22 @@ impl StoreError {
         Self { unreachable, ..Self::new(kind, what.to_owned(), Some(Box::new(error))) }
     }
 
-    /// Whether nobody answered, or somebody who is no DynamoDB: the endpoint may be wrong.
+    /// Whether there was no response, or one that is not from DynamoDB. The endpoint may be wrong.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
     }
 
-    /// Whether trying again later can help.
+    /// Whether a later attempt may succeed.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.kind == Kind::Unavailable
     }
 }
 
-/// `error` and what caused it, each by its `Display`, for a log line. The SDK's `Debug` output would
-/// hold items; where its `Display` shows a request by that, it is cut.
+/// The `Display` text of `error` and of its causes, for a log line. `Debug` is not used, because
+/// the SDK's output contains items. A `Display` text that embeds the `Debug` output of a request is
+/// truncated there.
 #[must_use]
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = without_request(error);
@@ -127,7 +130,7 @@ pub fn error_chain(error: &dyn Error) -> String {
     text
 }
 
-/// What `error` says, up to the `Debug` output of a request.
+/// The `Display` text of `error`, truncated at the `Debug` output of a request.
 fn without_request(error: &dyn Error) -> String {
     let mut text = error.to_string();
     if let Some(at) = text.find("Request {") {
@@ -143,11 +146,11 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot send `Request {{ body: \"8799361139\" }}`")]
-    struct Telling;
+    struct LeakingError;
 
     #[test]
     fn no_chain_of_errors_shows_a_request() {
-        let error = StoreError::new(Kind::Failed, "DynamoDB fails".to_owned(), Some(Box::new(Telling)));
+        let error = StoreError::new(Kind::Failed, "DynamoDB fails".to_owned(), Some(Box::new(LeakingError)));
         assert_eq!(error_chain(&error), "DynamoDB fails: cannot send `…");
     }
 }

@@ -1,6 +1,7 @@
-//! The answers given to requests with an `Idempotency-Key`. The first answer that is stored under a key is the one that
-//! every request with that key gets. Where a request changes a customer's items, its answer is written in the same
-//! transaction, so that there is no answer without the change, and no change twice.
+//! Stored responses to requests with an `Idempotency-Key`. All requests with one key get the first
+//! response that is stored under it. If a request changes a customer's items, its response is
+//! written in the same transaction. So there is no response without the change, and no change
+//! happens twice.
 
 use std::collections::BTreeMap;
 
@@ -18,59 +19,61 @@ use super::{
 use crate::model::{org::OrgId, till::TillName};
 
 const REQUEST: &str = "request";
-const ANSWER: &str = "answer";
+const BODY: &str = "answer";
 
-/// How long a key holds.
+/// How long a response is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
-/// An answer that has expired may still be there: TTL deletes late.
-const UNANSWERED: &str = "attribute_not_exists(#pk) OR #expires <= :now";
+/// The condition that no response is stored. An expired one may still exist, because TTL deletes
+/// late.
+const NO_STORED_RESPONSE: &str = "attribute_not_exists(#pk) OR #expires <= :now";
 
-/// A request that must happen once, however often it is sent.
+/// A request with an idempotency key. It takes effect once, however often it is sent.
 #[derive(Debug, Clone)]
 pub struct IdempotentRequest {
     pub org: OrgId,
     pub till: TillName,
     /// SHA-256 of the key that the caller chose.
     pub key: [u8; 32],
-    /// SHA-256 of what the caller asks for.
+    /// SHA-256 of the content of the request.
     pub fingerprint: [u8; 32],
     pub now: DateTime<Utc>,
 }
 
-/// What was answered under a key. Nothing prints it: a number may be in it.
+/// The response that is stored under a key. It does not implement `Debug`, because it may contain a
+/// card number.
 pub struct StoredResponse {
-    /// SHA-256 of what the caller asked for.
+    /// SHA-256 of the content of the request that it belongs to.
     pub fingerprint: [u8; 32],
-    pub answer: String,
+    pub body: String,
 }
 
 impl StoredResponse {
     fn read(attributes: &Attributes) -> Result<Self, StoreError> {
         let item = Item(attributes);
-        Ok(Self { fingerprint: item.bytes(REQUEST)?, answer: item.s(ANSWER)?.to_owned() })
+        Ok(Self { fingerprint: item.bytes(REQUEST)?, body: item.s(BODY)?.to_owned() })
     }
 }
 
-/// An answer that is to be stored.
+/// A response to be stored.
 #[derive(Clone, Copy)]
 pub struct ResponseToStore<'a> {
     pub request: &'a IdempotentRequest,
-    pub answer: &'a str,
+    pub body: &'a str,
 }
 
 impl ResponseToStore<'_> {
     fn item(&self) -> NewItem {
-        let Self { request, answer } = self;
-        NewItem::new(&keys::answer(request.org, &request.till, &request.key))
+        let Self { request, body } = self;
+        NewItem::new(&keys::stored_response(request.org, &request.till, &request.key))
             .with(REQUEST, b(&request.fingerprint))
-            .with(ANSWER, s(*answer))
+            .with(BODY, s(*body))
             .with(keys::EXPIRES_AT, ttl(request.now + LIFETIME))
     }
 }
 
 impl Store {
-    /// What was answered under the key of a request within the last 24 hours.
+    /// The response that was stored under the request's key within the last 24 hours.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
@@ -78,7 +81,8 @@ impl Store {
         &self,
         request: &IdempotentRequest,
     ) -> Result<Option<StoredResponse>, StoreError> {
-        let Some(attributes) = self.get(&keys::answer(request.org, &request.till, &request.key)).await?
+        let Some(attributes) =
+            self.get(&keys::stored_response(request.org, &request.till, &request.key)).await?
         else {
             return Ok(None);
         };
@@ -88,8 +92,9 @@ impl Store {
         StoredResponse::read(&attributes).map(Some)
     }
 
-    /// Stores an answer unless there is one under its key, which is returned. A retry of this write after its own
-    /// answer was lost finds what it wrote itself, and returns that.
+    /// Stores a response, unless one is stored under its key, which is returned instead. If the SDK
+    /// retries this write after its response was lost, the retry finds the item of the first
+    /// attempt and returns that.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item that is there is corrupt.
@@ -103,7 +108,7 @@ impl Store {
             .put_item()
             .table_name(&self.table)
             .set_item(Some(response.item().into_attributes()))
-            .condition_expression(UNANSWERED)
+            .condition_expression(NO_STORED_RESPONSE)
             .expression_attribute_names("#pk", keys::PK)
             .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_values(":now", n(request.now.timestamp()))
@@ -119,13 +124,14 @@ impl Store {
         }
     }
 
-    /// The write of a transaction that stores an answer, unless there is one under its key.
+    /// The transaction write that stores a response, on the condition that none is stored under its
+    /// key.
     pub(super) fn put_response(
         &self,
         response: &ResponseToStore<'_>,
     ) -> Result<TransactWriteItem, StoreError> {
         self.put_if(response.item(), |put| {
-            put.condition_expression(UNANSWERED)
+            put.condition_expression(NO_STORED_RESPONSE)
                 .expression_attribute_names("#pk", keys::PK)
                 .expression_attribute_names("#expires", keys::EXPIRES_AT)
                 .expression_attribute_values(":now", n(response.request.now.timestamp()))
@@ -133,8 +139,8 @@ impl Store {
         })
     }
 
-    /// The response that kept a transaction from storing another one at `position` of its writes, if that is among
-    /// what was `refused`.
+    /// The stored response that made the write at `position` fail, if that write is among the
+    /// `refused` ones.
     pub(super) async fn earlier_response(
         &self,
         request: Option<&IdempotentRequest>,
@@ -147,7 +153,8 @@ impl Store {
         }
     }
 
-    /// The response that a condition found: what came back with the refusal, or else what the table has.
+    /// The stored response that a condition found: the item that the failed write returned, or else
+    /// the item in the table.
     async fn found_response(
         &self,
         request: &IdempotentRequest,

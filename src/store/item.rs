@@ -9,7 +9,7 @@ use super::{error::StoreError, keys::Key};
 
 pub type Attributes = HashMap<String, AttributeValue>;
 
-/// An item on its way into the table.
+/// An item to be written.
 pub struct NewItem(Attributes);
 
 impl NewItem {
@@ -47,13 +47,14 @@ pub fn millis(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp_millis())
 }
 
-/// A point in time as TTL takes it: seconds since 1970, rounded up, so that nothing is deleted early.
+/// A point in time as TTL expects it: seconds since 1970, rounded up, so that nothing is deleted
+/// early.
 pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp() + 1)
 }
 
-/// An item that was read. Its methods fail when an attribute is missing or has another type. The error
-/// names the attribute and never its value.
+/// An item that was read. Its methods fail when an attribute is missing or has another type. The
+/// error names the attribute and never its value.
 pub struct Item<'a>(pub &'a Attributes);
 
 impl<'a> Item<'a> {
@@ -106,7 +107,7 @@ fn read_millis(value: &AttributeValue) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(value.as_n().ok()?.parse().ok()?)
 }
 
-/// What the service writes as JSON into one attribute.
+/// A value as JSON text in one attribute.
 pub fn json<T: serde::Serialize>(value: &T) -> Result<AttributeValue, StoreError> {
     serde_json::to_string(value).map(s).map_err(StoreError::corrupt)
 }

@@ -1,7 +1,7 @@
-//! Every key and attribute name of the table, in one place.
+//! The keys of all items, and the names of the key attributes and of the TTL attribute.
 //!
-//! One table, string keys `PK` and `SK`. What belongs to an org begins with its number, so no key
-//! built for one org can name an item of another.
+//! The table has string keys `PK` and `SK`. The partition keys of an org's items begin with the
+//! org's number, so no key built for one org can refer to an item of another.
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ impl Key {
     }
 }
 
-/// No item has this key: a read of it warms the connection.
+/// A key that no item has. Reading it opens the connection.
 pub fn warm_up_probe() -> Key {
     Key::new("NOTHING", "NOTHING")
 }
@@ -63,14 +63,14 @@ pub fn org_listing(id: OrgId) -> Key {
     Key::new(ORGS, format!("ORG#{id:0>10}", id = id.0))
 }
 
-/// What the sort keys of an org's tills begin with, in the org's own partition.
+/// The prefix of the sort keys that list an org's tills, in the org's own partition.
 pub const TILL_LISTING: &str = "TILL#";
 
 pub fn till_listing(org: OrgId, name: &TillName) -> Key {
     Key::new(self::org(org).pk, format!("{TILL_LISTING}{name}"))
 }
 
-/// Points from an identifier at the customer who has it.
+/// The item that maps an identifier to its customer.
 pub fn identity(org: OrgId, identity: &Identity) -> Key {
     let identifier = identity.identifier();
     stored_identity(org, identity.account(), identifier.name(), identifier.value())
@@ -81,7 +81,7 @@ pub fn stored_identity(org: OrgId, account: Option<&Account>, name: IdentifierNa
     Key::new(format!("ORG#{org}#ID#{}", identity_suffix(account, name, value)), "ID")
 }
 
-/// An identity without account leaves source and account empty.
+/// For an identity without account, source and account are empty.
 fn identity_suffix(account: Option<&Account>, name: IdentifierName, value: &str) -> String {
     let (source, account) =
         account.map_or(("", ""), |account| (account.source.as_str(), account.id.0.as_str()));
@@ -111,13 +111,14 @@ pub fn profile(org: OrgId, user: UserId) -> Key {
     Key::new(owner_partition(org, &OtpOwner::Customer(user)), PROFILE)
 }
 
-/// Whose item has this partition key.
+/// The customer that a partition key belongs to. `None` for other keys.
 pub fn profile_owner(pk: &str) -> Option<(OrgId, UserId)> {
     let (org, user) = pk.strip_prefix("ORG#")?.split_once("#USER#")?;
     Some((OrgId(org.parse().ok()?), UserId(user.parse().ok()?)))
 }
 
-/// Sixteen digits, which every number below 2^53 fits into: as text they sort as the numbers do.
+/// The number is padded to 16 digits, enough for every number below 2^53. So the text sorts like
+/// the number.
 pub fn otp(series: &OtpSeries, id: CreatedId) -> Key {
     Key::new(series_partition(series), format!("OTP#{}#{:0>16}", series.scope, id.0))
 }
@@ -132,12 +133,13 @@ pub fn message(series: &OtpSeries, id: CreatedId) -> Key {
     Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}", series.scope, id.0))
 }
 
-/// Of the owner, whatever the scope.
+/// The daily quota of an owner, for all scopes together.
 pub fn daily_quota(series: &OtpSeries, date: chrono::NaiveDate) -> Key {
     Key::new(series_partition(series), format!("QUOTA#{date}"))
 }
 
-/// In a partition of its own: it is the hottest key of an org.
+/// The counter of card numbers. It has a partition of its own, because it is the hottest key of an
+/// org.
 pub fn card_number_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#CARD_NUMBER"), "COUNTER")
 }
@@ -146,8 +148,9 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
-/// The answer that a till was given under an `Idempotency-Key`, of which only the SHA-256 is kept.
-pub fn answer(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
+/// The response that is stored under a till's `Idempotency-Key`. The item's key contains only the
+/// SHA-256 of that.
+pub fn stored_response(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
     Key::new(format!("ORG#{org}#ANSWER#{till}#{}", hex(key)), "ANSWER")
 }
 
@@ -202,7 +205,7 @@ mod tests {
             (daily_quota(&user, "2026-11-21".parse().unwrap()), "ORG#966#USER#313302314", "QUOTA#2026-11-21"),
             (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
             (
-                answer(org_id, &TillName::parse("store.server").unwrap(), &[0xab; 32]),
+                stored_response(org_id, &TillName::parse("store.server").unwrap(), &[0xab; 32]),
                 &format!("ORG#966#ANSWER#store.server#{}", "ab".repeat(32)),
                 "ANSWER",
             ),
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn otps_sort_by_time_and_the_wrong_guesses_follow_them() {
+    fn otps_sort_by_time_and_failed_attempts_follow_them() {
         let user = OtpSeries { org: OrgId(1), owner: OtpOwner::Customer(UserId(1)), scope: Scope::Points };
         let sk = |id| otp(&user, CreatedId(id)).sk;
         assert!(sk(999) < sk(1_000) && sk(1_000) < sk((1 << 53) - 1));

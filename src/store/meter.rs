@@ -1,4 +1,4 @@
-//! Counts what a request asks of DynamoDB.
+//! Counts the calls that a request makes to DynamoDB.
 
 use std::{
     future::Future,
@@ -16,29 +16,29 @@ use aws_sdk_dynamodb::{
     error::BoxError,
 };
 
-/// What a request asked of DynamoDB.
+/// The calls that a request made to DynamoDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Calls of the SDK.
+    /// Operations that were called on the SDK.
     pub operations: u32,
-    /// Attempts that the SDK sent for them.
+    /// Attempts that the SDK sent for these operations, retries included.
     pub round_trips: u32,
 }
 
 #[derive(Default)]
-struct Counters {
+struct UsageCounters {
     operations: AtomicU32,
     round_trips: AtomicU32,
 }
 
 tokio::task_local! {
-    static COUNTERS: Arc<Counters>;
+    static USAGE_COUNTERS: Arc<UsageCounters>;
 }
 
-/// Runs `work` and counts what it asks of DynamoDB.
+/// Runs `work` and counts its calls to DynamoDB.
 pub async fn count_usage<T>(work: impl Future<Output = T>) -> (T, Usage) {
-    let counters = Arc::<Counters>::default();
-    let output = COUNTERS.scope(Arc::clone(&counters), work).await;
+    let counters = Arc::<UsageCounters>::default();
+    let output = USAGE_COUNTERS.scope(Arc::clone(&counters), work).await;
     let usage = Usage {
         operations: counters.operations.load(Ordering::Relaxed),
         round_trips: counters.round_trips.load(Ordering::Relaxed),
@@ -46,8 +46,8 @@ pub async fn count_usage<T>(work: impl Future<Output = T>) -> (T, Usage) {
     (output, usage)
 }
 
-/// Adds one for each call and for each attempt. Outside of a counted request, as when the connection is
-/// warmed, nobody asks for the count.
+/// Counts each operation and each attempt. Does nothing outside of [`count_usage`], such as during
+/// the warm-up.
 #[derive(Debug)]
 pub(super) struct Meter;
 
@@ -61,7 +61,7 @@ impl Intercept for Meter {
         _context: &BeforeSerializationInterceptorContextRef<'_>,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let _ = COUNTERS.try_with(|counters| counters.operations.fetch_add(1, Ordering::Relaxed));
+        let _ = USAGE_COUNTERS.try_with(|counters| counters.operations.fetch_add(1, Ordering::Relaxed));
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Intercept for Meter {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let _ = COUNTERS.try_with(|counters| counters.round_trips.fetch_add(1, Ordering::Relaxed));
+        let _ = USAGE_COUNTERS.try_with(|counters| counters.round_trips.fetch_add(1, Ordering::Relaxed));
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
-//! Everything that is kept, in one DynamoDB table. One file an item collection; every key in [`keys`].
+//! Persistence in one DynamoDB table. Each file contains the operations on one kind of item;
+//! [`keys`] builds every key.
 //!
-//! Reads that must see the last write are consistent. Every write that must not happen twice is
-//! conditional, or in a transaction with a client token (none towards the engine that `loyaltyctl serve`
-//! embeds, see `tokens`). Expiry is judged by the reader: TTL deletes late.
+//! Reads that must see the last write are strongly consistent. A write that must not happen twice
+//! is conditional, or is part of a transaction with a client token. The engine that `loyaltyctl
+//! serve` embeds gets no token; see `tokens`. Readers check the expiry of an item themselves,
+//! because TTL deletes late.
 
 mod blocks;
 mod card_numbers;
@@ -47,7 +49,8 @@ use blocks::Blocks;
 use item::{Attributes, Item};
 use keys::Key;
 
-/// A table of a DynamoDB, and the blocks of card numbers that this process has taken from it; cheap to clone.
+/// A DynamoDB table, and the blocks of card numbers that this process has allocated from it. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
@@ -56,7 +59,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The table of that name, as `client` reaches it.
+    /// The table with that name, accessed through `client`.
     #[must_use]
     pub fn new(client: Client, table: String) -> Self {
         Self { client, table, blocks: Arc::default() }
@@ -68,8 +71,8 @@ impl Store {
         &self.table
     }
 
-    /// Opens the connection by reading an item that does not exist: the role may do it, and the
-    /// first request need not wait for TLS.
+    /// Opens the connection to DynamoDB by reading an item that does not exist, so that the first
+    /// request need not wait for TLS. The function's role permits this read.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB cannot be reached or refuses.
@@ -77,7 +80,7 @@ impl Store {
         self.get(&keys::warm_up_probe()).await.map(|_| ())
     }
 
-    /// One item as it was last written.
+    /// Reads one item, strongly consistently.
     async fn get(&self, key: &Key) -> Result<Option<Attributes>, StoreError> {
         let read = self
             .client

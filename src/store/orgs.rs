@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::TransactWriteItem;
 
 use super::{
     Item, Store, StoreError,
-    card_numbers::{NEXT, SHAPE},
+    card_numbers::{FORMAT, NEXT},
     item::{NewItem, b, json, n, s},
     keys,
     transaction::Outcome,
@@ -24,21 +24,21 @@ use crate::{
 
 const DEFINITION: &str = "definition";
 const PERMUTATION_KEY: &str = "permutation_key";
-/// Raised by each change: two operators cannot overwrite each other.
+/// Incremented by each change, so that two operators cannot overwrite each other's changes.
 const VERSION: &str = "version";
-/// Plans that numbers were issued under before the current one.
+/// Plans before the current one under which numbers were issued.
 const RETIRED: &str = "retired_plans";
 const NAME: &str = "name";
 const ID: &str = "id";
-/// On the counter: its plan, and the value that the plan began at.
+/// On the counter: its plan, and the first value of the plan.
 const PLAN: &str = "plan";
 const FIRST: &str = "first";
 
-/// What [`Store::apply_org`] did.
+/// The result of [`Store::apply_org`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     Created,
-    /// The definition that was replaced.
+    /// Contains the previous definition.
     Updated(Box<Definition>),
     Unchanged,
 }
@@ -48,25 +48,26 @@ pub enum Applied {
 pub enum ApplyError {
     #[error(transparent)]
     Invalid(Invalid),
-    /// It could let a card number appear twice.
+    /// The new plan could repeat a card number.
     #[error(transparent)]
     PossibleDuplicate(PossibleDuplicate),
-    /// Somebody else changed the org at the same moment.
-    #[error("somebody else changed the org at the same moment; try again")]
+    /// Another change of the org was written at the same time.
+    #[error("the org was changed at the same moment; try again")]
     Concurrent,
-    /// Numbers were taken too fast to change the plan that they are taken by.
+    /// Card numbers were allocated too fast for the plan to be changed.
     #[error("card numbers are taken too fast to change their plan; try again")]
     Busy,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// How often a change of the plan is tried. The last attempt skips up to 65,536 numbers of the old plan.
+/// How many attempts are made to change the plan. The last attempt skips up to 65,536 numbers of
+/// the old plan.
 const PLAN_CHANGE_ATTEMPTS: u32 = 11;
-/// The first attempts skip none.
+/// How many of the first attempts skip no numbers.
 const EXACT_ATTEMPTS: u32 = 2;
 
-/// An org's item, whole.
+/// The complete item of an org.
 struct OrgItem {
     definition: Definition,
     permutation_key: PermutationKey,
@@ -75,12 +76,12 @@ struct OrgItem {
 }
 
 impl Store {
-    /// An org as it was last written.
+    /// An org, read strongly consistently.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
-        let Some(record) = self.org_record(id).await? else {
+        let Some(record) = self.read_org_item(id).await? else {
             return Ok(None);
         };
         Org::new(record.definition, record.permutation_key).map(Some).map_err(StoreError::corrupt)
@@ -102,8 +103,8 @@ impl Store {
             .collect()
     }
 
-    /// How many card numbers the current plan has given, if the org has one: its sequence from the first
-    /// value to the next one.
+    /// The range of sequence values that the current plan has issued. `None` if the org has no
+    /// plan.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
@@ -115,8 +116,8 @@ impl Store {
         Ok(Some(IssuedRange { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
     }
 
-    /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its first
-    /// customer gets `first_user`; for an org that exists, both are ignored.
+    /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its
+    /// first customer gets `first_user`. For an existing org, both are ignored.
     ///
     /// # Errors
     /// [`ApplyError`]; then nothing was written.
@@ -127,8 +128,9 @@ impl Store {
         first_user: UserId,
     ) -> Result<Applied, ApplyError> {
         definition.check().map_err(ApplyError::Invalid)?;
-        // The plan may change only if no number was taken since the counter was read. Where they are taken too fast for
-        // that, more and more of those to come are counted as taken.
+        // The plan may change only if no number was allocated since the counter was read. If
+        // numbers are allocated too fast for that, each further attempt treats more of the next
+        // numbers as allocated, which skips them.
         for attempt in 0..PLAN_CHANGE_ATTEMPTS {
             let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 4_u64.pow(attempt));
             let applied = self.try_apply_org(definition, &permutation_key, first_user, to_skip).await?;
@@ -139,7 +141,8 @@ impl Store {
         Err(ApplyError::Busy)
     }
 
-    /// `None` when more than `to_skip` numbers were taken between reading the counter and changing its plan.
+    /// `None` when more than `to_skip` numbers were allocated between reading the counter and
+    /// changing its plan.
     async fn try_apply_org(
         &self,
         definition: &Definition,
@@ -148,7 +151,7 @@ impl Store {
         to_skip: u64,
     ) -> Result<Option<Applied>, ApplyError> {
         let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
-        let existing = self.org_record(definition.id).await?;
+        let existing = self.read_org_item(definition.id).await?;
         if existing.as_ref().is_some_and(|record| record.definition == *definition) {
             return Ok(Some(Applied::Unchanged));
         }
@@ -181,7 +184,7 @@ impl Store {
             }
         }
         let counter_writes = writes.len();
-        writes.push(self.put_record(&record, version)?);
+        writes.push(self.put_org_item(&record, version)?);
         writes.push(self.put_listing(definition)?);
         if existing.is_none() {
             let counter = NewItem::new(&keys::user_id_counter(definition.id)).with(NEXT, n(first_user));
@@ -196,7 +199,7 @@ impl Store {
         }
     }
 
-    async fn org_record(&self, id: OrgId) -> Result<Option<OrgItem>, StoreError> {
+    async fn read_org_item(&self, id: OrgId) -> Result<Option<OrgItem>, StoreError> {
         let Some(attributes) = self.get(&keys::org(id)).await? else {
             return Ok(None);
         };
@@ -209,8 +212,9 @@ impl Store {
         }))
     }
 
-    /// The org's item, where `replaced` is the version that it takes the place of.
-    fn put_record(&self, record: &OrgItem, replaced: Option<u64>) -> Result<TransactWriteItem, StoreError> {
+    /// The write of the org's item, on the condition that its stored version is `replaced`. `None`
+    /// means that the org is new.
+    fn put_org_item(&self, record: &OrgItem, replaced: Option<u64>) -> Result<TransactWriteItem, StoreError> {
         let item = NewItem::new(&keys::org(record.definition.id))
             .with(DEFINITION, json(&record.definition)?)
             .with(PERMUTATION_KEY, b(record.permutation_key.expose()))
@@ -233,7 +237,8 @@ impl Store {
         self.put_if(item, |put| put)
     }
 
-    /// The counter of `started`, in the place of `current`, which must not have gone further meanwhile.
+    /// The write of a counter for `started`, on the condition that the counter of `current` has not
+    /// advanced beyond `current.next`.
     fn put_counter(
         &self,
         org: OrgId,
@@ -241,7 +246,7 @@ impl Store {
         current: Option<&IssuedRange>,
     ) -> Result<TransactWriteItem, StoreError> {
         let item = NewItem::new(&keys::card_number_counter(org))
-            .with(SHAPE, s(started.plan.format()))
+            .with(FORMAT, s(started.plan.format()))
             .with(PLAN, json(&started.plan)?)
             .with(FIRST, n(started.first))
             .with(NEXT, n(started.next));
@@ -249,10 +254,10 @@ impl Store {
             return self.put_new(item);
         };
         self.put_if(item, |put| {
-            put.condition_expression("#shape = :shape AND #next <= :next")
-                .expression_attribute_names("#shape", SHAPE)
+            put.condition_expression("#format = :format AND #next <= :next")
+                .expression_attribute_names("#format", FORMAT)
                 .expression_attribute_names("#next", NEXT)
-                .expression_attribute_values(":shape", s(current.plan.format()))
+                .expression_attribute_values(":format", s(current.plan.format()))
                 .expression_attribute_values(":next", n(current.next))
         })
     }

@@ -1,4 +1,4 @@
-//! OTPs with their quota and the wrong guesses at them, all in the partition of whom they belong to.
+//! OTPs, their daily quotas and failed attempts. All items of an owner are in one partition.
 
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem, Update};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
@@ -17,7 +17,7 @@ use crate::{
         org::{MAX_OTP_VALIDITY, Org, OrgId},
         otp::{
             AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpHistory, OtpOwner, OtpSeries, Scope,
-            ScopeOwner, TypedCode, ValidationOutcome, judge,
+            ScopeOwner, TypedCode, ValidationOutcome, evaluate,
         },
     },
     secret::os_rng,
@@ -29,17 +29,18 @@ const VALID_UNTIL: &str = "valid_until";
 const CONSUMED_AT: &str = "consumed_at";
 const ISSUED: &str = "issued";
 const TIMES: &str = "times";
-/// Raised by each wrong guess: a verdict holds only for the guesses it was made on.
+/// Incremented by each failed attempt. The outcome of a validation is written only if no other
+/// attempt was counted meanwhile.
 const VERSION: &str = "version";
 
-/// How many OTPs a day allows.
+/// The number of OTPs allowed on a day.
 #[derive(Debug, Clone, Copy)]
 pub struct Quota {
     pub date: NaiveDate,
     pub limit: i64,
 }
 
-/// An OTP to be issued; the store draws its [`CreatedId`].
+/// An OTP to be issued. The store generates its [`CreatedId`].
 #[derive(Debug)]
 pub struct NewOtp<'a> {
     pub series: &'a OtpSeries,
@@ -47,26 +48,28 @@ pub struct NewOtp<'a> {
     pub issued_at: DateTime<Utc>,
     pub validity: TimeDelta,
     pub quota: Quota,
-    /// What is to be delivered, if anything is.
+    /// The message to be delivered, if any.
     pub message: Option<&'a Message>,
 }
 
-/// How issuing an OTP ended. Unless it is `Issued`, nothing was written.
+/// The result of issuing an OTP. Nothing is written unless it is `Issued`.
 pub enum Issue<A> {
-    /// With the response that tells of it.
+    /// The OTP was issued, with this response.
     Issued(A),
-    /// The key of the request has a response.
-    AnsweredBefore(StoredResponse),
+    /// A response is stored under the request's key.
+    Replay(StoredResponse),
     /// The day's quota is used up.
     LimitReached,
-    /// Every number that was drawn belongs to another OTP of the series.
+    /// Every generated number belongs to another OTP of the series.
     IdsTaken,
 }
 
-/// How many numbers are drawn before giving up. A thousand OTPs fit into a millisecond, and a customer gets ten a day.
+/// How many numbers are tried. Each millisecond has a thousand numbers, and a customer gets ten
+/// OTPs a day by default.
 const DRAWS: usize = 16;
 
-/// What a code is judged by: the OTPs that may still be valid, and the wrong guesses so far.
+/// The data that a code is validated against: the OTPs that may still be valid, and the failed
+/// attempts so far.
 #[derive(Debug)]
 pub struct OtpsAndAttempts {
     pub otps: Vec<Otp>,
@@ -74,14 +77,15 @@ pub struct OtpsAndAttempts {
     version: u64,
 }
 
-/// How a validation ended.
+/// The result of a validation.
 pub enum Validation<A> {
-    /// The code was judged, with the response that says so.
-    Judged { right: bool, response: A },
-    /// It was not judged, and nothing was written: it may be tried again after this time.
+    /// The code was checked, with this response.
+    Checked { right: bool, response: A },
+    /// The rate limit is reached. The code was not checked, and nothing was written. The next
+    /// attempt is allowed after this time.
     Locked(TimeDelta),
     /// The key of the request has a response.
-    AnsweredBefore(StoredResponse),
+    Replay(StoredResponse),
     /// The OTPs of the scope belong to customers, and the identifier is not registered.
     CustomerNotFound,
 }
@@ -95,11 +99,11 @@ pub struct TypedOtp<'a> {
 }
 
 impl Store {
-    /// Puts a new OTP, counts it against the quota, leaves its message for delivery and stores the response that
-    /// `respond` makes for it, all or nothing.
+    /// Writes a new OTP, counts it against the quota, stores its message for delivery, and stores
+    /// the response that `respond` makes for it: all or nothing.
     ///
     /// # Errors
-    /// What `respond` fails with, and [`StoreError`] when DynamoDB fails.
+    /// The error of `respond`, and [`StoreError`] when DynamoDB fails.
     pub async fn issue_otp<A: AsRef<str>, E: From<StoreError>>(
         &self,
         new: &NewOtp<'_>,
@@ -115,16 +119,16 @@ impl Store {
             }
             let response_at = writes.len();
             if let Some(request) = request {
-                writes.push(self.put_response(&ResponseToStore { request, answer: response.as_ref() })?);
+                writes.push(self.put_response(&ResponseToStore { request, body: response.as_ref() })?);
             }
             let refused = match self.transact(writes).await? {
                 Outcome::Done => return Ok(Issue::Issued(response)),
                 Outcome::Refused(refused) => refused,
             };
             if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
-                return Ok(Issue::AnsweredBefore(earlier));
+                return Ok(Issue::Replay(earlier));
             }
-            // The quota decides: where it is used up, another number would not help.
+            // If the quota is used up, another number does not help.
             if refused.contains_key(&1) {
                 return Ok(Issue::LimitReached);
             }
@@ -153,14 +157,14 @@ impl Store {
             .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":limit", n(new.quota.limit))
-            // A day of any time zone is over two days after the OTP was issued.
+            // Two days after the OTP was issued, the day is over in every time zone.
             .expression_attribute_values(":expires", ttl(new.issued_at + TimeDelta::days(2)))
             .build()
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().update(count).build())
     }
 
-    /// The OTPs that may be valid at `now`, with the wrong guesses, in one read.
+    /// Reads the OTPs that may be valid at `now` and the failed attempts, in one query.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -169,7 +173,7 @@ impl Store {
         series: &OtpSeries,
         now: DateTime<Utc>,
     ) -> Result<OtpsAndAttempts, StoreError> {
-        // An OTP issued earlier than the longest validity ago has expired.
+        // OTPs that were issued before the maximum validity have expired.
         let from = keys::otp(series, CreatedId::earliest(now - MAX_OTP_VALIDITY));
         let attempts_key = keys::failed_attempts(series);
         let mut found =
@@ -237,7 +241,7 @@ impl Store {
 
     /// Judges a typed code, and consumes its OTP or counts a failed attempt, together with the response that
     /// `respond` makes of the outcome. After a lost race against another validation or a registration, the code
-    /// is judged again, by what is stored then and at the time of then.
+    /// is snapshot again, by what is stored then and at the time of then.
     ///
     /// # Errors
     /// What `respond` fails with, and [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -257,30 +261,33 @@ impl Store {
             let Some(history) = self.otp_history(org.id(), typed.identity, typed.scope).await? else {
                 return Ok(Validation::CustomerNotFound);
             };
-            let judged = self.read_history(&history, clock.now()).await?;
+            let snapshot = self.read_history(&history, clock.now()).await?;
             let now = clock.now();
             let (owners, otps): (Vec<&OtpSeries>, Vec<Otp>) = history
                 .series()
-                .zip(&judged)
-                .flat_map(|(series, judged)| judged.otps.iter().map(move |otp| (series, otp.clone())))
+                .zip(&snapshot)
+                .flat_map(|(series, snapshot)| snapshot.otps.iter().map(move |otp| (series, otp.clone())))
                 .unzip();
-            let attempts =
-                judged.iter().fold(FailedAttempts::default(), |all, judged| all.and(&judged.failed_attempts));
-            let (right, mut writes, unchecked) = match judge(typed.code, &otps, &attempts, limit, now) {
+            let attempts = snapshot
+                .iter()
+                .fold(FailedAttempts::default(), |all, snapshot| all.merged_with(&snapshot.failed_attempts));
+            let (right, mut writes, to_check) = match evaluate(typed.code, &otps, &attempts, limit, now) {
                 ValidationOutcome::Locked(time) => return Ok(Validation::Locked(time)),
                 ValidationOutcome::Impossible => (false, Vec::new(), &[][..]),
                 ValidationOutcome::Right(position) => {
                     let consume = self.consume(owners[position], otps[position].created_id, now)?;
-                    (true, vec![consume], &judged[..])
+                    (true, vec![consume], &snapshot[..])
                 }
-                ValidationOutcome::Wrong => {
-                    (false, vec![self.count_attempt(&history.current, &judged[0], limit, now)?], &judged[1..])
-                }
+                ValidationOutcome::Wrong => (
+                    false,
+                    vec![self.count_attempt(&history.current, &snapshot[0], limit, now)?],
+                    &snapshot[1..],
+                ),
             };
-            // The verdict holds as long as no other failed attempt came between.
-            let series = history.series().skip(judged.len() - unchecked.len());
-            for (series, judged) in series.zip(unchecked) {
-                writes.push(self.check_attempts(series, judged)?);
+            // The outcome is valid only if no other failed attempt was counted meanwhile.
+            let series = history.series().skip(snapshot.len() - to_check.len());
+            for (series, snapshot) in series.zip(to_check) {
+                writes.push(self.check_attempts(series, snapshot)?);
             }
             let may_register = typed.scope.owner() == ScopeOwner::CustomerOrContact;
             if may_register && matches!(history.current.owner, OtpOwner::Contact(_)) && !writes.is_empty() {
@@ -289,23 +296,23 @@ impl Store {
             let response = respond(right)?;
             let response_at = writes.len();
             if let Some(request) = request {
-                writes.push(self.put_response(&ResponseToStore { request, answer: response.as_ref() })?);
+                writes.push(self.put_response(&ResponseToStore { request, body: response.as_ref() })?);
             }
             if writes.is_empty() {
-                return Ok(Validation::Judged { right, response });
+                return Ok(Validation::Checked { right, response });
             }
             let refused = match self.transact(writes).await? {
-                Outcome::Done => return Ok(Validation::Judged { right, response }),
+                Outcome::Done => return Ok(Validation::Checked { right, response }),
                 Outcome::Refused(refused) => refused,
             };
             if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
-                return Ok(Validation::AnsweredBefore(earlier));
+                return Ok(Validation::Replay(earlier));
             }
         }
-        Err(StoreError::gave_up("other validations kept being faster").into())
+        Err(StoreError::gave_up("too many lost races with other validations").into())
     }
 
-    /// The write that consumes an OTP, on the condition that nobody did.
+    /// The write that consumes an OTP, on the condition that it is not consumed yet.
     fn consume(
         &self,
         series: &OtpSeries,
@@ -337,13 +344,13 @@ impl Store {
         Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
-    /// The check that no failed attempt was counted in a series since `judged` was read.
+    /// The check that no failed attempt was counted in a series since `snapshot` was read.
     fn check_attempts(
         &self,
         series: &OtpSeries,
-        judged: &OtpsAndAttempts,
+        snapshot: &OtpsAndAttempts,
     ) -> Result<TransactWriteItem, StoreError> {
-        let (condition, version) = unchanged_since(judged);
+        let (condition, version) = unchanged_since(snapshot);
         let check = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(keys::failed_attempts(series).attributes()))
@@ -355,17 +362,18 @@ impl Store {
         Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 
-    /// The write that counts a failed attempt, on the condition that none was since `judged` was read.
+    /// The write that counts a failed attempt, on the condition that none was since `snapshot` was
+    /// read.
     fn count_attempt(
         &self,
         series: &OtpSeries,
-        judged: &OtpsAndAttempts,
+        snapshot: &OtpsAndAttempts,
         limit: AttemptLimit,
         now: DateTime<Utc>,
     ) -> Result<TransactWriteItem, StoreError> {
-        let attempts = judged.failed_attempts.with_attempt_at(now, limit);
+        let attempts = snapshot.failed_attempts.with_attempt_at(now, limit);
         let times = attempts.times().iter().copied().map(millis).collect();
-        let (condition, version) = unchanged_since(judged);
+        let (condition, version) = unchanged_since(snapshot);
         let count = Update::builder()
             .table_name(&self.table)
             .set_key(Some(keys::failed_attempts(series).attributes()))
@@ -384,9 +392,9 @@ impl Store {
     }
 }
 
-/// The condition that no wrong guess came between the read of `judged` and now.
-fn unchanged_since(judged: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
-    match judged.version {
+/// The condition that no failed attempt was counted since `snapshot` was read.
+fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
+    match snapshot.version {
         0 => ("attribute_not_exists(#version)", None),
         version => ("#version = :version", Some(Attributes::from([(":version".to_owned(), n(version))]))),
     }

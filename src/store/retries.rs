@@ -1,11 +1,11 @@
-//! The one retry policy, in the SDK's own terms: what is tried again, how often and after which
-//! backoff. No operation of the store repeats a call to DynamoDB by itself.
+//! The retry policy of the DynamoDB client: which errors are retried, how often and after which
+//! backoff. No operation of the store repeats a call by itself.
 //!
-//! The SDK retries lost connections, timeouts, 5xx and throttling. [`Contention`] adds what only
-//! DynamoDB's API documents: conflicts, cancelled transactions, transactions that are still running,
-//! and batches that were answered in part. A transaction keeps its client token in all attempts.
-//! DynamoDB remembers the token of a transaction that succeeded, so that a repeated attempt writes
-//! nothing twice; one that was cancelled is evaluated anew.
+//! The SDK retries lost connections, timeouts, 5xx responses and throttling. [`Contention`] adds
+//! the cases that are specific to DynamoDB: conflicts, cancelled transactions, transactions in
+//! progress, and batches with unprocessed keys. All attempts of a transaction have the same client
+//! token. DynamoDB remembers the token of a transaction that succeeded, so that a repeated attempt
+//! writes nothing twice. It evaluates a cancelled transaction again.
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 
 use std::{
@@ -29,35 +29,37 @@ use aws_smithy_runtime_api::client::{
 use aws_smithy_types::retry::ErrorKind;
 use tokio::time::{error::Elapsed, timeout};
 
-/// All attempts of one operation. With [`FIRST_BACKOFF`], the backoffs between them take 1.6 seconds
-/// on average and 3.2 at most.
+/// The number of attempts for one operation. With [`FIRST_BACKOFF`], the backoffs between them take
+/// 1.6 seconds on average and 3.2 at most.
 const ATTEMPTS: u32 = 8;
-/// The upper limit of the first backoff, which doubles with each attempt; the SDK draws evenly
-/// between nothing and it. The SDK's own default, a second, is longer than a caller waits.
+/// The upper limit of the first backoff. It doubles with each attempt, and the SDK draws each
+/// backoff uniformly between zero and the limit. The SDK's default of one second is longer than
+/// callers wait.
 const FIRST_BACKOFF: Duration = Duration::from_millis(25);
 
-/// How long after the first attempt of a transaction DynamoDB completes it, when asked once more.
-/// AWS recommends a retry "after 5 seconds have elapsed since the first attempt".
+/// The delay between the first attempt of a transaction in progress and its only retry. AWS
+/// recommends a retry "after 5 seconds have elapsed since the first attempt".
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
 const IN_PROGRESS_FOR: Duration = Duration::from_millis(5_100);
-/// What the attempt after [`IN_PROGRESS_FOR`] needs to be worth waiting for.
+/// The time that the attempt after [`IN_PROGRESS_FOR`] needs. With less time left, the retry is not
+/// worth waiting for.
 const TIME_FOR_AN_ATTEMPT: Duration = Duration::from_millis(400);
 
-/// The quota of retries that the operations of one client share, in tokens. It is what keeps a process
-/// from multiplying its load on a DynamoDB that fails.
+/// The retry quota that all operations of a client share, in tokens. It keeps a process from
+/// multiplying the load on a failing DynamoDB.
 const QUOTA: usize = 500;
-/// Tokens that come back each second.
+/// Tokens that are refilled each second.
 const QUOTA_REFILL: f32 = 10.0;
-/// What a retry takes from the quota: the SDK's defaults, but for conflicts. These tell of other
-/// callers and not of a failing DynamoDB, so they take nothing.
+/// The tokens that a retry takes: the SDK's defaults, except for conflicts. A conflict takes none,
+/// because it is caused by other callers and not by a failing DynamoDB.
 const THROTTLING_COST: u32 = 5;
 const TRANSIENT_COST: u32 = 10;
 const CONFLICT_COST: u32 = 0;
 
 tokio::task_local! {
-    /// When the request that is being served must be answered.
+    /// The deadline of the current request.
     static DEADLINE: Instant;
-    /// When the first attempt of a transaction began.
+    /// The start of the first attempt of the current transaction.
     static TRANSACTION_BEGAN: Instant;
 }
 
@@ -82,7 +84,8 @@ pub(super) fn retry_partition() -> RetryPartition {
     RetryPartition::custom("loyalty-codes").token_bucket(quota).build()
 }
 
-/// Runs `request` for at most `time_limit`. Within it, no retry begins that could not end in time.
+/// Runs `request` for at most `time_limit`. A transaction in progress is retried only if the retry
+/// can end in time.
 ///
 /// # Errors
 /// [`Elapsed`] when the time is over.
@@ -90,12 +93,12 @@ pub async fn within<T>(time_limit: Duration, request: impl Future<Output = T>) -
     DEADLINE.scope(Instant::now() + time_limit, timeout(time_limit, request)).await
 }
 
-/// Sends a transaction; the classifier has to know when the first attempt began.
+/// Sends a transaction and records the start of its first attempt for the classifier.
 pub(super) async fn in_transaction<T>(send: impl Future<Output = T>) -> T {
     TRANSACTION_BEGAN.scope(Instant::now(), send).await
 }
 
-/// Tells the SDK's retry strategy what to do about the answers that only DynamoDB gives.
+/// Classifies the responses that are specific to DynamoDB for the SDK's retry strategy.
 #[derive(Debug)]
 pub(super) struct Contention;
 
@@ -117,13 +120,14 @@ impl ClassifyRetry for Contention {
         "Contention"
     }
 
-    /// After all others: the SDK takes `TransactionInProgressException` for throttling.
+    /// Runs after all other classifiers, because the SDK classifies
+    /// `TransactionInProgressException` as throttling.
     fn priority(&self) -> RetryClassifierPriority {
         RetryClassifierPriority::run_after(RetryClassifierPriority::transient_error_classifier())
     }
 }
 
-/// Whether DynamoDB left out keys, as it does when it is short of throughput.
+/// Whether DynamoDB left keys unprocessed, as it does when throughput is exceeded.
 pub(super) fn is_partial(batch: &BatchGetItemOutput) -> bool {
     batch.unprocessed_keys.as_ref().is_some_and(|tables| !tables.is_empty())
 }
@@ -137,14 +141,15 @@ fn classify_error(error: &Error) -> RetryAction {
                 Cancellation::Conditions(_) | Cancellation::Other => RetryAction::NoActionIndicated,
             }
         }
-        Some(TransactWriteItemsError::TransactionInProgressException(_)) => after_the_first_attempt(),
+        Some(TransactWriteItemsError::TransactionInProgressException(_)) => retry_in_progress(),
         _ if code(error) == Some("TransactionConflictException") => RetryAction::client_error(),
         _ => RetryAction::NoActionIndicated,
     }
 }
 
-/// One more attempt, more than five seconds after the first, unless that was made or time is short.
-fn after_the_first_attempt() -> RetryAction {
+/// One retry, more than five seconds after the first attempt, unless it was made already or the
+/// deadline is too close.
+fn retry_in_progress() -> RetryAction {
     let now = Instant::now();
     let again_at = TRANSACTION_BEGAN.try_with(|began| *began + IN_PROGRESS_FOR).unwrap_or(now);
     let deadline = DEADLINE.try_with(|deadline| *deadline).ok();
@@ -155,7 +160,7 @@ fn after_the_first_attempt() -> RetryAction {
     }
 }
 
-/// The code of an error of the operations that write.
+/// The error code of a write operation's error.
 fn code(error: &Error) -> Option<&str> {
     fn code_of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
         error: &Error,
@@ -173,16 +178,16 @@ fn code(error: &Error) -> Option<&str> {
 pub(super) enum Cancellation {
     /// Conditions failed: those of the writes at these positions.
     Conditions(Vec<usize>),
-    /// Another transaction or write is at work on one of the items.
+    /// Another transaction or write is changing one of the items.
     Conflict,
-    /// Throughput is short.
+    /// The throughput is exceeded.
     Throttled,
-    /// Anything else, which another attempt does not help.
+    /// Any other reason. A retry does not help.
     Other,
 }
 
 impl Cancellation {
-    /// The reasons stand in the order of the writes:
+    /// The reasons are in the order of the writes:
     /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>
     pub(super) fn of(cancelled: &TransactionCanceledException) -> Self {
         let codes = reason_codes(cancelled);
@@ -204,7 +209,7 @@ impl Cancellation {
     }
 }
 
-/// The code for each write of a transaction: `None` for one that could have been done.
+/// The code for each write of a transaction: `None` for a write that would have succeeded.
 pub(super) fn reason_codes(cancelled: &TransactionCanceledException) -> Vec<&str> {
     cancelled.cancellation_reasons().iter().map(|reason| reason.code().unwrap_or("None")).collect()
 }
@@ -240,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancellation_is_what_its_gravest_reason_says() {
+    fn the_gravest_reason_decides_the_kind_of_cancellation() {
         use Cancellation::{Conditions, Conflict, Other, Throttled};
         for (codes, expected) in [
             (&["None", "ConditionalCheckFailed"][..], Conditions(vec![1])),
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_was_answered_in_part_is_asked_for_again() {
+    fn a_partially_processed_batch_is_retried() {
         let keys = KeysAndAttributes::builder().set_keys(Some(Vec::new())).build().unwrap();
         let whole = BatchGetItemOutput::builder().set_unprocessed_keys(Some([].into())).build();
         let part = BatchGetItemOutput::builder().unprocessed_keys("table", keys).build();

@@ -1,4 +1,5 @@
-//! The table itself. `template.yaml` defines the same one; a test compares the two.
+//! The definition of the table. `template.yaml` contains the same definition; a test compares the
+//! two.
 
 use std::time::Duration;
 
@@ -12,20 +13,21 @@ use aws_sdk_dynamodb::{
 
 use super::{Store, error::StoreError, keys};
 
-/// Whether a table has a stream. Delivery reads it.
+/// Whether a table has a stream, which the delivery of messages reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// As the template has it.
+    /// A stream of new images, as in the template.
     NewImages,
-    /// For an embedded engine: each record in a stream slows down its writes, and nothing reads it.
+    /// No stream, for the embedded engine: nothing reads it, and each stream record slows down
+    /// writes.
     None,
 }
 
-/// What [`Store::create_table`] found to do.
+/// The result of [`Store::create_table`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableCreation {
     Created,
-    /// It was there already.
+    /// The table existed already.
     Existed,
 }
 
@@ -33,8 +35,8 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 const MAX_POLLS: u32 = 240;
 
 impl Store {
-    /// Creates the table with its TTL where it is missing, and waits until it can be used. Doing it again
-    /// changes nothing.
+    /// Creates the table and enables its TTL, unless that is done already, and waits until the
+    /// table is active. Idempotent.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB refuses, or the table is not active after two minutes.

@@ -22,7 +22,7 @@ const PASSWORD_DIGEST: &str = "password_digest";
 const MD5HEX_DIGEST: &str = "md5hex_digest";
 
 impl Store {
-    /// A till as it was last written.
+    /// A till, read strongly consistently.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
@@ -30,7 +30,7 @@ impl Store {
         self.get(&keys::till(name)).await?.map(|attributes| read(&attributes, name)).transpose()
     }
 
-    /// Puts a new till. Returns `false`, and writes nothing, when any org has a till of that name.
+    /// Creates a till. Returns `false`, and writes nothing, when any org has a till with that name.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -46,8 +46,8 @@ impl Store {
         Ok(outcome == Outcome::Done)
     }
 
-    /// Replaces the credentials that `till` has. Returns `false`, and writes nothing, when they have changed
-    /// since `till` was read.
+    /// Replaces the credentials that `till` has. Returns `false`, and writes nothing, when they
+    /// have changed since `till` was read.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -80,7 +80,7 @@ impl Store {
         let mut tills = Vec::with_capacity(listed.len());
         for attributes in listed.iter().rev() {
             let name = TillName::parse(Item(attributes).s(NAME)?)
-                .ok_or_else(|| StoreError::corrupt("a till is listed under no name that one can have"))?;
+                .ok_or_else(|| StoreError::corrupt("a till is listed under an invalid name"))?;
             tills.extend(self.till(&name).await?);
         }
         Ok(tills)

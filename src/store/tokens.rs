@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::{
 use serde_json::{Map, Value};
 
 /// Removes the `ClientRequestToken` that the SDK puts into every transaction. The embedded engine
-/// (dynoxide 3.2.0) keeps each token for ten minutes and scans all of them in each transaction. After
-/// two minutes of load, the scan was half of the engine's work.
+/// (dynoxide 3.2.0) keeps each token for ten minutes and scans all of them in each transaction.
+/// After two minutes of load, the scan was half of the engine's work.
 #[derive(Debug)]
 pub(super) struct StripClientRequestToken;
 

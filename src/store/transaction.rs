@@ -1,4 +1,4 @@
-//! `TransactWriteItems`, with its ways of not happening told apart.
+//! `TransactWriteItems`, and the reasons for which a transaction writes nothing.
 
 use std::collections::BTreeMap;
 
@@ -20,15 +20,15 @@ use super::{
 pub(super) enum Outcome {
     /// Everything was written.
     Done,
-    /// Nothing was written, because conditions failed: those of the writes at these positions, each with the item
-    /// that was in its way, if the write asked for that.
+    /// Nothing was written, because the conditions of the writes at these positions failed. Each
+    /// position comes with the existing item, if the write asked for it.
     Refused(BTreeMap<usize, Option<Attributes>>),
 }
 
 impl Store {
     /// Writes all of `writes` or nothing. The SDK adds a client token, so that a retry after a lost
-    /// answer writes nothing twice. Where the engine is part of the process, no answer is lost, and
-    /// `tokens` leaves it out.
+    /// response writes nothing twice. `tokens` removes the token for the embedded engine, where no
+    /// response is lost.
     pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<Outcome, StoreError> {
         let transaction = self.client.transact_write_items().set_transact_items(Some(writes));
         let Err(error) = in_transaction(transaction.send()).await else {
@@ -40,11 +40,11 @@ impl Store {
         };
         match Cancellation::of(cancelled) {
             Cancellation::Conditions(positions) => {
-                let in_the_way = |at: usize| cancelled.cancellation_reasons().get(at)?.item.clone();
-                Ok(Outcome::Refused(positions.into_iter().map(|at| (at, in_the_way(at))).collect()))
+                let existing_item = |at: usize| cancelled.cancellation_reasons().get(at)?.item.clone();
+                Ok(Outcome::Refused(positions.into_iter().map(|at| (at, existing_item(at))).collect()))
             }
             Cancellation::Conflict | Cancellation::Throttled => {
-                Err(StoreError::cancelled_for_now(&reason_codes(cancelled)))
+                Err(StoreError::cancelled_transiently(&reason_codes(cancelled)))
             }
             Cancellation::Other => Err(StoreError::cancelled(&reason_codes(cancelled))),
         }
@@ -52,14 +52,14 @@ impl Store {
 }
 
 impl Store {
-    /// The write that puts `item` where nothing is yet.
+    /// The write that puts `item`, on the condition that no item has its key.
     pub(super) fn put_new(&self, item: NewItem) -> Result<TransactWriteItem, StoreError> {
         self.put_if(item, |put| {
             put.condition_expression("attribute_not_exists(#pk)").expression_attribute_names("#pk", keys::PK)
         })
     }
 
-    /// The write that puts `item` on the condition that is added to it.
+    /// The write that puts `item` with the condition that `condition` adds.
     pub(super) fn put_if(
         &self,
         item: NewItem,

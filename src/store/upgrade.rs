@@ -1,11 +1,14 @@
-//! Bringing the identifiers of registered customers to the normal form that this version writes.
+//! Moves the identifiers of registered customers to the normal form that this version writes.
 //!
-//! The normal form of an identifier changes with the rules of `typed_text` and with an org's phone number plan. Then the
-//! stored form is found no longer. An upgrade reads every customer and moves each identifier to its present form: the new
-//! identity, the old one and the customer's own list change in one transaction, on the condition that nobody changed them
-//! meanwhile. So it may run beside the service, be killed, and run again: what is done already is left alone.
+//! The normal form of an identifier depends on the rules of `typed_text` and on the org's phone
+//! number plan. When either changes, an identifier that is stored in the old form is no longer
+//! found. An upgrade reads every customer and moves each identifier to its current normal form. One
+//! transaction writes the new identity, deletes the old one and changes the customer's list, on the
+//! condition that none of them has changed meanwhile. So an upgrade may run beside the service, be
+//! interrupted, and run again. Identifiers that are already in normal form are left alone.
 //!
-//! OTPs of contacts are keyed by the identifier, too. They are left alone, since none lives longer than a day.
+//! OTPs of contacts are keyed by the identifier, too. They are not moved, because they expire
+//! within a day.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -26,8 +29,8 @@ use crate::model::{
     org::{Org, OrgId},
 };
 
-/// An identifier that an upgrade leaves as it is. Its values are a customer's: they are for the operator's eyes, never for a
-/// log line.
+/// An identifier that an upgrade leaves as it is. It contains personal data, so it is shown to the
+/// operator and never logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Undecided {
     pub org: OrgId,
@@ -46,21 +49,22 @@ pub struct Undecided {
 pub enum Reason {
     /// Another customer has the normal form.
     Taken { normal_form: String, by: UserId },
-    /// By the present rules it is no identifier of its kind. Nobody can pass it any more.
+    /// It is not a valid identifier under the current rules, so no request can contain it any more.
     Malformed,
-    /// A mobile without the org's country code that has a national length, too. It stays international. It may have been
-    /// typed as a national number while the org had another phone number plan.
+    /// A mobile number without the org's country code that also has a national length. It stays
+    /// international, but may have been entered as a national number under an earlier phone number
+    /// plan.
     MaybeNational { normal_form: String },
-    /// Its identity points at another customer, which no version of the service writes.
+    /// Its identity item points at another customer. No version of the service writes that.
     PointsElsewhere,
 }
 
 /// What an upgrade has done so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct UpgradeReport {
-    /// Customers that were looked at.
+    /// Customers that were checked.
     pub customers: u64,
-    /// Identifiers that were brought to their normal form, or would be.
+    /// Identifiers that were moved to their normal form, or would be in a dry run.
     pub changed: u64,
     pub undecided: Vec<Undecided>,
     /// Customers that were left as they are because their item or that of their org is corrupt.
@@ -75,29 +79,29 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// What an upgrade is asked to do.
+/// Options of an upgrade.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UpgradeOptions {
     /// Only the customers of this org.
     pub org: Option<OrgId>,
-    /// Find out what would change, and write nothing.
+    /// Report what would change, and write nothing.
     pub dry_run: bool,
 }
 
-/// An identifier as a customer's item lists it: its account, what it is, and its value.
+/// An identifier in the list on a customer's item: account, name and value.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Listed(Option<Account>, IdentifierName, String);
 
-/// Whose item it is, and what it lists.
+/// A customer's item: the owner and the listed identifiers.
 struct Customer {
     org: OrgId,
     user: UserId,
-    /// As stored, for the condition that nobody changed it.
+    /// The list as stored, for the condition that it is unchanged.
     json: String,
     identifiers: Vec<Listed>,
 }
 
-/// What is to be done about one identifier.
+/// What to do with one identifier.
 enum Decision {
     Keep,
     Move(Identifier),
@@ -105,12 +109,12 @@ enum Decision {
 }
 
 impl Store {
-    /// Brings the identifiers of all customers, or of those of one org, to their normal form. Calls `progress` after each
-    /// customer.
+    /// Moves the identifiers of all customers, or of those of one org, to their normal form. Calls
+    /// `progress` after each customer.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt. What was changed until then stays changed, and another
-    /// upgrade does the rest.
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt. Changes that were made before
+    /// remain, and another upgrade continues.
     pub async fn upgrade(
         &self,
         options: UpgradeOptions,
@@ -153,7 +157,7 @@ impl Store {
         }
     }
 
-    /// Whether the org has given a user id, the first of which is `first_user`.
+    /// Whether the org has allocated a user id. `first_user` is the first one that it allocates.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
@@ -194,13 +198,14 @@ impl Store {
         let (mut at, mut lost_races) = (0, 0);
         while let Some(listed) = customer.identifiers.get(at).cloned() {
             let decision = match decide(org, &listed) {
-                // Nobody can know it before trying; a dry run looks.
+                // Whether the move succeeds is known only after trying. A dry run looks it up
+                // instead.
                 Decision::Move(identifier) if dry_run => self.preview(&customer, &listed, identifier).await?,
                 Decision::Move(identifier) => {
                     if let Some(decision) = self.move_identity(&mut customer, at, identifier).await? {
                         decision
                     } else {
-                        // Somebody changed the customer at the same moment.
+                        // A lost race: the customer was changed at the same time.
                         lost_races += 1;
                         if lost_races > MAX_LOST_RACES {
                             return Err(StoreError::gave_up("a customer keeps changing"));
@@ -216,7 +221,8 @@ impl Store {
             };
             match decision {
                 Decision::Keep => at += 1,
-                // What was moved stands in the list in its new form, or no longer if that was there already.
+                // After a move, the entry at `at` has its new form, or is gone if the list had that
+                // form already. So the loop looks at the same position again.
                 Decision::Move(_) => {
                     report.changed += 1;
                     at += usize::from(dry_run);
@@ -225,7 +231,8 @@ impl Store {
                     let Listed(account, name, value) = listed;
                     let (org, user) = (customer.org, customer.user);
                     let undecided = Undecided { org, user, account, name, value, reason };
-                    // The list is read again after a lost race.
+                    // The same entry can occur twice, because the list is read again after a lost
+                    // race.
                     if !report.undecided.contains(&undecided) {
                         report.undecided.push(undecided);
                     }
@@ -252,8 +259,9 @@ impl Store {
         })
     }
 
-    /// Gives the identifier at `at` of the customer's list the normal form `identifier`. `None` when somebody changed the
-    /// customer since it was read; then nothing was written.
+    /// Moves the identifier at position `at` of the customer's list to the normal form
+    /// `identifier`. Returns `None`, and writes nothing, if the customer was changed since it was
+    /// read.
     async fn move_identity(
         &self,
         customer: &mut Customer,
@@ -304,7 +312,7 @@ impl Store {
             Outcome::Done => {
                 customer.identifiers = identifiers;
                 list.as_s()
-                    .map_err(|_| StoreError::corrupt("a list is no text"))?
+                    .map_err(|_| StoreError::corrupt("a list is not text"))?
                     .clone_into(&mut customer.json);
                 Some(Decision::Move(identifier))
             }
@@ -314,7 +322,7 @@ impl Store {
                     let normal_form = identifier.value().to_owned();
                     Some(Decision::Leave(Reason::Taken { normal_form, by }))
                 }
-                // Whoever had it has given it up.
+                // The other customer no longer has it.
                 _ => None,
             },
             Outcome::Refused(_) => Some(Decision::Leave(Reason::PointsElsewhere)),
@@ -322,15 +330,16 @@ impl Store {
     }
 }
 
-/// A customer changes rarely: so many changes of one in a row are no coincidence.
+/// How many lost races the upgrade of one customer tolerates. Customers change rarely, so more in a
+/// row indicate a fault.
 const MAX_LOST_RACES: u32 = 16;
 
-/// The condition that an identity is nobody's or the customer's own.
+/// The condition that an identity is free or belongs to the customer.
 const FREE_OR_OWN: &str = "attribute_not_exists(#user) OR #user = :user";
 
 fn decide(org: &Org, Listed(_, name, value): &Listed) -> Decision {
     let is_mobile = *name == IdentifierName::Mobile;
-    // A stored mobile has its country code.
+    // A stored mobile number includes its country code.
     let typed = if is_mobile { format!("+{value}") } else { value.clone() };
     match org.identifier(*name, &typed) {
         Err(Malformed(_)) => Decision::Leave(Reason::Malformed),
@@ -355,7 +364,7 @@ impl Customer {
     fn read(attributes: &Attributes) -> Result<Self, StoreError> {
         let item = Item(attributes);
         let (org, user) = keys::profile_owner(item.s(keys::PK)?)
-            .ok_or_else(|| StoreError::corrupt("a customer has no key that one can have"))?;
+            .ok_or_else(|| StoreError::corrupt("a customer's item has an invalid key"))?;
         Ok(Self { org, user, json: item.s(IDENTIFIERS)?.to_owned(), identifiers: item.json(IDENTIFIERS)? })
     }
 }

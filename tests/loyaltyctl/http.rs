@@ -176,7 +176,7 @@ async fn a_request_that_is_running_is_answered_when_the_server_ends() {
     let text = rest(&mut connection).await;
     assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("\"entity\":\"100000001"), "{text}");
     let drained = server.drained().await;
-    assert_eq!(drained.cut, 0);
+    assert_eq!(drained.aborted, 0);
     assert!(!drained.time_left.is_zero());
 }
 
@@ -185,7 +185,7 @@ async fn a_request_that_does_not_end_is_cut_when_the_time_is_over() {
     let mut server = Server::start(|limits| limits.drain = SHORT).await;
     let mut connection = server.begin_request().await;
     server.stop().await;
-    assert_eq!(server.drained().await, Drained { cut: 1, time_left: Duration::ZERO });
+    assert_eq!(server.drained().await, Drained { aborted: 1, time_left: Duration::ZERO });
     let mut byte = [0];
     assert!(!matches!(timeout(PATIENCE, connection.read(&mut byte)).await.unwrap(), Ok(1..)));
 }

@@ -13,7 +13,7 @@ pub fn next() -> Operation {
                       number. GET and POST do the same; a body only counts as part of what the key stands for.",
         parameters: account_parameters(false).into(),
         body: None,
-        answer: json!({"entity": {"type": "string", "pattern": "^[0-9A-Za-z]+$"}}),
+        response: json!({"entity": {"type": "string", "pattern": "^[0-9A-Za-z]+$"}}),
         example: json!({"entity": "1000000010", "warnings": []}),
         links: json!({}),
         problems: problems! {

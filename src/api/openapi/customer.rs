@@ -52,7 +52,7 @@ pub fn register() -> Operation {
                       At most 50 identifiers in all profiles.",
         parameters: Vec::new(),
         body: Some((body, example)),
-        answer: json!({"createdId": {"type": "integer", "description": "The user id"}}),
+        response: json!({"createdId": {"type": "integer", "description": "The user id"}}),
         example: json!({"createdId": 130_713_699, "warnings": []}),
         links: json!({}),
         problems: problems! {

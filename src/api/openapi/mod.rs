@@ -1,7 +1,7 @@
-//! The OpenAPI document. It is built from the tables that the service itself uses: routes, problems and
-//! wire enums. Only `loyaltyctl` contains it.
+//! The OpenAPI document. It is generated from the tables that the service itself uses: routes,
+//! problems and enums with names. Only `loyaltyctl` contains it.
 //!
-//! Each route is described by a function with the name of its handler, in a file with the name of the
+//! A function with the name of the handler describes each route, in a file with the name of the
 //! handler's file.
 
 macro_rules! problems {
@@ -24,7 +24,7 @@ use crate::model::{
     typed_text,
 };
 
-/// What a route takes and answers.
+/// The description of a route.
 pub struct Operation {
     pub tag: &'static str,
     pub summary: &'static str,
@@ -32,17 +32,17 @@ pub struct Operation {
     pub parameters: Vec<Value>,
     /// The schema of the body, and an example.
     pub body: Option<(Value, Value)>,
-    /// The schemas of the members of a success body; `warnings` is added to them.
-    pub answer: Value,
+    /// The schemas of the fields of a success body; `warnings` is added to them.
+    pub response: Value,
     pub example: Value,
     /// Links to operations that may follow a success.
     pub links: Value,
-    /// The problems that this operation can answer with, besides those of every operation.
+    /// The problems that this operation can return, besides those of every operation.
     pub problems: Vec<Problem>,
 }
 
-/// The problems that every route can answer with.
-fn anywhere() -> Vec<Problem> {
+/// The problems that every route can return.
+fn common_problems() -> Vec<Problem> {
     problems! { MethodNotAllowed BodyTooLarge Unauthorized NotPermitted V2NotEnabled Unavailable Internal }
 }
 
@@ -96,7 +96,7 @@ pub fn document() -> Value {
                 "Allow": header("The methods of the path", &json!({"type": "string"})),
                 "WWW-Authenticate": header("The scheme", &json!({"const": "Basic realm=\"loyalty\""})),
             },
-            "responses": failures(anywhere().iter()),
+            "responses": failures(common_problems().iter()),
             "schemas": schemas(),
         },
     })
@@ -105,22 +105,22 @@ pub fn document() -> Value {
 fn operation(route: &Route) -> Value {
     let described = (route.describe)();
     let permission = route.permission.as_str();
-    let mut answer = described.answer;
-    answer["warnings"] = reference("Warnings");
-    let required: Vec<&String> = answer.as_object().into_iter().flat_map(Map::keys).collect();
-    let answer = json!({"type": "object", "required": required, "properties": answer});
+    let mut fields = described.response;
+    fields["warnings"] = reference("Warnings");
+    let required: Vec<&String> = fields.as_object().into_iter().flat_map(Map::keys).collect();
+    let body_schema = json!({"type": "object", "required": required, "properties": fields});
     let (mut parameters, mut problems) = (described.parameters, described.problems);
     if route.idempotent {
         parameters.push(idempotency_key());
         problems.extend(problems! { IdempotencyKeyInvalid IdempotencyKeyReused });
     }
-    let mut responses = failures(anywhere().iter().chain(&problems));
+    let mut responses = failures(common_problems().iter().chain(&problems));
     for (status, response) in &mut responses {
         if !problems.iter().any(|problem| problem.status().as_str() == status) {
             *response = json!({"$ref": format!("#/components/responses/{status}")});
         }
     }
-    let mut success = response("Done", &[], &answer, &described.example);
+    let mut success = response("Done", &[], &body_schema, &described.example);
     success["links"] = described.links;
     responses.insert("200".to_owned(), success);
     let mut operation = json!({
@@ -246,8 +246,9 @@ fn schemas() -> Value {
     })
 }
 
-/// The characters of the Basic Multilingual Plane that belong to a class, as the inside of a bracket expression. The others
-/// are left out, since regular expressions differ in how they spell them.
+/// The characters of the Basic Multilingual Plane that belong to a class, as the inside of a
+/// bracket expression. Other characters are left out, because dialects of regular expressions write
+/// them differently.
 fn character_class(belongs: impl Fn(char) -> bool) -> String {
     let mut ranges = Vec::new();
     let mut characters = ('\0'..='\u{ffff}').filter(|c| belongs(*c)).map(u32::from).peekable();
@@ -270,7 +271,7 @@ fn reference(name: &str) -> Value {
     json!({"$ref": format!("#/components/schemas/{name}")})
 }
 
-/// A member that may be left out, and may be empty too.
+/// The schema of a field that may be absent or empty.
 fn optional(schema: &Value) -> Value {
     json!({"anyOf": [schema, reference("Absent")]})
 }
@@ -301,7 +302,7 @@ fn idempotency_key() -> Value {
     })
 }
 
-/// `source` and `accountId` in a query, of the demo's customer.
+/// The parameters `source` and `accountId`, with the values of the demo's customer as examples.
 fn account_parameters(source_required: bool) -> [Value; 2] {
     let (source, account) = (reference("Source"), reference("AccountId"));
     let default = if source_required { "" } else { "INSTORE if left out" };
@@ -311,23 +312,23 @@ fn account_parameters(source_required: bool) -> [Value; 2] {
     ]
 }
 
-/// The spellings that callers use of the names of identifiers.
+/// The spellings of identifier names that callers use.
 fn identifier_names() -> Vec<String> {
     let names = IdentifierName::NAMES.iter().map(|name| (*name).to_owned());
     names.clone().chain(names.map(|name| name.to_ascii_uppercase())).collect()
 }
 
-/// One schema for each kind of identifier: the member `of` has one of the names of that `kind`, and the member
-/// `value` is such an identifier.
+/// One schema for each kind of identifier. The field `of` has one of the names of that `kind`, and
+/// the field `value` is such an identifier.
 fn by_kind(
     of: &str,
     value: &str,
     names: &[String],
     kind: impl Fn(&str) -> Option<IdentifierName>,
 ) -> Vec<Value> {
-    let schemas = IdentifierName::ALL.iter().map(|wanted| {
-        let names: Vec<&String> = names.iter().filter(|name| kind(name) == Some(*wanted)).collect();
-        let schema = match wanted {
+    let schemas = IdentifierName::ALL.iter().map(|identifier| {
+        let names: Vec<&String> = names.iter().filter(|name| kind(name) == Some(*identifier)).collect();
+        let schema = match identifier {
             IdentifierName::Mobile => "Mobile",
             IdentifierName::Email => "Email",
             IdentifierName::ExternalId | IdentifierName::Wechat => "OpaqueId",
@@ -345,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_problem_but_an_unknown_path_is_an_answer_of_some_route() {
+    fn every_problem_but_an_unknown_path_is_a_response_of_some_route() {
         let document = document().to_string();
         for problem in Problem::ALL.iter().filter(|problem| **problem != Problem::RouteUnknown) {
             assert!(document.contains(&format!("`{}` {}", problem.code(), problem.message())), "{problem:?}");

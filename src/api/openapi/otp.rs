@@ -8,7 +8,7 @@ use super::{
     parameter, reference,
 };
 use crate::{
-    api::otp::{MAX_CHANNELS, addressed_by},
+    api::otp::{MAX_CHANNELS, channel_identifier},
     model::{
         customer::IdentifierName,
         message::{ChannelType, is_placeholder_space},
@@ -50,7 +50,7 @@ pub fn fetch() -> Operation {
             parameter("threshold", false, threshold, &seconds, &json!(60)),
         ],
         body: None,
-        answer: json!({
+        response: json!({
             "orgId": {"type": "integer"},
             "userId": {"type": ["integer", "null"], "description": "`null` for REGISTRATION"},
             "code": {"type": "string"},
@@ -95,7 +95,7 @@ pub fn generate() -> Operation {
         "properties": {"subject": subject, "body": optional(&text)},
     });
     let names: Vec<String> = ChannelType::NAMES.iter().map(|name| (*name).to_owned()).collect();
-    let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(addressed_by));
+    let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(channel_identifier));
     let channels = json!({
         "type": "array",
         "maxItems": MAX_CHANNELS,
@@ -120,7 +120,7 @@ pub fn generate() -> Operation {
                       customer gets `CONF_OTP_DAILY_LIMIT` OTPs a day of the org's time zone; then 429.",
         parameters: Vec::new(),
         body: Some((entity_body(&["entityType", "entityValue", "action"], members), example)),
-        answer: json!({"createdId": {
+        response: json!({"createdId": {
             "type": "integer",
             "format": "int64",
             "description": "The time of issue in milliseconds times 1,000, and three random digits",
@@ -159,14 +159,14 @@ pub fn validate() -> Operation {
                       the same verdict.",
         parameters: Vec::new(),
         body: Some((entity_body(&["entityType", "entityValue", "action", "code"], code), example)),
-        answer: json!({"entity": {"type": "boolean"}}),
+        response: json!({"entity": {"type": "boolean"}}),
         example: json!({"entity": true, "warnings": []}),
         links: json!({}),
         problems,
     }
 }
 
-/// The body of a request about an entity, with further `members`.
+/// The schema of a request body about an entity, with further fields.
 fn entity_body(required: &[&str], mut members: Value) -> Value {
     members["action"] = json!({"type": "string", "enum": Scope::NAMES});
     members["source"] = optional(&reference("Source"));
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::model::message::Templates;
 
-    /// Whether a bracket expression as `character_class` writes it has a character.
+    /// Whether a bracket expression of `character_class` contains a character.
     fn has(class: &str, c: char) -> bool {
         let mut ranges = class.split(r"\u").skip(1).peekable();
         while let Some(range) = ranges.next() {
@@ -208,7 +208,8 @@ mod tests {
         let pattern = pattern.as_str().unwrap();
         let class = pattern.strip_prefix(r"\{\{[").unwrap().split_once(']').unwrap().0;
         assert_eq!(pattern, format!(r"\{{\{{[{class}]*validation_code[{class}]*\}}\}}"));
-        // A brace makes another place for the code, by the pattern, too.
+        // Braces are left out, because a brace can begin or end another placeholder. They are
+        // tested below.
         for c in ('\0'..='\u{ffff}').filter(|c| !matches!(c, '{' | '}')) {
             for text in [format!("{{{{{c}validation_code}}}}"), format!("{{{{validation_code{c}}}}}")] {
                 let templates = Templates { text, ..Templates::default() };

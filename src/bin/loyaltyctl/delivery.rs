@@ -1,5 +1,5 @@
-//! Delivery of OTP messages under `serve --demo`: to the console. In production, a pipe brings the same messages
-//! from the table's stream to whoever sends them.
+//! Delivery of OTP messages to the console under `serve --demo`. In production, a pipe passes the
+//! same messages from the table's stream to the senders.
 
 use loyalty_codes::model::message::{ChannelType, Message};
 
@@ -15,7 +15,7 @@ pub fn to_console(message: &Message) {
             _ => message.text.expose().clone(),
         };
         let text = format!("delivered by {} to {}: {text}", channel.channel_type, channel.value);
-        // Within a request, which goes on where the console is gone.
+        // Only a warning, because the request must go on if the console is closed.
         if let Err(failure) = line(&printable(&text)) {
             tracing::warn!(cause = %failure, "a message cannot be shown");
         }

@@ -21,11 +21,12 @@ use crate::{failure::Failure, org_file};
 
 const TILL: &str = "store.server";
 const MOBILE: &str = "8799361139";
-/// The customer of the documents.
+/// The customer in the documentation.
 const USER: UserId = UserId(313_302_314);
 
-/// Makes sure that the demo org, its till and its customer are there, and returns the till's password. It is
-/// remembered in `password_file`, so that requests work again after a restart.
+/// Creates the demo org, its till and its customer unless they exist, and returns the till's
+/// password. The password is stored in `password_file`, so that the same requests work after a
+/// restart.
 pub async fn prepare(app: &App, store: &Store, password_file: Option<&Path>) -> Result<String, Failure> {
     let definition = org_file::parse(include_str!("demo.toml")).map_err(Failure::failed)?;
     if store.org(definition.id).await?.is_none() {
@@ -73,7 +74,8 @@ async fn prepare_till(
     Ok(password)
 }
 
-/// As a caller does it. The customer brings an external ID, so that the first card number is still to come.
+/// Registers the demo customer through the API. The customer has an external ID, so that the first
+/// card number is still unused.
 async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
     let identifiers = json!([{"type": "mobile", "value": MOBILE}, {"type": "externalId", "value": "DEMO-1"}]);
     let profile = |source: &str, account: &str| json!({"firstName": "Tom", "source": source, "accountId": account, "identifiers": identifiers});
@@ -102,7 +104,7 @@ async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
     }
 }
 
-/// Requests to paste, in the order that they build on each other.
+/// Example requests, in the order in which they depend on each other.
 pub fn requests(base: &str, password: &str) -> String {
     let curl = format!(r"curl -sw '\n' -u {TILL}:{password}");
     let json = "-H 'Content-Type: application/json'";

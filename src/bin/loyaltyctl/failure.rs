@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked, and the exit code for it.
+//! The error type of commands, and their exit codes.
 
 use std::{io, process::ExitCode};
 
@@ -18,10 +18,10 @@ pub struct Failure {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Whoever read the output has enough of it, as `head` does.
+    /// The reader of the output has closed it, as `head` does.
     OutputClosed,
     Failed,
-    /// Nobody answers as DynamoDB does.
+    /// DynamoDB cannot be reached.
     Unreachable,
     Usage,
     Refused,
@@ -52,32 +52,33 @@ impl Failure {
         Self { kind, message: format!("cannot write to standard output: {error}") }
     }
 
-    /// The same where the output is all that the command is for, so that nobody can have enough of it.
+    /// Makes a closed output a failure, for a command whose output is essential. Adds `what` to the
+    /// message.
     pub fn without_effect(self, what: &str) -> Self {
         Self::failed(format!("{self}; {what}"))
     }
 
-    /// The same, with what the operator has to know besides.
-    pub fn after(mut self, what: &str) -> Self {
+    /// Adds a line to the message.
+    pub fn with_detail(mut self, what: &str) -> Self {
         self.message.push('\n');
         self.message.push_str(what);
         self
     }
 
-    /// Whether nothing was done for sure, since it may not be.
+    /// Whether the command was refused, so that nothing can have changed.
     pub fn is_refusal(&self) -> bool {
         self.kind == Kind::Refused
     }
 
-    /// Whether there is nothing to say, and no harm done.
+    /// Whether no message is printed.
     pub fn is_quiet(&self) -> bool {
         self.kind == Kind::OutputClosed
     }
 
-    /// The same; if DynamoDB was not reached, naming `endpoint`, where it was looked for.
-    pub fn naming(self, endpoint: &str) -> Self {
+    /// Adds `endpoint` to the message if DynamoDB could not be reached.
+    pub fn with_endpoint(self, endpoint: &str) -> Self {
         if self.kind == Kind::Unreachable {
-            return self.after(&format!("No DynamoDB answers at {endpoint}"));
+            return self.with_detail(&format!("No DynamoDB answers at {endpoint}"));
         }
         self
     }

@@ -34,7 +34,7 @@ struct Cli {
     #[command(flatten)]
     target: Target,
 
-    /// Print one JSON value instead of text; what goes wrong too, on standard error
+    /// Print one JSON value instead of text; errors, too, on standard error
     #[arg(long, global = true)]
     json: bool,
 
@@ -44,7 +44,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; also where whoever reads the output closes it early, as `head` does
+  0  done; also if the reader of the output closes it early, as `head` does
   1  DynamoDB failed or cannot be reached, or the output cannot be written
   2  the command line is wrong
   3  refused: an invalid file, a name that is taken, a plan that could repeat a number
@@ -59,7 +59,7 @@ Examples:
   loyaltyctl org apply demo.toml
   loyaltyctl till create store.server --org 966 --allow otp:fetch,otp:issue,otp:validate";
 
-/// Which table.
+/// The table to use.
 #[derive(Args)]
 struct Target {
     /// The DynamoDB to talk to, as `http://127.0.0.1:8000`
@@ -88,7 +88,8 @@ enum Command {
     Openapi,
     /// Print a completion script for a shell
     ///
-    /// For bash: `loyaltyctl completions bash > ~/.local/share/bash-completion/completions/loyaltyctl`
+    /// For bash: `loyaltyctl completions bash >
+    /// ~/.local/share/bash-completion/completions/loyaltyctl`
     Completions { shell: Shell },
 }
 
@@ -96,9 +97,11 @@ enum Command {
 enum TableCommand {
     /// Create the table with its TTL, if it is not there already, and wait until it can be used
     Create,
-    /// Bring stored identifiers to the normal form that this version and each org's phone number plan give them
+    /// Bring stored identifiers to the normal form that this version and each org's phone number
+    /// plan give them
     ///
-    /// May run beside the service and be interrupted; running it again does the rest. Lists what it cannot decide.
+    /// May run beside the service and be interrupted; running it again does the rest. Lists what it
+    /// cannot decide.
     Upgrade(upgrade::Options),
 }
 
@@ -107,8 +110,9 @@ impl Target {
         Ok(Settings { table: settings::check_table_name(self.table.clone())?, ..Settings::from_env()? })
     }
 
-    /// The table, by the SDK's own configuration or at the endpoint. A plain-HTTP endpoint is a local one, which
-    /// does not check credentials: unless the environment names some, it gets made-up ones.
+    /// The table at the endpoint, or by the SDK's own configuration. A plain-HTTP endpoint is a
+    /// local one, which does not check credentials. It gets placeholder credentials unless the
+    /// environment sets some.
     async fn store(&self) -> Result<Store, Failure> {
         let settings = self.settings()?;
         let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| env::var_os(name).is_some());
@@ -121,7 +125,7 @@ impl Target {
         Ok(Store::new(client, settings.table))
     }
 
-    /// Where DynamoDB is looked for, and what says so.
+    /// The DynamoDB endpoint and the option or variable that sets it, for error messages.
     fn place(&self) -> String {
         if let Some(endpoint) = &self.endpoint {
             return format!("{endpoint} (--endpoint)");
@@ -151,13 +155,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether `--json` is among the arguments, also where they are no command.
+/// Whether `--json` is among the arguments. Works for invalid command lines, too.
 fn asks_for_json(arguments: &[OsString]) -> bool {
     arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
 }
 
-/// What clap has to say where there is no command to run: help and version on standard output, and what is
-/// wrong with the arguments as a failure.
+/// Prints what clap reports when there is no command to run: help and version on standard output,
+/// and errors in the arguments as a failure.
 fn explain(error: &clap::Error, output: &Output) -> Result<(), Failure> {
     let text = error.render();
     if !error.use_stderr() {
@@ -176,8 +180,8 @@ fn block_on(cli: Cli, output: &Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     let place = cli.target.place();
-    let done = runtime.block_on(run(cli, output)).map_err(|failure| failure.naming(&place));
-    // What is still running then has been given its time.
+    let done = runtime.block_on(run(cli, output)).map_err(|failure| failure.with_endpoint(&place));
+    // Tasks that are still running have had their time to finish.
     runtime.shutdown_timeout(Duration::from_millis(100));
     done
 }
@@ -201,7 +205,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
 }
 
 async fn create_table(store: &Store, output: &Output) -> Result<(), Failure> {
-    let creation = output.while_waiting("creating the table", store.create_table(Stream::NewImages)).await?;
+    let creation = output.with_spinner("creating the table", store.create_table(Stream::NewImages)).await?;
     let (result, text) = match creation {
         TableCreation::Created => ("created", "created"),
         TableCreation::Existed => ("unchanged", "is there already"),

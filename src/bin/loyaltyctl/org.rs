@@ -23,8 +23,8 @@ use crate::{Target, failure::Failure, org_file, output::Output, upgrade};
 pub enum Command {
     /// Create an org, or change it to what a file says
     ///
-    /// Checks everything first and says what changed. A numbering plan that could hand out a card number twice
-    /// is refused. Running processes follow within a minute.
+    /// Checks everything first and says what changed. A numbering plan that could hand out a card
+    /// number twice is refused. Running processes follow within a minute.
     Apply {
         /// The org's file; - is standard input
         file: PathBuf,
@@ -37,13 +37,13 @@ pub enum Command {
     List,
 }
 
-/// The first customer of a new org.
+/// The user id of the first customer of a new org.
 pub const FIRST_USER: UserId = UserId(1);
 
 pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
     match command {
         Command::Apply { file } => {
-            // A wrong file is told without asking DynamoDB anything.
+            // The file is checked before any call to DynamoDB.
             let definition = read(&file)?;
             apply(&target.store().await?, output, &definition).await
         }
@@ -55,7 +55,7 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 
 async fn apply(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
     let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
-    let applied = output.while_waiting("applying", applying).await?;
+    let applied = output.with_spinner("applying", applying).await?;
     let mut warnings = definition.warnings();
     if let Applied::Updated(before) = &applied {
         warnings.extend(upgrade::advice(store, before, definition, FIRST_USER).await?);
@@ -64,7 +64,7 @@ async fn apply(store: &Store, output: &Output, definition: &Definition) -> Resul
 }
 
 async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
-    let orgs = output.while_waiting("listing", store.orgs()).await?;
+    let orgs = output.with_spinner("listing", store.orgs()).await?;
     let rows: Vec<_> = orgs.iter().map(|(id, name)| vec![id.to_string(), name.clone()]).collect();
     let json: Vec<_> = orgs.iter().map(|(id, name)| json!({"id": id, "name": name})).collect();
     output.print(&json!(json), &output.table(&["id", "name"], &rows))
@@ -144,7 +144,7 @@ fn flat(definition: &Definition) -> Vec<(String, Value)> {
 }
 
 async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {
-    let org = output.while_waiting("reading", store.org(id)).await?;
+    let org = output.with_spinner("reading", store.org(id)).await?;
     org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))
 }
 

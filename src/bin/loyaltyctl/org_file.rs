@@ -1,4 +1,4 @@
-//! An org's file: read with all that is wrong with its keys and values, and written from a definition.
+//! Reads an org's file, with all errors in its keys and values, and writes one from a definition.
 
 use std::fmt::Write as _;
 
@@ -17,8 +17,9 @@ use crate::output::{escape, json_escape};
 /// The sections of a file, which hold keys of their own.
 const SECTIONS: [&str; 2] = ["sources", "config"];
 
-/// Reads an org's file. Unknown keys and values of the wrong kind are refused, all at once, each with its line
-/// and with what to write instead; what the values mean together is for [`Definition::check`] to say.
+/// Reads an org's file. Unknown keys and values of the wrong type are reported all at once, each
+/// with its line and with what to write instead. [`Definition::check`] checks the values in
+/// combination.
 pub fn parse(text: &str) -> Result<Definition, String> {
     let mut document: Table = toml::from_str(text).map_err(|error| error.to_string())?;
     let lines = DeTable::parse(text).map_err(|error| error.to_string())?;
@@ -86,8 +87,8 @@ fn unknown(key: &str, known: &[&str], place: &str) -> String {
     format!("unknown key `{key}` in {place}{hint}")
 }
 
-/// The keys that no file can do without.
-fn smallest() -> Table {
+/// A file with only the required keys.
+fn minimal_file() -> Table {
     Table::from_iter([
         ("id".to_owned(), Value::Integer(1)),
         ("name".to_owned(), Value::String("name".to_owned())),
@@ -98,21 +99,21 @@ fn smallest() -> Table {
 }
 
 fn is_required(key: &str) -> bool {
-    let mut file = smallest();
+    let mut file = minimal_file();
     file.remove(key);
     file.try_into::<Definition>().is_err()
 }
 
-/// The key as the demo's file has it.
+/// The line of the demo's file with that key.
 fn example(key: &str) -> String {
     let demo = include_str!("demo.toml");
     demo.lines().find(|line| line.starts_with(key)).unwrap_or(key).to_owned()
 }
 
-/// Whether a definition can have that value, by itself. 0 and 1 become booleans where those are meant.
+/// Checks a value by itself. Converts 0 and 1 to booleans where a boolean is expected.
 fn check_value(section: Option<&str>, key: &str, value: &mut Value) -> Result<(), String> {
     let fits = |value: &Value| {
-        let mut file = smallest();
+        let mut file = minimal_file();
         let entry = (key.to_owned(), value.clone());
         match section {
             Some(section) => file.insert(section.to_owned(), Value::Table(Table::from_iter([entry]))),
@@ -131,7 +132,7 @@ fn check_value(section: Option<&str>, key: &str, value: &mut Value) -> Result<()
     Err(explain(key, value, error.message()))
 }
 
-/// What serde says of a value, in the words of somebody who writes a file.
+/// Translates an error message of serde for the author of a file.
 fn explain(key: &str, value: &Value, message: &str) -> String {
     let Some((_, expected)) = message.split_once(", expected ") else {
         return format!("{key}: {message}");
@@ -148,7 +149,7 @@ fn explain(key: &str, value: &Value, message: &str) -> String {
     format!("{key} is {value}; it must be {each}{expected}")
 }
 
-/// The file that gives `definition`, every key with its value, in the order of the documents.
+/// Writes the file for `definition`: every key with its value, in the order of the documentation.
 pub fn write(definition: &Definition) -> Result<String, serde_json::Error> {
     let mut text = String::new();
     if let Json::Object(mut keys) = serde_json::to_value(definition)? {
@@ -166,8 +167,8 @@ pub fn write(definition: &Definition) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-/// Keys with their values: those of `order` first, and in it. What JSON writes of a text, a number, a boolean or
-/// a list of them is TOML, too.
+/// Writes keys with their values, those in `order` first. The JSON form of texts, numbers, booleans
+/// and lists of them is valid TOML.
 fn write_keys(text: &mut String, mut keys: serde_json::Map<String, Json>, order: &[&str]) {
     let mut put = |key: &str, value: &Json| {
         let _ = writeln!(text, "{key} = {}", toml_value(value)); // to a string, which does not fail
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn every_required_key_has_an_example() {
-        for key in smallest().keys() {
+        for key in minimal_file().keys() {
             assert!(is_required(key) && example(key).contains(" = "), "{key}");
         }
         assert!(!is_required("sources"));
@@ -307,7 +308,7 @@ mod tests {
         ];
         assert!(text.starts_with(heads[0]) && text.contains(heads[1]), "{text}");
 
-        // What no file may say now, but an item of an earlier version can.
+        // Values that a file must not contain now, but that an item of an earlier version can.
         definition.name = "a \"b\" \\ c\n\u{1b}\u{7f}\u{85}\u{202e} 'd' 😀".to_owned();
         definition.sources =
             [(Source::Line, vec![AccountId(",".into()), AccountId("\"],\u{1b}[".into())])].into();

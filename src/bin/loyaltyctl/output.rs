@@ -1,5 +1,5 @@
-//! What a command prints: colours, aligned tables and a spinner on a terminal, plain lines elsewhere, one JSON
-//! value for scripts. Nothing that is printed can steer a terminal: see [`printable`].
+//! The output of commands: colours, aligned tables and a spinner on a terminal, plain lines
+//! elsewhere, or one JSON value for scripts. Control characters are escaped; see [`printable`].
 
 use std::{
     borrow::Cow,
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
-/// Where output goes and how it looks.
+/// The form of the output.
 pub struct Output {
     json: bool,
     terminal: bool,
@@ -38,12 +38,12 @@ impl Output {
         self.json
     }
 
-    /// The result of a command, in whichever form was asked for. `text` is made of what is [`printable`].
+    /// Prints the result of a command as JSON or as text. `text` must be [`printable`].
     pub fn print(&self, json: &Value, text: &str) -> Result<(), Failure> {
         if self.json { line(&escape(&json.to_string(), json_escape)) } else { line(text) }
     }
 
-    /// Rows under a heading: aligned on a terminal, separated by tabs elsewhere.
+    /// Formats rows under a heading: aligned on a terminal, separated by tabs elsewhere.
     pub fn table(&self, heading: &[&str], rows: &[Vec<String>]) -> String {
         let rows = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect::<Vec<_>>());
         if !self.terminal {
@@ -53,7 +53,7 @@ impl Output {
         table.load_style(presets::NOTHING);
         table.set_header(heading.iter().map(|name| name.to_uppercase()));
         table.add_rows(rows);
-        // The table would count colours as characters, so they come afterwards.
+        // Colours are added afterwards, because the table would count them as characters.
         let lines = table.lines().enumerate().map(|(i, line)| {
             let line = line.trim();
             if i == 0 { style(line).dim().force_styling(self.colours).to_string() } else { line.to_owned() }
@@ -61,13 +61,13 @@ impl Output {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// Text that matters, in bold where there are colours.
+    /// Emphasized text: bold if colours are enabled.
     pub fn strong(&self, text: &str) -> String {
         style(printable(text)).bold().force_styling(self.colours).to_string()
     }
 
     /// Waits for `work`, with a spinner on standard error once it takes long.
-    pub async fn while_waiting<T>(&self, what: &'static str, work: impl Future<Output = T>) -> T {
+    pub async fn with_spinner<T>(&self, what: &'static str, work: impl Future<Output = T>) -> T {
         let spinner = self.spinner();
         if spinner.is_hidden() {
             return work.await;
@@ -99,40 +99,41 @@ impl Output {
         let message = failure.to_string();
         if self.json {
             let error = serde_json::json!({"error": message});
-            complain(&escape(&error.to_string(), json_escape));
+            print_error(&escape(&error.to_string(), json_escape));
         } else {
             let label = style("error").red().bold().force_styling(colours(io::stderr().is_terminal()));
-            complain(&format!("{label}: {}", printable_lines(&message)));
+            print_error(&format!("{label}: {}", printable_lines(&message)));
         }
     }
 
-    /// What a command that succeeds has to warn of, on standard error. With `--json`, the result has it.
+    /// Prints a warning of a command that succeeded to standard error. With `--json`, the result
+    /// contains it instead.
     pub fn warn(&self, warning: &str) {
         if !self.json {
             let label = style("warning").yellow().bold().force_styling(colours(io::stderr().is_terminal()));
-            complain(&format!("{label}: {}", printable_lines(warning)));
+            print_error(&format!("{label}: {}", printable_lines(warning)));
         }
     }
 }
 
-/// A line that is neither a result nor a failure.
+/// Prints a line that is neither a result nor a failure.
 pub fn line(text: &str) -> Result<(), Failure> {
     raw(format!("{text}\n").as_bytes())
 }
 
-/// Bytes to standard output, through to whatever reads or stores them.
+/// Writes bytes to standard output and flushes them.
 pub fn raw(bytes: &[u8]) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     output.write_all(bytes).and_then(|()| output.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// A line on standard error. Where that cannot be written, the exit code remains.
-fn complain(text: &str) {
+/// Prints a line to standard error. If that fails, the exit code still reports the failure.
+fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Whether a stream gets colours: <https://no-color.org>, <https://bixense.com/clicolors/>, and no terminal that
-/// has none.
+/// Whether a stream gets colours, by the rules of <https://no-color.org> and
+/// <https://bixense.com/clicolors/>. A dumb terminal gets none.
 fn colours(terminal: bool) -> bool {
     choose_colours(env::var, terminal)
 }
@@ -149,8 +150,8 @@ fn choose_colours(get: impl Fn(&'static str) -> Result<String, VarError>, termin
     terminal && !refused
 }
 
-/// `text` with an escape for each character that moves a cursor, rings a bell, begins a control sequence or
-/// turns the direction of writing. A name can have been stored with one.
+/// Escapes the characters that control a terminal or change the direction of writing. Stored names
+/// may contain them.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escape(text, |c| c.escape_default().to_string())
 }
@@ -160,22 +161,22 @@ fn printable_lines(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
-/// `json` with its own kind of escape for the characters that JSON leaves as they are. They stand in strings
-/// alone.
+/// The JSON escape of a character. Used for characters that JSON may leave as they are, which occur
+/// only in strings.
 pub fn json_escape(c: char) -> String {
     format!("\\u{:04x}", u32::from(c))
 }
 
-/// `text` with `escaped` in the place of each character that could steer a terminal.
+/// Replaces each character that could control a terminal with the result of `escaped`.
 pub fn escape(text: &str, escaped: impl Fn(char) -> String) -> Cow<'_, str> {
-    if !text.contains(steers) {
+    if !text.contains(controls_terminal) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().map(|c| if steers(c) { escaped(c) } else { c.to_string() }).collect())
+    Cow::Owned(text.chars().map(|c| if controls_terminal(c) { escaped(c) } else { c.to_string() }).collect())
 }
 
-/// Controls of both sets, separators of lines and paragraphs, and marks of direction.
-fn steers(c: char) -> bool {
+/// Whether a character is a control character, a line or paragraph separator, or a direction mark.
+fn controls_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -204,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_printed_steers_a_terminal() {
+    fn nothing_printed_controls_a_terminal() {
         let name = "a\u{1b}[31m\tb\n\u{9b}c\u{202e}d\u{7f}e";
         assert_eq!(printable(name), r"a\u{1b}[31m\tb\n\u{9b}c\u{202e}d\u{7f}e");
         assert_eq!(printable("Käse नमस्ते می\u{200c}خواهم"), "Käse नमस्ते می\u{200c}خواهم");
         let json = serde_json::json!({"name": name}).to_string();
         let escaped = escape(&json, json_escape);
-        assert!(!escaped.contains(steers), "{escaped}");
+        assert!(!escaped.contains(controls_terminal), "{escaped}");
         assert_eq!(serde_json::from_str::<Value>(&escaped).unwrap()["name"], name, "it says the same");
         let output = Output { json: false, terminal: false, colours: false };
         let table = output.table(&["name"], &[vec![name.to_owned(), "x".to_owned()]]);

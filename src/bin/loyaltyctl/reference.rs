@@ -9,15 +9,15 @@ use axum::{
 use loyalty_codes::api::openapi;
 use swagger_ui_dist::{ApiDefinition, OpenApiSource, generate_routes};
 
-/// Where the page is.
+/// The path of the page.
 pub const PAGE: &str = "/docs/";
 
 const DOCUMENT: &str = "/openapi.json";
 
-/// Nothing comes from anywhere else, and nothing goes there. Swagger UI puts styles and images into its elements.
+/// Allows no other origin. Swagger UI uses inline styles and `data:` images.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
 
-/// The document, as `openapi.json` holds it.
+/// The document, in the form of `openapi.json`.
 pub fn document() -> String {
     format!("{:#}", openapi::document())
 }
@@ -33,7 +33,8 @@ pub fn routes() -> Router {
     };
     Router::new()
         .route(DOCUMENT, get(|| async { ([(header::CONTENT_TYPE, "application/json")], document) }))
-        // For now: what a browser remembers of an address of this machine, it remembers for whatever listens next.
+        // Temporary, because a browser would apply a permanent redirect to every later server at
+        // this address.
         .route("/", get(|| async { Redirect::temporary(PAGE) }))
         .route("/docs", get(|| async { Redirect::permanent(PAGE) }))
         .route(PAGE, get(move || async move { (headers, Html(include_str!("reference.html"))) }))

@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, value_name = "PATH", conflicts_with = "in_memory")]
     db: Option<PathBuf>,
 
-    /// Keep the tables in memory: gone with the process
+    /// Keep the tables in memory; they are lost when the process ends
     #[arg(long)]
     in_memory: bool,
 
@@ -50,7 +50,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS")]
     dynamodb_listen: Option<SocketAddr>,
 
-    /// Prepare the org of the documents with a till and a customer, and print requests to paste
+    /// Prepare the org of the documentation with a till and a customer, and print requests to paste
     #[arg(long)]
     demo: bool,
 }
@@ -58,8 +58,8 @@ pub struct Options {
 const DEFAULT_DB: &str = ".local/dynamodb.db";
 
 impl Options {
-    /// What only makes sense for an embedded DynamoDB. The demo's customers and password have no place in a
-    /// real one.
+    /// Refuses `--endpoint` with options that are only for an embedded DynamoDB. The demo's
+    /// customer and password do not belong in a real one.
     fn check(&self, target: &Target) -> Result<(), Failure> {
         let embedded_only = [
             ("--db", self.db.is_some()),
@@ -85,7 +85,7 @@ impl Options {
 pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<(), Failure> {
     options.check(target)?;
     logging::init(Format::Text { ansi: output.colours() })?;
-    // First of all: an address that is taken should cost nothing else.
+    // Binds first, so that nothing else happens if the address is taken.
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", options.listen)))?;
@@ -100,8 +100,8 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         (store, Some(embedded))
     };
     let app = App::new(store.clone(), Clock::system()).with_base_path(target.settings()?.base_path);
-    // The one place that shows an OTP, and only for the demo's customers.
-    let app = Arc::new(if options.demo { app.with_delivery(delivery::to_console) } else { app });
+    // The only place that prints OTPs. Enabled for the demo only.
+    let app = Arc::new(if options.demo { app.with_message_sender(delivery::to_console) } else { app });
     let requests = if options.demo {
         let password_file = match &storage {
             Storage::File(db) => Some(db.with_extension("demo-password")),
@@ -119,17 +119,20 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         line(&format!("\nTo paste into another terminal:\n\n{requests}"))?;
     }
 
-    let Drained { cut, time_left } =
+    let Drained { aborted, time_left } =
         http::serve(app, reference::routes(), listener, Limits::default(), shutdown).await;
-    if cut > 0 {
-        tracing::warn!(connections = cut, "requests were cut, since they did not end in time");
+    if aborted > 0 {
+        tracing::warn!(
+            connections = aborted,
+            "connections were closed, because their requests did not end in time"
+        );
     }
     if let Some(embedded) = embedded {
-        // Callers of its own can hold it up, too.
+        // Its own callers can delay it, too.
         if let Ok(stopped) = timeout(time_left, embedded.stop()).await {
             stopped?;
         } else {
-            tracing::warn!("the embedded DynamoDB was cut off its callers");
+            tracing::warn!("the embedded DynamoDB closed the connections of its callers");
         }
     }
     Ok(())
@@ -169,14 +172,17 @@ fn announce(
     Ok(())
 }
 
-/// From now on, the first request to end resolves what this returns instead of ending the process. A second
-/// one ends it at once, with the exit code that shells have for the signal.
+/// Installs signal handlers. The first signal resolves the returned future instead of ending the
+/// process. A second signal ends the process at once, with the exit code that shells have for the
+/// signal.
 fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
     let mut signals =
         Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
     Ok(async move {
         signals.next().await;
-        tracing::info!("ending when the running requests are answered; another signal ends it at once");
+        tracing::info!(
+            "shutting down when the running requests are finished; another signal ends the process at once"
+        );
         tokio::spawn(async move { process::exit(128 + signals.next().await.as_raw_value()) });
     })
 }

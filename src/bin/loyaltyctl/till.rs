@@ -35,10 +35,11 @@ pub enum Command {
         #[arg(long, value_name = "ID")]
         org: Option<u32>,
     },
-    /// Give a till a new password and print it, once; the one it has goes on working until it is revoked
+    /// Give a till a new password and print it, once; the one it has goes on working until it is
+    /// revoked
     ///
-    /// The password is printed before the till gets it, and is good if the command succeeds. One that was
-    /// lost is replaced by `revoke NAME --new` and another rotation.
+    /// The password is printed before the till gets it, and is good if the command succeeds. One
+    /// that was lost is replaced by `revoke NAME --new` and another rotation.
     Rotate {
         #[arg(value_parser = name)]
         name: TillName,
@@ -50,7 +51,7 @@ pub enum Command {
         /// Only those before the last rotation
         #[arg(long)]
         old: bool,
-        /// Only that of the last rotation, which nobody uses yet or which was lost
+        /// Only that of the last rotation, if it is not in use yet or was lost
         #[arg(long, conflicts_with = "old")]
         new: bool,
     },
@@ -92,20 +93,24 @@ async fn create(
     org: OrgId,
     permissions: Vec<Permission>,
 ) -> Result<(), Failure> {
-    if output.while_waiting("reading the org", store.org(org)).await?.is_none() {
+    if output.with_spinner("reading the org", store.org(org)).await?.is_none() {
         return Err(Failure::not_found(format!(
             "there is no org {org}; create it with `loyaltyctl org apply`"
         )));
     }
-    if output.while_waiting("reading the till", store.till(&name)).await?.is_some() {
+    if output.with_spinner("reading the till", store.till(&name)).await?.is_some() {
         return Err(exists(&name));
     }
     let password = Password::generate(&mut os_rng());
     let credentials = vec![Credential::new(password.expose(), Utc::now())];
     let till = Till { name, org, permissions, credentials };
     print_password(output, &till, &password, "")?;
-    let created = output.while_waiting("creating the till", store.create_till(&till)).await;
-    if created.map_err(|error| void(error.into()))? { Ok(()) } else { Err(void(exists(&till.name))) }
+    let created = output.with_spinner("creating the till", store.create_till(&till)).await;
+    if created.map_err(|error| explain_printed_password(error.into()))? {
+        Ok(())
+    } else {
+        Err(explain_printed_password(exists(&till.name)))
+    }
 }
 
 fn exists(name: &TillName) -> Failure {
@@ -115,14 +120,14 @@ fn exists(name: &TillName) -> Failure {
 }
 
 /// A failure after the password was printed.
-fn void(failure: Failure) -> Failure {
+fn explain_printed_password(failure: Failure) -> Failure {
     let void = "The password above is void.";
     let uncertain = "Whether the password above works is not certain: `loyaltyctl till list` shows since when the till has one.";
     let consequence = if failure.is_refusal() { void } else { uncertain };
-    failure.after(consequence)
+    failure.with_detail(consequence)
 }
 
-/// Prints a password that the till is about to get, so that none is ever in use that nobody has seen.
+/// Prints a password before the till gets it, so that no password is in use that was never shown.
 fn print_password(output: &Output, till: &Till, password: &Password, next: &str) -> Result<(), Failure> {
     let json = json!({
         "name": till.name.as_str(),
@@ -154,7 +159,7 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
         }
         Ok::<_, Failure>(tills)
     };
-    let tills = output.while_waiting("listing", listing).await?;
+    let tills = output.with_spinner("listing", listing).await?;
     let state = |till: &Till| match till.credentials.len() {
         0 => "revoked",
         1 => "active",
@@ -203,7 +208,7 @@ async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), F
         _ => format!("\nThe password before it works until `loyaltyctl till revoke {name} --old`."),
     };
     print_password(output, &till, &password, &next)?;
-    replace(store, output, &till, &credentials).await.map_err(void)
+    replace(store, output, &till, &credentials).await.map_err(explain_printed_password)
 }
 
 /// Which of a till's passwords.
@@ -238,7 +243,7 @@ async fn revoke(store: &Store, output: &Output, name: &TillName, which: Password
 }
 
 async fn find(store: &Store, output: &Output, name: &TillName) -> Result<Till, Failure> {
-    let till = output.while_waiting("reading the till", store.till(name)).await?;
+    let till = output.with_spinner("reading the till", store.till(name)).await?;
     till.ok_or_else(|| Failure::not_found(format!("there is no till {name}")))
 }
 
@@ -248,7 +253,7 @@ async fn replace(
     till: &Till,
     credentials: &[Credential],
 ) -> Result<(), Failure> {
-    if output.while_waiting("writing", store.replace_credentials(till, credentials)).await? {
+    if output.with_spinner("writing", store.replace_credentials(till, credentials)).await? {
         Ok(())
     } else {
         Err(Failure::refused(format!("till {} was changed at the same moment; try again", till.name)))

@@ -39,7 +39,7 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
         .await;
     progress.finish_and_clear();
     let report = report?;
-    let verb = if options.dry_run { "would be brought" } else { "brought" };
+    let verb = if options.dry_run { "would be moved" } else { "moved" };
     let mut text = format!(
         "{} customers: {} identifiers {verb} to their normal form, {} left as they are",
         report.customers,
@@ -75,13 +75,13 @@ fn row(undecided: &Undecided) -> Vec<String> {
         undecided.user.to_string(),
         undecided.account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
         undecided.name.to_string(),
-        // A stored value may hold what a terminal takes for a command.
+        // A stored value may contain control sequences of a terminal.
         undecided.value.escape_debug().to_string(),
         why,
     ]
 }
 
-/// What an operator is told who has changed how mobiles are read in an org that may have customers.
+/// The advice after a change of the phone number plan of an org that may have customers.
 pub async fn advice(
     store: &Store,
     before: &Definition,

@@ -33,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    /// The Luhn test as the standard words it: from the right, every second digit doubled.
+    /// The Luhn test in the words of the standard: from the right, every second digit is doubled.
     fn passes_luhn(number: &str) -> bool {
         let digits: Vec<u32> = number.chars().rev().map(|c| c.to_digit(10).unwrap()).collect();
         let sum: u32 = digits

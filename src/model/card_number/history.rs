@@ -1,12 +1,13 @@
-//! A change of the numbering plan must never let a number appear twice. The org's item keeps every plan
-//! under which numbers were given, with the part of its sequence that is used. A new plan is compared
-//! with all of them.
+//! Checks that a change of the numbering plan repeats no number. The org's item lists every plan
+//! under which numbers were issued, with the used part of its sequence. A new plan is compared with
+//! all of them.
 
 use serde::{Deserialize, Serialize};
 
 use super::NumberingPlan;
 
-/// The numbers handed out under one plan: its sequence from `first` up to, not including, `next`.
+/// The numbers issued under one plan: the sequence values from `first` up to, but not including,
+/// `next`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedRange {
     pub plan: NumberingPlan,
@@ -14,17 +15,17 @@ pub struct IssuedRange {
     pub next: u64,
 }
 
-/// Why a plan cannot follow what was issued.
+/// Why a plan could repeat an issued number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PossibleDuplicate {
-    /// The same numbers from too early on; `next` is the first that was not handed out.
+    /// The plan has the same format and begins before `next`, the first value that was not issued.
     #[error(
         "CONF_CARD_NUMBER_OFFSET {offset} would hand out numbers again: this plan has used its sequence \
          up to {}, so the offset must be {next} or higher",
         next - 1
     )]
     OffsetTooLow { offset: u64, next: u64 },
-    /// Numbers of another format, of which some could equal one that was handed out.
+    /// The plan has another format, but some of its numbers could equal issued ones.
     #[error(
         "numbers of the new plan could equal some of the {issued} handed out under an earlier one \
          ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
@@ -32,11 +33,11 @@ pub enum PossibleDuplicate {
     Overlap { earlier: String, issued: u64 },
 }
 
-/// Whether every number of `plan`, from its offset on, differs from every number in `issued`.
+/// Checks that every number of `plan`, from its offset on, differs from every number in `issued`.
 ///
 /// # Errors
-/// [`PossibleDuplicate`] when one could be the same. Plans of different formats are compared position by
-/// position. That refuses some plans that are in fact safe, and never accepts an unsafe one.
+/// [`PossibleDuplicate`] when two numbers could be equal. Plans of different formats are compared
+/// position by position. That refuses some safe plans, but never accepts an unsafe one.
 pub fn check_disjoint(plan: &NumberingPlan, issued: &[IssuedRange]) -> Result<(), PossibleDuplicate> {
     for earlier in issued.iter().filter(|earlier| earlier.first < earlier.next) {
         if earlier.plan.format() == plan.format() {
@@ -45,8 +46,8 @@ pub fn check_disjoint(plan: &NumberingPlan, issued: &[IssuedRange]) -> Result<()
             }
         } else {
             let used = pattern(&earlier.plan, earlier.first, earlier.next - 1);
-            let wanted = pattern(plan, plan.offset(), plan.end() - 1);
-            if overlap(&used, &wanted) {
+            let planned = pattern(plan, plan.offset(), plan.end() - 1);
+            if overlap(&used, &planned) {
                 return Err(PossibleDuplicate::Overlap {
                     earlier: earlier.plan.format(),
                     issued: earlier.next - earlier.first,
@@ -60,15 +61,15 @@ pub fn check_disjoint(plan: &NumberingPlan, issued: &[IssuedRange]) -> Result<()
 /// What an org's counter does when its plan changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
-    /// It goes on where it stands.
+    /// The counter continues.
     Keep,
-    /// It counts what is named here from now on.
+    /// The counter is replaced by one for this range.
     Start(IssuedRange),
 }
 
-/// How the counter goes from `current` to `plan`, when `retired` are the plans before.
+/// How the counter changes from `current` to `plan`. `retired` are the earlier plans.
 ///
-/// An offset that stays as it is means going on; another one means going to it.
+/// If the plan is unchanged, the counter continues. Otherwise it starts at the offset of `plan`.
 ///
 /// # Errors
 /// [`PossibleDuplicate`] when a number could appear twice.
@@ -82,7 +83,7 @@ pub fn transition(
     }
     let all: Vec<IssuedRange> = retired.iter().chain(current).cloned().collect();
     check_disjoint(plan, &all)?;
-    // A higher offset in the same format: the range that was given before still begins where it did.
+    // With a higher offset in the same format, the issued range keeps its beginning.
     let first = match current {
         Some(current) if current.plan.format() == plan.format() && current.first < current.next => {
             current.first
@@ -92,7 +93,7 @@ pub fn transition(
     Ok(Transition::Start(IssuedRange { plan: plan.clone(), first, next: plan.offset() }))
 }
 
-/// What is known of one character of a number.
+/// What is known about one character of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Position {
     Fixed(char),
@@ -216,7 +217,7 @@ mod tests {
     }
 
     proptest! {
-        /// Short numbers, so that every admitted change can be checked by writing all of them down.
+        /// Uses short numbers, so that every admitted change can be checked by enumerating them.
         #[test]
         fn an_admitted_plan_repeats_nothing(
             a in prop::sample::select(Algorithm::ALL), b in prop::sample::select(Algorithm::ALL),

@@ -1,5 +1,5 @@
-//! Card numbers: external IDs that the service generates. How a value of the sequence becomes a number,
-//! and which change of an org's plan could repeat one.
+//! Card numbers: external IDs that the service generates. This module converts sequence values to
+//! numbers, and checks whether a change of an org's plan could repeat one.
 
 pub mod check_digit;
 pub mod history;
@@ -50,7 +50,8 @@ impl Algorithm {
 }
 
 wire_enum! {
-    /// `CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT`: what the check digit covers besides the sequence.
+    /// `CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT`: what the check digit covers besides the
+    /// sequence.
     pub enum ChecksumIncludes {
         /// The digits of the prefix; its letters are skipped.
         Prefix = "PREFIX",
@@ -58,7 +59,7 @@ wire_enum! {
     }
 }
 
-/// The settings of an org that make up its numbering plan, as its file names them.
+/// The settings of an org's numbering plan, with the names of the org's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CardNumberSettings {
     #[serde(rename = "CONF_CARD_NUMBER_LENGTH", default, skip_serializing_if = "Option::is_none")]
@@ -79,18 +80,19 @@ pub struct CardNumberSettings {
     pub checksum_includes: Option<ChecksumIncludes>,
 }
 
-/// Why settings make no numbering plan.
+/// Why settings do not form a numbering plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The length is missing, out of range, or leaves no room for the sequence.
     #[error("{0}")]
     Length(String),
-    /// Anything else.
+    /// Another setting is wrong.
     #[error("{0}")]
     Settings(String),
 }
 
-/// How an org's card numbers look. Two plans of one format differ at most in their offset.
+/// The format and the offset of an org's card numbers. Two plans with the same format differ at
+/// most in their offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumberingPlan {
     prefix: String,
@@ -102,7 +104,7 @@ pub struct NumberingPlan {
     offset: u64,
 }
 
-/// The longest card number.
+/// The maximum length of a card number.
 pub const MAX_LENGTH: usize = MAX_DIGITS as usize;
 
 impl TryFrom<&CardNumberSettings> for NumberingPlan {
@@ -177,12 +179,12 @@ impl NumberingPlan {
     /// The first value after the sequence. It is at most `i64::MAX`, which no counter reaches.
     #[must_use]
     pub fn end(&self) -> u64 {
-        const MOST: u64 = i64::MAX as u64;
-        10_u64.checked_pow(self.width).map_or(MOST, |size| size.min(MOST))
+        const MAX: u64 = i64::MAX as u64;
+        10_u64.checked_pow(self.width).map_or(MAX, |size| size.min(MAX))
     }
 
-    /// The percentage (0 to 100) of the range from the offset to the end that is used once `value` is
-    /// given.
+    /// The percentage (0 to 100) of the range from the offset to the end that is used once `value`
+    /// is issued.
     #[must_use]
     pub fn percent_used(&self, value: u64) -> f64 {
         let whole = u128::from(self.end() - self.offset);
@@ -192,10 +194,10 @@ impl NumberingPlan {
         f64::from(hundredths) / 100.0
     }
 
-    /// Whether numbers of this plan pass for those of payment cards (ISO/IEC 7812): 16 digits, the first one 3
-    /// to 6, and a last one that is the Luhn digit of all the others.
+    /// Whether numbers of this plan look like payment card numbers (ISO/IEC 7812): 16 digits, the
+    /// first one 3 to 6, and a last one that is the Luhn digit of all the others.
     #[must_use]
-    pub fn passes_for_payment_cards(&self) -> bool {
+    pub fn resembles_payment_cards(&self) -> bool {
         let luhn = matches!(self.algorithm, Algorithm::Luhn | Algorithm::RandomLuhn);
         let width = self.width as usize;
         let digits = self.prefix.bytes().all(|b| b.is_ascii_digit());
@@ -204,15 +206,16 @@ impl NumberingPlan {
         }
         let sequence = format!("{:0>width$}", self.offset);
         let number = format!("{}{sequence}", self.prefix);
-        // A prefix that the digit does not cover adds the same to the sum of every number.
+        // A prefix that the check digit does not cover adds a constant to the Luhn sum. The check
+        // digit is right for the whole number only if that constant is a multiple of ten.
         let covered = self.checksum_includes == ChecksumIncludes::Prefix
             || check_digit::luhn(&number) == check_digit::luhn(&sequence);
         let any_first = self.prefix.is_empty() && self.algorithm.is_random();
         covered && (any_first || number.starts_with(['3', '4', '5', '6']))
     }
 
-    /// Everything that decides how a number of this plan looks, as text. Plans with the same format differ
-    /// in their offset only.
+    /// The format of this plan's numbers, as text. Plans with the same format differ only in their
+    /// offset.
     #[must_use]
     pub fn format(&self) -> String {
         format!(
@@ -374,7 +377,7 @@ mod tests {
     fn a_random_order_never_changes_between_releases() {
         let plan = plan(&settings(Algorithm::Random, 9, "", 0));
         let numbers: Vec<String> = (0..3).map(|value| plan.number(value, &KEY)).collect();
-        // As an independent implementation of the construction computes them.
+        // The values are those of an independent implementation of the construction.
         assert_eq!(numbers, ["716882805", "017874479", "536711146"]);
     }
 

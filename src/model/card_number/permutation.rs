@@ -1,9 +1,10 @@
 //! A keyed permutation of the numbers with a given count of digits. It makes RANDOM card numbers
 //! unguessable and unique, without a look-up or a retry.
 //!
-//! The construction is the generalized Feistel cipher with cycle-walking of Black and Rogaway, "Ciphers
-//! with Arbitrary Finite Domains" (CT-RSA 2002, sections 3 and 5). The round function is HMAC-SHA-256
-//! over the round, the domain and the half; ten rounds, as many as FF1 has (NIST SP 800-38G).
+//! The construction is the generalized Feistel cipher with cycle-walking of Black and Rogaway,
+//! "Ciphers with Arbitrary Finite Domains" (CT-RSA 2002, sections 3 and 5). The round function is
+//! HMAC-SHA-256 over the round, the domain and the half; ten rounds, as many as FF1 has (NIST SP
+//! 800-38G).
 
 use ethnum::U256;
 use hmac::{Hmac, KeyInit, Mac};
@@ -11,11 +12,11 @@ use sha2::Sha256;
 
 use crate::secret::Secret;
 
-/// An org's own key, made when the org is created and never changed: with another one, numbers
-/// that were handed out could come again.
+/// An org's own key. It is generated with the org and never changes, because another key could
+/// repeat issued numbers.
 pub type PermutationKey = Secret<[u8; 32]>;
 
-/// The most digits that a domain may have; a card number has at most 50 characters.
+/// The maximum number of digits of a domain. A card number has at most 50 characters.
 pub const MAX_DIGITS: u32 = 50;
 
 const ROUNDS: u8 = 10;
@@ -42,13 +43,13 @@ impl Permutation {
         Self { prf, digits, side }
     }
 
-    /// Where `value` (below `10^digits`) goes.
+    /// The image of `value`, which must be below `10^digits`.
     #[must_use]
     pub fn permute(&self, value: U256) -> U256 {
         let size = U256::from(10_u8).pow(self.digits);
         let mut image = self.encipher(value);
-        // At least five of eight images are within the domain, so the loop is short. It always ends,
-        // because repeating a permutation comes back to `value`, which is in the domain.
+        // At least five of eight images are within the domain, so the loop is short. It always
+        // ends, because repeating a permutation comes back to `value`, which is in the domain.
         while image >= size {
             image = self.encipher(image);
         }
@@ -64,7 +65,8 @@ impl Permutation {
         left * self.side + right
     }
 
-    /// The round function, a number below `side`. 256 bits reduced to at most 84 leave no visible bias.
+    /// The round function, a number below `side`. 256 bits reduced to at most 84 leave no visible
+    /// bias.
     fn round(&self, round: u8, half: U256) -> U256 {
         let mut prf = self.prf.clone();
         prf.update(&[round]);
@@ -91,7 +93,7 @@ mod tests {
     }
 
     impl Permutation {
-        /// What a permutation has and a mere function does not.
+        /// The inverse, which only a permutation has.
         fn invert(&self, image: U256) -> U256 {
             let mut value = self.decipher(image);
             while value >= size(self.digits) {
