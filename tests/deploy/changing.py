@@ -1,4 +1,4 @@
-"""The deployed stack as it is changed: updated, rolled back, deleted."""
+"""Changes of the deployed stack: update, rollback and deletion."""
 
 import re
 
@@ -86,6 +86,6 @@ def the_table_outlives_the_stack(stack: Stack):
     dynamodb = stack.emulator.client("dynamodb")
     described = dynamodb.describe_table(TableName=table)["Table"]
     equal(described["TableStatus"], "ACTIVE", "the table")
-    # The emulator keeps the text that the parameter is.
+    # The emulator stores the parameter's text.
     equal(str(described["DeletionProtectionEnabled"]).lower(), "true", "its protection")
     equal(items(stack, table), before, "its items")

@@ -1,4 +1,4 @@
-"""`make deploy`: what it asks, what it remembers, and what is refused."""
+"""`make deploy`: its questions, the answers that it saves, and values that it refuses."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from expect import equal, holds
 from stack import NAME, ROOT, Stack
 
-# What the operator of these checks answers to SAM's questions; the rest are the defaults.
+# Answers to SAM's questions. All others are the defaults.
 ANSWERS = {"MemorySize": "192", "LogRetentionDays": "7", "ThrottlingRate": "50"}
 
 
@@ -29,7 +29,7 @@ def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
         "if '--guided' in sys.argv:\n"
         f"    shutil.copy({str(answered)!r}, sys.argv[sys.argv.index('--config-file') + 1])\n"
     )
-    # It reads configuration files by SAM's own code.
+    # Configuration files are read by SAM's own code.
     python = tools / "bin/python"
     python.write_text(f'#!/bin/sh\nexec {ROOT}/.venv/bin/python "$@"\n')
     for program in (sam, python):
@@ -47,7 +47,7 @@ def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
         stack.run("make", "--no-print-directory", "deploy", f"VENV={tools}", f"CONFIG={config}", *arguments)
         lines = [json.loads(line) for line in calls.read_text().splitlines()]
         equal([line[0] for line in lines], ["build", "deploy"] * (len(lines) // 2), "the commands")
-        # They are the last arguments, where there are any.
+        # If there are parameters, they are the last arguments.
         option = "--parameter-overrides"
         values = [line[line.index(option) + 1 :] if option in line else [] for line in lines]
         return list(zip(values[::2], values[1::2]))
@@ -96,7 +96,7 @@ def the_first_deployment_asks_and_remembers(stack: Stack):
 def deploying_again_changes_nothing(stack: Stack):
     before = stack.parameters()
     file = stack.config.read_text()
-    # No ARCH: the one that was answered, though the default is another.
+    # Without ARCH, the saved architecture is used, although the default is another one.
     printed = stack.make_deploy()
     holds("No changes to deploy" in printed, printed)
     equal(stack.parameters(), before, "the parameters")
@@ -139,7 +139,7 @@ def values_that_cannot_work_are_refused(stack: Stack):
     equal(set(bad), set(before), "the parameters, each of which refuses something")
 
     def propose(**values):
-        """Has CloudFormation judge a deployment with these parameters, which is not executed."""
+        """Creates a change set with these parameters, which CloudFormation validates but does not execute."""
         given = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**before, **values}.items()]
         proposal = {"StackName": NAME, "ChangeSetName": "proposal"}
         stack.cloudformation.create_change_set(

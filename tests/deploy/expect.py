@@ -1,4 +1,4 @@
-"""What the checks say when something is not as it should be."""
+"""Assertions of the checks."""
 
 
 def equal(actual, expected, what):
@@ -12,7 +12,7 @@ def holds(condition, what):
 
 
 def ok(answer, what):
-    """Returns the body of a success, which always has `warnings`."""
+    """Returns the body of a success. It must have `warnings`."""
     equal(answer.status, 200, f"{what}, {answer.text}")
     body = answer.json()
     equal(body.pop("warnings"), [], what)
@@ -20,7 +20,7 @@ def ok(answer, what):
 
 
 def refused(answer, status, what, code=None):
-    """Checks that an answer is a refusal in the service's envelope. The gateway's own has another."""
+    """Checks that an answer is a refusal in the service's envelope. The gateway has another envelope."""
     equal(answer.status, status, f"{what}, {answer.text}")
     body = answer.json()
     equal(body["warnings"], [], what)

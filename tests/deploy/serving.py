@@ -1,4 +1,4 @@
-"""The deployed API as its callers use it: the README's calls, on every documented route."""
+"""Calls of the README on every documented route of the deployed API."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from stack import ROOT, Stack
 PERMISSIONS = "otp:fetch,otp:issue,otp:validate,card_number:generate,customer:register"
 MOBILE = "8799361139"
 EMAIL = "ann.lee@example.com"
-# Routes that answered with a success, as openapi.json names them.
+# Routes that have answered with a success, by their names in openapi.json.
 CALLED = set()
-# Of requests whose log lines are looked for.
+# Ids of requests whose log lines are searched.
 REQUEST_IDS = []
-# What no log line may hold.
+# Values that no log line may contain.
 SECRETS = [MOBILE, EMAIL]
 
 
@@ -32,7 +32,7 @@ def succeed(stack, method, path, target, body=None, **options):
 
 def the_api_has_the_routes_of_the_template(stack: Stack):
     keys = stack.import_routes()
-    # HTTP APIs take everything that has no route of its own there.
+    # HTTP APIs send requests without a route of their own there.
     expected = {"$default", "GET /v2/otp/{parameters+}"} | {f"{method} {path}" for method, path in documented()}
     equal(keys, expected, "the routes")
 
@@ -50,7 +50,7 @@ def an_operator_makes_an_org_and_tills(stack: Stack):
         SECRETS.extend([made["password"], hashlib.md5(made["password"].encode()).hexdigest()])
 
 
-def card_numbers_are_handed_out_in_turn(stack: Stack):
+def card_numbers_are_given_in_order(stack: Stack):
     numbers = [succeed(stack, "GET", "/v2/cardNumber", "/v2/cardNumber")["entity"] for _ in range(3)]
     equal(numbers, ["1000000010", "1000000011", "1000000012"], "the numbers")
     wechat = "/v2/cardNumber?source=WECHAT&accountId=WECHAT-API1"
@@ -115,7 +115,7 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
 
 
 CALLS = [
-    card_numbers_are_handed_out_in_turn,
+    card_numbers_are_given_in_order,
     a_post_with_an_idempotency_key_takes_one_number,
     a_customer_is_registered_once,
     an_otp_is_issued_fetched_in_every_spelling_and_validated_once,
@@ -126,11 +126,11 @@ def every_documented_route_was_called(stack: Stack):
     equal(CALLED, documented(), "the routes that answered")
 
 
-def who_may_not_is_refused_in_the_one_envelope(stack: Stack):
+def refusals_have_the_standard_envelope(stack: Stack):
     path = "/v2/cardNumber"
-    nobody = stack.call("GET", path, till=None)
-    refused(nobody, 401, "no credentials")
-    equal(nobody.headers["WWW-Authenticate"], 'Basic realm="loyalty"', "WWW-Authenticate")
+    without_credentials = stack.call("GET", path, till=None)
+    refused(without_credentials, 401, "no credentials")
+    equal(without_credentials.headers["WWW-Authenticate"], 'Basic realm="loyalty"', "WWW-Authenticate")
     refused(stack.call("GET", path, secret="wrong"), 401, "a wrong password")
     digest = hashlib.md5(stack.passwords["store.server"].encode()).hexdigest()
     ok(stack.call("GET", path, secret=digest), "md5hex of the password")
@@ -145,9 +145,9 @@ def who_may_not_is_refused_in_the_one_envelope(stack: Stack):
     refused(stack.call("GET", "/v2/otp?source=INSTORE&mobile=8799361100&scope=POINTS"), 404, "no such customer", 8015)
 
 
-def the_function_has_the_permissions_of_its_role_alone(stack: Stack):
-    # The emulator judges every call of the function by its role: all of the above was allowed by
-    # it, and without its policies nothing is.
+def the_function_has_only_the_permissions_of_its_role(stack: Stack):
+    # The emulator checks every call of the function against its role. The role allowed all calls
+    # above. Without its policies, it allows none.
     iam = stack.emulator.client("iam")
     role = stack.function()["Role"].rsplit("/", 1)[1]
     policies = {
