@@ -5,7 +5,7 @@
 //! bench                      cold, warm and instructions
 //! bench cold | warm          one of them
 //! bench instructions         instruction counts against benches/instructions.json; fails at +3 %
-//! bench instructions record  writes that file anew
+//! bench instructions record  writes that file
 //! bench compare NAME=PATH…   cold starts of builds of the function, side by side
 //! ```
 #![allow(

@@ -3,7 +3,7 @@
 //! has the results.
 //!
 //! ```text
-//! soak PROGRAM [SECONDS [RATE]]     600 by default, and what is 80 % of capacity; the picture goes to target/soak.svg
+//! soak PROGRAM [SECONDS [RATE]]     default: 600 s at 80 % of capacity; draws target/soak.svg
 //! ```
 #![allow(
     clippy::unwrap_used,

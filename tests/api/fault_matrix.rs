@@ -65,9 +65,9 @@ fn fault_cases() -> Vec<FaultCase> {
         case("answer lost", ANY, Fault::ResetBeforeAnswer),
         case("answer cut", ANY, Fault::ResetWithinAnswer),
         case("reset", ANY, Fault::Reset),
-        case("silence", ANY, Fault::Dropped),
+        case("no answer", ANY, Fault::Dropped),
         case("delay", ANY, Fault::Delay(Duration::from_millis(50))),
-        case("late", ANY, Fault::Postponed),
+        case("postponed", ANY, Fault::Postponed),
         case("500", ANY, Fault::error("InternalServerError")),
         case("503", ANY, Fault::Answer(503, "Service Unavailable".to_owned())),
         case("throttled", ANY, Fault::error("ProvisionedThroughputExceededException")),
@@ -82,7 +82,7 @@ fn fault_cases() -> Vec<FaultCase> {
         permanent("invalid transaction", "ValidationError"),
         permanent("unknown reason", "SomethingNew"),
         FaultCase { kills: true, ..case("answer withheld, caller killed", ANY, Fault::Unanswered) },
-        FaultCase { kills: true, ..case("late, caller killed", ANY, Fault::Postponed) },
+        FaultCase { kills: true, ..case("postponed, caller killed", ANY, Fault::Postponed) },
     ]
 }
 

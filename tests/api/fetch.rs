@@ -121,7 +121,7 @@ async fn the_most_recent_valid_otp_is_fetched_and_older_ones_come_back() {
     assert!(service.is_right(&second).await);
     assert_eq!(service.code().await, first, "a consumed OTP must not hide an older one");
     service.clock.advance(TimeDelta::seconds(290));
-    assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "both are gone");
+    assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "both OTPs are consumed");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ from stack import Stack
 
 CHECKS = [
     deploying.the_function_is_built_for_the_architecture_that_is_deployed,
-    deploying.the_first_deployment_asks_and_remembers,
+    deploying.the_first_deployment_asks_for_parameters_and_saves_them,
     deploying.deploying_again_changes_nothing,
     deploying.values_that_cannot_work_are_refused,
     serving.the_api_has_the_routes_of_the_template,
@@ -31,12 +31,12 @@ CHECKS = [
     serving.the_logs_name_requests_but_no_secret_and_no_customer,
     changing.a_parameter_is_changed_in_the_configuration_file,
     changing.a_deployment_that_fails_is_rolled_back,
-    changing.what_was_rolled_back_can_be_deployed_again,
+    changing.a_rolled_back_stack_can_be_deployed_again,
     changing.the_table_outlives_the_stack,
 ]
 # Later checks depend on these.
 NEEDED = {
-    deploying.the_first_deployment_asks_and_remembers,
+    deploying.the_first_deployment_asks_for_parameters_and_saves_them,
     serving.the_api_has_the_routes_of_the_template,
     serving.an_operator_makes_an_org_and_tills,
 }

@@ -60,7 +60,7 @@ def a_deployment_that_fails_is_rolled_back(stack: Stack):
     equal(take_number(stack), number + 1, "the next number")
 
 
-def what_was_rolled_back_can_be_deployed_again(stack: Stack):
+def a_rolled_back_stack_can_be_deployed_again(stack: Stack):
     number = take_number(stack)
     stack.set_parameters(MemorySize="256", LogRetentionDays="14")
     stack.make_deploy()

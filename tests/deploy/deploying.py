@@ -68,13 +68,13 @@ def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
     equal(deployed("", "ARCH=x86_64", asked=both), [([x86], [x86])], "answered as built")
 
 
-def the_first_deployment_asks_and_remembers(stack: Stack):
+def the_first_deployment_asks_for_parameters_and_saves_them(stack: Stack):
     parameters = stack.template_parameters()
     # The stack's name, the region, each parameter; then whether to confirm changes, create roles,
     # keep what failed, save the answers, where, and under which name.
     answers = [NAME, "", *(ANSWERS.get(name, "") for name in parameters), "", "", "", "", "", ""]
     printed = stack.make_deploy("ARCH=x86_64", stdin="\n".join(answers) + "\n")
-    holds("has no authentication" not in printed, "SAM asks whether there should be no authentication")
+    holds("has no authentication" not in printed, "SAM must not ask about authentication")
     equal(stack.describe()["StackStatus"], "CREATE_COMPLETE", "the stack")
     deployed = stack.parameters()
     equal(set(deployed), set(parameters), "the parameters")

@@ -16,7 +16,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 def until(condition, what, seconds=60):
-    """Returns what `condition` returns as soon as that is true; fails after so many seconds."""
+    """Returns what `condition` returns as soon as that is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:

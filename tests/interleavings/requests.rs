@@ -122,7 +122,12 @@ pub fn requests() -> Vec<Request> {
         POSTED_NUMBER.with_key("cardNumber, key"),
         REGISTER,
         REGISTER.with_key("register, key"),
-        Request::new("register, number by hand", Kind::Customers, Run::register_by_hand, registered_by_hand),
+        Request::new(
+            "register, explicit number",
+            Kind::Customers,
+            Run::register_explicit_number,
+            explicit_number_registered,
+        ),
         Request::new("register, same e-mail", Kind::Customers, Run::register_same_email, |model, _| {
             model.register_with_number(["other mobile", "email"], "other mobile, by number")
         }),
@@ -184,7 +189,7 @@ impl Run {
         register(&[("mobile", self.mobile(1)), ("email", self.email())])
     }
 
-    fn register_by_hand(&self) -> Call {
+    fn register_explicit_number(&self) -> Call {
         register(&[("mobile", self.mobile(2)), ("externalId", self.next_number.clone())])
     }
 
@@ -262,12 +267,12 @@ fn registered(model: &mut Model, _status: Option<u16>) -> Expected {
     model.register_with_number(["second mobile", "email"], "second mobile, by number")
 }
 
-fn registered_by_hand(model: &mut Model, status: Option<u16>) -> Expected {
+fn explicit_number_registered(model: &mut Model, status: Option<u16>) -> Expected {
     // The number may be one that a registration has taken, or the next one.
     if model.number_registered && status == Some(409) {
         return Expected::Refused(409);
     }
-    model.register(&["mobile by hand", "number by hand"])
+    model.register(&["mobile with explicit number", "explicit number"])
 }
 
 /// Whether an operator's change is refused because of another operator's concurrent change.

@@ -310,10 +310,10 @@ impl State {
         let mobile = |of| identity(run.org, "mobile", &format!("91{}", run.mobile(of)));
         let wanted = [
             ("second mobile", mobile(1)),
-            ("mobile by hand", mobile(2)),
+            ("mobile with explicit number", mobile(2)),
             ("other mobile", mobile(3)),
             ("email", identity(run.org, "email", &run.email())),
-            ("number by hand", external_id(run.org, &run.next_number)),
+            ("explicit number", external_id(run.org, &run.next_number)),
         ];
         let keys = wanted.iter().map(|(_, partition)| key(partition, "ID")).collect();
         let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap();
@@ -337,7 +337,7 @@ impl State {
         }
         // In this case a registration has generated that number.
         if numbers.contains(&run.next_number) {
-            owners.remove("number by hand");
+            owners.remove("explicit number");
         }
         answer(200, json!({"owners": owners, "numbers": numbers}))
     }

@@ -312,9 +312,9 @@ async fn tills_are_created_listed_rotated_and_revoked() {
     assert!(message.contains("till rotate shop.1"), "{message}");
 
     let rotated = operator.json(&["till", "rotate", "shop.1"])["password"].as_str().unwrap().to_owned();
-    assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "the two overlap");
+    assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "both passwords must work");
     let (code, message) = operator.refusal(&["till", "rotate", "shop.1"]);
-    assert_eq!(code, 3, "a second rotation would end a password that is in use");
+    assert_eq!(code, 3, "a second rotation must not end a password in use");
     for advice in ["revoke shop.1 --old", "revoke shop.1 --new"] {
         assert!(message.contains(advice), "{message}");
     }
@@ -364,7 +364,7 @@ fn an_endpoint_without_a_scheme_and_a_missing_table_are_explained() {
 }
 
 #[test]
-fn help_and_completions_are_worth_having() {
+fn help_has_examples_and_every_shell_has_completions() {
     let help = String::from_utf8(finish(&mut loyaltyctl(&["--help"])).stdout).unwrap();
     for expected in ["Exit codes:", "Examples:", "serve", "table", "org", "till", "completions"] {
         assert!(help.contains(expected), "{help}");
