@@ -71,7 +71,7 @@ fn panel(svg: &mut String, slices: &[Line], (top, bottom): (f64, f64), title: &s
     }
 }
 
-/// The next number from `most` that is easily divided by [`STEPS`].
+/// Rounds `most` up to a number that is easily divided by [`STEPS`].
 fn round_up(most: f64) -> f64 {
     let power = 10_f64.powf(most.max(1.0).log10().floor());
     [1.0, 2.0, 4.0, 6.0, 8.0, 10.0]
