@@ -1,6 +1,7 @@
 """Deploys the stack to an emulator of AWS, then uses, changes and deletes it. `make test-deploy` runs it.
 
-Each check is a function that takes the stack and raises an exception if it fails. Its name says what is checked.
+Each check is a function that takes the stack and raises an exception if it fails. Its name says
+what is checked.
 The checks run in the order of CHECKS, because most depend on earlier ones.
 """
 

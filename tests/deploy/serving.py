@@ -100,7 +100,9 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
     otp = found[0]
     assert_equal(otp["orgId"], 966, "orgId")
     assert_that(re.fullmatch("[A-Z0-9]{7}", otp["code"]), f"code: {otp['code']}")
-    assert_that(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+05:30", otp["validUpto"]), f"validUpto: {otp['validUpto']}")
+    assert_that(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+05:30", otp["validUpto"]), f"validUpto: {otp['validUpto']}"
+    )
     SECRETS.append(otp["code"])
 
     def validate(code, **headers):
@@ -109,7 +111,9 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
 
     key = {"Idempotency-Key": "till-1-sale-7"}
     code = otp["code"]
-    assert_equal([validate("WRONG42"), validate(code.lower(), **key)], [False, True], "entity, of a wrong code and the right one")
+    assert_equal(
+        [validate("WRONG42"), validate(code.lower(), **key)], [False, True], "entity, of a wrong code and the right one"
+    )
     assert_equal([validate(code), validate(code.lower(), **key)], [False, True], "entity, later and under the same key")
     assert_refused(stack.call("GET", f"/v2/otp?{short}"), 404, "no valid OTP is left", 9001)
 
@@ -135,14 +139,18 @@ def refusals_have_the_standard_envelope(stack: Stack):
     digest = hashlib.md5(stack.passwords["store.server"].encode()).hexdigest()
     assert_ok(stack.call("GET", path, secret=digest), "md5hex of the password")
     assert_ok(stack.call("GET", path + "/", till="store.kiosk"), "a till with permission, with a trailing slash")
-    assert_refused(stack.call("POST", "/v2/otp/validate", {}, till="store.kiosk"), 403, "a till without permission", 4000)
+    assert_refused(
+        stack.call("POST", "/v2/otp/validate", {}, till="store.kiosk"), 403, "a till without permission", 4000
+    )
     assert_refused(stack.call("GET", "/v2/nothing"), 404, "an unknown path")
     assert_refused(stack.call("GET", "/"), 404, "the root")
     wrong = stack.call("DELETE", path)
     assert_refused(wrong, 405, "another method")
     assert_equal({method.strip() for method in wrong.headers["Allow"].split(",")} >= {"GET", "POST"}, True, "Allow")
     assert_refused(stack.call("GET", "/v2/otp?source=INSTORE"), 400, "parameters are missing")
-    assert_refused(stack.call("GET", "/v2/otp?source=INSTORE&mobile=8799361100&scope=POINTS"), 404, "no such customer", 8015)
+    assert_refused(
+        stack.call("GET", "/v2/otp?source=INSTORE&mobile=8799361100&scope=POINTS"), 404, "no such customer", 8015
+    )
 
 
 def the_function_has_only_the_permissions_of_its_role(stack: Stack):
