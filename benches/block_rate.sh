@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Card numbers per second, and the write units that they cost, by CONF_CARD_NUMBER_BLOCK_SIZE. Each number is asked for by
-# GET /v2/cardNumber of one `loyaltyctl serve` on a file, over 64 connections. A round trip of this route is one
-# UpdateItem of an item below 1 kB: one write unit. They are counted from the log lines.
+# Measures card numbers per second and their write units, by CONF_CARD_NUMBER_BLOCK_SIZE. Sends GET
+# /v2/cardNumber to one `loyaltyctl serve` on a file, over 64 connections. A round trip of this
+# route is one UpdateItem of an item below 1 kB, which costs one write unit. The log lines contain
+# the round trips.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${SECONDS_EACH:-10}
 command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 2; }
 
-# LOYALTYCTL: a build to measure instead of the release build.
+# LOYALTYCTL names another build to measure.
 loyaltyctl=${LOYALTYCTL:-${CARGO_TARGET_DIR:-target}/release/loyaltyctl}
 [[ -n ${LOYALTYCTL:-} ]] || cargo build --locked --quiet --release --features cli --bin loyaltyctl
 folder=$(mktemp -d)
@@ -18,7 +19,7 @@ stop() {
 }
 trap 'stop; rm -rf "$folder"' EXIT
 
-# Starts the service, with its log in $folder/log.
+# Starts the service. Its log is $folder/log.
 start() {
   : >"$folder/log"
   "$loyaltyctl" serve --demo --listen 127.0.0.1:0 --db "$folder/dynamodb.db" >"$folder/log" 2>&1 &
@@ -38,7 +39,7 @@ for size in 1 10 100 1000; do
   start
   sed "\$a CONF_CARD_NUMBER_BLOCK_SIZE = $size" src/bin/loyaltyctl/demo.toml >"$folder/org.toml"
   "$loyaltyctl" --endpoint "$dynamodb" org apply "$folder/org.toml" >"$folder/applied"
-  # The org is remembered for a minute: a new process reads it at once.
+  # A process caches the org for a minute. A new process reads the change at once.
   stop
   start
   report=$(wrk --threads 1 --connections 64 --duration "${seconds}s" --latency \

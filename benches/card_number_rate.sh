@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The rate of GET /v2/cardNumber as a share of the rate at which the embedded DynamoDB alone answers the same
-# UpdateItem: both in one process, in turn, with 16 connections. Fails below 40 %.
+# Measures the rate of GET /v2/cardNumber as a share of the rate of the same UpdateItem on the
+# embedded DynamoDB. Both run in one process, one after the other, over 16 connections. Fails below
+# 40 %.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-4} least=40
@@ -20,7 +21,7 @@ dynamodb=$(sed -n 's/^DynamoDB listens on \([^ ]*\).*/\1/p' "$folder/log")
 till=$(grep -om1 'store.server:[a-z0-9]*' "$folder/log")
 authorization="Authorization: Basic $(printf %s "$till" | base64)"
 
-# Requests per second; every answer must be a success.
+# Prints requests per second. Fails unless every answer is a success.
 rate() {
   local report
   report=$(wrk --threads 1 --connections 16 --duration "${seconds}s" "$@")

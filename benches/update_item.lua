@@ -1,4 +1,4 @@
--- The UpdateItem that GET /v2/cardNumber makes, for wrk against the DynamoDB endpoint.
+-- The UpdateItem of GET /v2/cardNumber, as wrk sends it to the DynamoDB endpoint.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/x-amz-json-1.0"
 wrk.headers["X-Amz-Target"] = "DynamoDB_20120810.UpdateItem"

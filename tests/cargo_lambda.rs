@@ -1,6 +1,6 @@
-//! The function as users of cargo-lambda run it: `cargo lambda watch` serves it, `cargo lambda invoke` calls it.
-//! `make test-cargo-lambda` puts cargo-lambda on the path.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Tests the function with cargo-lambda: `cargo lambda watch` serves it, and `cargo lambda invoke`
+//! calls it. `make test-cargo-lambda` runs these tests with cargo-lambda on the path.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -16,11 +16,11 @@ use common::{
     free_port,
 };
 
-/// It builds the function first.
-const PATIENCE: Duration = Duration::from_mins(10);
+/// Long, because cargo-lambda builds the function first.
+const HANG_TIMEOUT: Duration = Duration::from_mins(10);
 const FUNCTION: &str = "loyalty-codes";
 
-/// `cargo lambda watch`, ended when it is dropped.
+/// A process of `cargo lambda watch`. Dropping it ends the process.
 struct Watch {
     process: Child,
     port: String,
@@ -41,13 +41,13 @@ impl Watch {
         let started = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             assert!(watch.process.try_wait().unwrap().is_none(), "cargo lambda watch has ended");
-            assert!(started.elapsed() < PATIENCE);
+            assert!(started.elapsed() < HANG_TIMEOUT);
             std::thread::yield_now();
         }
         watch
     }
 
-    /// What the function answers to the event in a file.
+    /// Returns the function's answer to the event in a file.
     fn invoke(&self, file: &str) -> serde_json::Value {
         let invoked = Command::new("cargo")
             .args(["lambda", "invoke", FUNCTION, "--data-file", file])
@@ -61,7 +61,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // So that it ends the function, too.
+        // SIGINT makes it end the function, too.
         let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
     }

@@ -1,11 +1,11 @@
-//! What the Lambda binary is made of.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Checks the dependencies of the Lambda binary.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
 
-/// The crates that `cargo build --release --bin loyalty-codes` compiles into the binary, each in this format.
+/// The crates that `cargo build --release --bin loyalty-codes` compiles, each in this format.
 fn lambda_crates(format: &str, target: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal", "--prefix", "none"])
@@ -18,11 +18,11 @@ fn lambda_crates(format: &str, target: &str) -> BTreeSet<String> {
     lines.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
 }
 
-/// Both targets of the deployment.
+/// The targets that can be deployed.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
 #[test]
-fn the_lambda_pulls_in_nothing_of_the_tool() {
+fn the_lambda_has_no_dependency_of_the_command_line_tool() {
     for target in TARGETS {
         let crates = lambda_crates("{lib}", target);
         assert!(crates.contains("aws_sdk_dynamodb") && crates.contains("lambda_http"), "{crates:?}");
@@ -48,7 +48,7 @@ fn the_lambda_has_one_tls_stack_and_one_http_stack() {
 }
 
 #[test]
-fn no_crate_of_tls_or_http_is_there_in_two_versions() {
+fn tls_and_http_crates_have_one_version_each() {
     for target in TARGETS {
         let crates = lambda_crates("{p}", target);
         for name in [
@@ -73,7 +73,7 @@ fn no_crate_of_tls_or_http_is_there_in_two_versions() {
 
 #[test]
 #[ignore = "`make sbom` runs it, on what it has written"]
-fn the_bill_of_materials_has_what_the_lambda_is_made_of_and_nothing_of_the_tool() {
+fn the_bill_of_materials_lists_the_crates_of_the_lambda_and_none_of_the_tool() {
     let bill = concat!(env!("CARGO_MANIFEST_DIR"), "/target/loyalty-codes.cdx.json");
     let bill: Value = serde_json::from_str(&fs::read_to_string(bill).unwrap()).unwrap();
     assert_eq!(bill["metadata"]["component"]["name"], "loyalty-codes");

@@ -1,6 +1,6 @@
-//! The built function under the AWS Lambda Runtime Interface Emulator. `make test-emulator` says where both
-//! are: the emulator in `AWS_LAMBDA_RIE`, the function in `FUNCTION`.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Tests the built function under the AWS Lambda Runtime Interface Emulator. `make test-emulator`
+//! runs these tests. It sets `AWS_LAMBDA_RIE` to the emulator and `FUNCTION` to the function.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -21,9 +21,9 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const HANG_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The emulator with the function in it; killed when it is dropped.
+/// The emulator and its function. Dropping it kills them.
 struct Emulator {
     process: Child,
     invocations: String,
@@ -47,8 +47,8 @@ impl Emulator {
         Self { process, invocations, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Plays an event, one at a time, and returns the function's answer.
-    async fn play(&self, event: String) -> Value {
+    /// Sends an event and returns the function's answer. The emulator takes one event at a time.
+    async fn invoke(&self, event: String) -> Value {
         let started = Instant::now();
         loop {
             let request =
@@ -58,8 +58,8 @@ impl Emulator {
                     let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
                     return serde_json::from_slice(&body).unwrap();
                 }
-                // It does not listen yet.
-                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+                // The emulator does not listen yet.
+                Err(error) => assert!(started.elapsed() < HANG_TIMEOUT, "{error}"),
             }
             tokio::task::yield_now().await;
         }
@@ -79,7 +79,7 @@ async fn every_event_is_answered_as_listed() {
         let (table, _service) = common::demo().await;
         let emulator = Emulator::start(&table);
         for (name, status, expected) in EVENTS {
-            let answer = emulator.play(read(name, version)).await;
+            let answer = emulator.invoke(read(name, version)).await;
             assert_as_listed(name, version, *status, expected, &answer);
         }
     }

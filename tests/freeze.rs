@@ -1,5 +1,6 @@
-//! The real Lambda binary, frozen between two events as Lambda freezes it, while its connections to DynamoDB go.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Freezes the Lambda binary between two events, as Lambda does, while its connections to DynamoDB
+//! are lost.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::{
 
 use common::{
     events::{function_environment, read},
-    runtime_api::{PATIENCE, Runtime, Said},
+    runtime_api::{HANG_TIMEOUT, Runtime, RuntimeCall},
 };
 use tokio::{
     io::copy_bidirectional,
@@ -21,17 +22,17 @@ use tokio::{
     sync::broadcast,
 };
 
-/// What happens to connections while the function is frozen.
+/// How connections are lost while the function is frozen.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
-    /// They are closed, as DynamoDB closes idle ones.
+    /// They are closed, as DynamoDB closes idle connections.
     Close,
     Reset,
-    /// They stay open and nobody answers, as behind a gateway that has forgotten them.
+    /// They stay open without answers, as behind a gateway that has dropped their state.
     Silence,
 }
 
-/// Passes connections on until they are cut. What comes after a cut is passed on again.
+/// Forwards connections until they are cut. It forwards connections that are made after the cut.
 struct Wire {
     address: SocketAddr,
     cuts: broadcast::Sender<Cut>,
@@ -51,7 +52,7 @@ impl Wire {
         Self { address, cuts }
     }
 
-    /// Cuts every connection that there is, and returns how many.
+    /// Cuts all open connections and returns their number.
     fn cut(&self, cut: Cut) -> usize {
         self.cuts.send(cut).unwrap_or_default()
     }
@@ -69,26 +70,26 @@ async fn pass_on(mut near: TcpStream, target: String, mut cuts: broadcast::Recei
     }
 }
 
-/// Sends a signal to the function, and waits until it is stopped or runs again.
+/// Sends a signal to the function, and waits until it is stopped or running.
 async fn signal(function: &Child, name: &str, stopped: bool) {
     let id = function.id().unwrap().to_string();
     assert!(Command::new("kill").args([name, &id]).status().await.unwrap().success());
     let sent = Instant::now();
     loop {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        // The state follows the name in parentheses.
+        // The state follows the program's name in parentheses.
         if stat.rsplit(") ").next().unwrap().starts_with('T') == stopped {
             return;
         }
-        assert!(sent.elapsed() < PATIENCE, "{stat}");
+        assert!(sent.elapsed() < HANG_TIMEOUT, "{stat}");
         tokio::task::yield_now().await;
     }
 }
 
-/// What one attempt of a DynamoDB call may take.
+/// Timeout of one attempt of a DynamoDB call.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the first answer after a freeze takes. It must be right.
+/// Returns the time to the first answer after a freeze. The answer must be right.
 async fn first_answer_after(cut: Cut) -> Duration {
     let (table, _service) = common::demo().await;
     let wire = Wire::to(&table.endpoint()).await;
@@ -97,21 +98,22 @@ async fn first_answer_after(cut: Cut) -> Duration {
     let mut command = runtime.function(env!("CARGO_BIN_EXE_loyalty-codes"));
     command.envs(function_environment(&dynamodb, table.name())).stdout(Stdio::null());
     let function = command.spawn().unwrap();
-    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
-    assert_eq!(runtime.next_call().await, Said::Next);
+    assert_eq!(runtime.invoke(read("card-number-get", "v2")).await["statusCode"], 200);
+    assert_eq!(runtime.next_call().await, RuntimeCall::Next);
 
     signal(&function, "-STOP", true).await;
-    assert!(wire.cut(cut) > 0, "the function keeps a connection");
-    // In real time: a timer from before the freeze would be over when the function goes on.
+    assert!(wire.cut(cut) > 0, "the function keeps a connection open");
+    // The freeze lasts longer than the attempt timeout, in real time. A timer that started before
+    // it has expired afterwards.
     tokio::time::sleep(ATTEMPT_TIMEOUT + Duration::from_millis(500)).await;
     runtime.set_deadline(Duration::from_secs(10));
     runtime.send(read("card-number-get", "v2"));
     let thawed = Instant::now();
     signal(&function, "-CONT", false).await;
-    let (answered, said) = runtime.next_call_at().await;
-    let Said::Response(answer) = said else { panic!("{cut:?}: {said:?}") };
+    let (answered, call) = runtime.next_call_at().await;
+    let RuntimeCall::Response(answer) = call else { panic!("{cut:?}: {call:?}") };
     assert!(answer.contains(r#""statusCode":200"#), "{cut:?}: {answer}");
-    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200, "{cut:?}");
+    assert_eq!(runtime.invoke(read("card-number-get", "v2")).await["statusCode"], 200, "{cut:?}");
     answered - thawed
 }
 
@@ -124,7 +126,7 @@ async fn connections_closed_during_a_freeze_cost_no_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_lost_in_silence_during_a_freeze_costs_one_attempt() {
+async fn a_connection_dropped_silently_during_a_freeze_costs_one_attempt() {
     let took = first_answer_after(Cut::Silence).await;
     assert!(took < ATTEMPT_TIMEOUT * 2, "{took:?}");
 }

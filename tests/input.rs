@@ -1,5 +1,6 @@
-//! Whatever comes in, the answer is one of the two envelopes: no panic, no 5xx. `make fuzz` looks further.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Property tests for arbitrary input. Every answer must be a valid envelope: no panic, no 5xx.
+//! `make fuzz` searches further.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -8,14 +9,14 @@ use std::{fs, path::Path, sync::LazyLock};
 use common::{
     MOBILE, TestService, TestTable,
     events::{EVENTS, VERSIONS, read},
-    input::{self, READINGS, check},
+    input::{self, INPUT_READERS, check},
 };
 use loyalty_codes::api::{ROUTES, Request};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
 
-/// Sends requests to one service and holds the answers against the rule.
+/// Sends requests to one shared service and checks the answers.
 fn answer(requests: Vec<Request>) {
     static SERVICE: LazyLock<(Runtime, TestTable, TestService)> = LazyLock::new(|| {
         let runtime = Runtime::new().unwrap();
@@ -75,12 +76,12 @@ const WORDS: &[&str] = &[
     "",
 ];
 
-/// A word that the service knows, or anything.
+/// A word that the service knows, or any text.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![4 => select(WORDS).prop_map(str::to_owned), 1 => any::<String>()]
 }
 
-/// Parameters as HTML forms write them, or anything.
+/// Parameters as HTML forms encode them, or any text.
 fn query() -> impl Strategy<Value = String> {
     let pairs = vec((word(), word()), 0..8)
         .prop_map(|pairs| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish());
@@ -103,7 +104,7 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A body of the documents.
+/// A request body from the documentation.
 fn documented() -> impl Strategy<Value = Value> {
     let bodies = ["otp-generate", "otp-validate", "customer-register"].map(|name| {
         let event: Value = serde_json::from_str(&read(name, "v2")).unwrap();
@@ -112,8 +113,8 @@ fn documented() -> impl Strategy<Value = Value> {
     select(bodies.to_vec())
 }
 
-/// Every place in a JSON value, as pointers.
-fn places(value: &Value) -> Vec<String> {
+/// JSON pointers to all values within a JSON value.
+fn pointers(value: &Value) -> Vec<String> {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(members) => members
             .iter()
@@ -123,17 +124,17 @@ fn places(value: &Value) -> Vec<String> {
         _ => Vec::new(),
     };
     let below = |(name, child): (String, &Value)| {
-        places(child).into_iter().map(move |place| format!("/{name}{place}")).collect::<Vec<_>>()
+        pointers(child).into_iter().map(move |place| format!("/{name}{place}")).collect::<Vec<_>>()
     };
     std::iter::once(String::new()).chain(children.into_iter().flat_map(below)).collect()
 }
 
-/// What may happen to a JSON value: something else in some of its places.
-fn changed(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+/// A JSON value in which some values are replaced by others.
+fn mutated(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
     let changes = vec((any::<prop::sample::Index>(), json()), 0..4);
     (value, changes).prop_map(|(mut value, changes)| {
         for (index, other) in changes {
-            let place = index.get(&places(&value)).clone();
+            let place = index.get(&pointers(&value)).clone();
             *value.pointer_mut(&place).unwrap() = other;
         }
         value
@@ -158,7 +159,7 @@ fn method() -> impl Strategy<Value = String> {
     prop_oneof![4 => select(&["GET", "POST", "DELETE", "HEAD"][..]).prop_map(str::to_owned), 1 => "[A-Za-z]{1,9}"]
 }
 
-fn an_event() -> impl Strategy<Value = Value> {
+fn api_gateway_event() -> impl Strategy<Value = Value> {
     let files = EVENTS.iter().flat_map(|(name, ..)| VERSIONS.map(|version| read(name, version)));
     select(files.map(|text| serde_json::from_str::<Value>(&text).unwrap()).collect::<Vec<_>>())
 }
@@ -170,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn any_json_body_is_answered(body in prop_oneof![json(), changed(documented())]) {
+    fn any_json_body_is_answered(body in prop_oneof![json(), mutated(documented())]) {
         answer(input::body(body.to_string().as_bytes()));
     }
 
@@ -197,25 +198,26 @@ proptest! {
     }
 
     #[test]
-    fn any_event_is_answered_or_none(event in changed(an_event())) {
+    fn any_event_is_answered_or_ignored(event in mutated(api_gateway_event())) {
         answer(input::event(event.to_string().as_bytes()));
     }
 
     #[test]
-    fn any_text_in_an_event_is_answered(event in an_event(), text in any::<String>(), long in 0..2_usize) {
-        // What API Gateway fills from the request, in every spelling and far longer than it lets through.
+    fn any_text_in_an_event_is_answered(event in api_gateway_event(), text in any::<String>(), long in 0..2_usize) {
+        // Fields that API Gateway copies from the request, with any text, longer than API Gateway
+        // allows.
         let text = text + &"é".repeat(long * 20_000);
-        let places = [
+        let pointers = [
             "/path", "/rawPath", "/rawQueryString", "/body", "/requestContext/stage", "/requestContext/domainName",
             "/headers/authorization", "/multiValueHeaders/Authorization/0",
         ];
-        for place in places {
+        for place in pointers {
             let mut event = event.clone();
             if let Some(value) = event.pointer_mut(place) {
                 *value = text.as_str().into();
             }
             let requests = input::event(event.to_string().as_bytes());
-            prop_assert_eq!(requests.len(), 1, "it is an event of API Gateway still");
+            prop_assert_eq!(requests.len(), 1, "it must stay an event of API Gateway");
             answer(requests);
         }
     }
@@ -224,7 +226,7 @@ proptest! {
 #[test]
 fn the_corpora_of_the_fuzz_targets_are_answered() {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for (name, reading) in READINGS {
+    for (name, reading) in INPUT_READERS {
         let mut requests = 0;
         for entry in fs::read_dir(corpora.join(name)).unwrap() {
             let input = reading(&fs::read(entry.unwrap().path()).unwrap());

@@ -1,6 +1,6 @@
-//! The real Lambda binary, driven over the Runtime API as Lambda drives it.
+//! Tests the Lambda binary through the Runtime API, as Lambda runs it.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -12,8 +12,8 @@ use std::{
 use common::{
     MOBILE, PASSWORD, TABLE, TestTable,
     events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
-    faults::{Fault, Faults, behind_faults},
-    runtime_api::{PATIENCE, Runtime, Said},
+    faults::{Fault, Faults, with_fault_proxy},
+    runtime_api::{HANG_TIMEOUT, Runtime, RuntimeCall},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -22,14 +22,14 @@ use tokio::{
     time::timeout,
 };
 
-/// The function that the tests are about, on a table of a DynamoDB.
+/// Returns the command that starts the function, on a table of a DynamoDB.
 fn function(runtime: &Runtime, dynamodb: &str, table: &str) -> Command {
     let mut command = runtime.function(env!("CARGO_BIN_EXE_loyalty-codes"));
     command.envs(function_environment(dynamodb, table)).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Ends the function and returns what it wrote.
+/// Ends the function and returns its output.
 async fn end(mut function: Child) -> Output {
     function.start_kill().unwrap();
     function.wait_with_output().await.unwrap()
@@ -42,11 +42,14 @@ async fn every_event_is_answered_as_listed() {
         let mut runtime = Runtime::start().await;
         let function = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
         for (name, status, expected) in EVENTS {
-            let answer = runtime.play(read(name, version)).await;
+            let answer = runtime.invoke(read(name, version)).await;
             assert_as_listed(name, version, *status, expected, &answer);
             assert_eq!(answer["isBase64Encoded"], false);
             assert_eq!(answer["headers"]["cache-control"], "no-store", "{answer}");
-            assert!(answer["headers"].get("content-length").is_none(), "API Gateway counts it: {answer}");
+            assert!(
+                answer["headers"].get("content-length").is_none(),
+                "API Gateway adds the length itself: {answer}"
+            );
         }
         let log = String::from_utf8(end(function).await.stdout).unwrap();
         let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -57,67 +60,69 @@ async fn every_event_is_answered_as_listed() {
     }
 }
 
-/// The lines that a function writes of an event, of whose environment `change` decides.
-async fn lines_of(event: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Vec<Value> {
+/// The log lines that a function writes for an event. `change` modifies its environment.
+async fn log_lines_of(event: &str, change: impl FnOnce(&mut Command) -> &mut Command) -> Vec<Value> {
     let (table, _service) = common::demo().await;
     let mut runtime = Runtime::start().await;
     let function = change(&mut function(&runtime, &table.endpoint(), table.name())).spawn().unwrap();
-    runtime.play(read(event, "v2")).await;
+    runtime.invoke(read(event, "v2")).await;
     let log = String::from_utf8(end(function).await.stdout).unwrap();
     log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// In bytes, of the first request of a process. The others are about 550, as the README's cost table assumes.
+/// Maximum length in bytes of the log line of a process's first request. Later lines have about 550
+/// bytes, which the README's cost table assumes.
 const MAX_LINE: usize = 700;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_environment_decides_on_metrics() {
+async fn the_environment_configures_metrics() {
     let dimensions = |lines: &[Value]| -> Vec<Value> {
         let directives = lines[0]["_aws"]["CloudWatchMetrics"].as_array().unwrap();
         assert!(directives.iter().all(|directive| directive["Namespace"] == "shop-eu"));
         directives.iter().map(|directive| directive["Dimensions"].clone()).collect()
     };
     let event = "card-number-get";
-    let lines = lines_of(event, |command| command.env("METRICS_NAMESPACE", "shop-eu")).await;
-    assert_eq!(lines.len(), 1, "one line a request");
+    let lines = log_lines_of(event, |command| command.env("METRICS_NAMESPACE", "shop-eu")).await;
+    assert_eq!(lines.len(), 1, "one line for each request");
     let length = lines[0].to_string().len();
-    assert!(length < MAX_LINE, "CloudWatch is paid by the byte: {length}");
+    assert!(length < MAX_LINE, "a log line has {length} bytes, and CloudWatch charges by the byte");
     assert_eq!(dimensions(&lines), [json!([["route"]]), json!([[]])]);
-    let lines =
-        lines_of(event, |command| command.env("METRICS_NAMESPACE", "shop-eu").env("METRICS_BY_ORG", "true"))
-            .await;
+    let lines = log_lines_of(event, |command| {
+        command.env("METRICS_NAMESPACE", "shop-eu").env("METRICS_BY_ORG", "true")
+    })
+    .await;
     assert_eq!(dimensions(&lines), [json!([["route"], ["org", "route"]]), json!([[], ["org"]])]);
     assert_eq!((&lines[0]["org"], &lines[0]["CardNumbersGenerated"]), (&json!("966"), &json!(1.0)));
 
-    let lines = lines_of(event, |command| command.env_remove("METRICS_NAMESPACE")).await;
+    let lines = log_lines_of(event, |command| command.env_remove("METRICS_NAMESPACE")).await;
     assert_eq!(lines.len(), 1);
     assert_eq!((&lines[0]["message"], &lines[0]["status"]), (&json!("request"), &json!(200)));
     assert!(lines[0].get("_aws").is_none() && lines[0].get("Requests").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lambda_passes_lines_on_as_they_are_by_their_level() {
+async fn log_lines_have_the_level_and_timestamp_that_lambda_filters_by() {
     let (table, _service) = common::demo().await;
     let mut runtime = Runtime::start().await;
     let running = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
-    runtime.play(read("card-number-get", "v2")).await;
+    runtime.invoke(read("card-number-get", "v2")).await;
     table.client().delete_table().table_name(table.name()).send().await.unwrap();
-    runtime.play(read("otp-fetch", "v2")).await;
+    runtime.invoke(read("otp-fetch", "v2")).await;
     let log = String::from_utf8(end(running).await.stdout).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let levels: Vec<&str> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
     assert_eq!(levels, ["INFO", "ERROR"], "{log}");
     for line in &lines {
-        // Without a timestamp in this form, Lambda takes any line for INFO.
+        // Lambda treats a line without a timestamp in this format as INFO.
         let timestamp = line["timestamp"].as_str().unwrap();
         assert!(chrono::DateTime::parse_from_rfc3339(timestamp).is_ok(), "{timestamp}");
     }
     let filter = "ApplicationLogLevel: INFO";
-    assert!(include_str!("../template.yaml").contains(filter), "the lines of requests are INFO");
+    assert!(include_str!("../template.yaml").contains(filter), "the template must keep lines of level INFO");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_of_api_gateway_is_answered_quietly() {
+async fn an_event_that_is_not_from_api_gateway_is_ignored_without_an_error() {
     let (table, _service) = common::demo().await;
     let mut runtime = Runtime::start().await;
     let function = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
@@ -132,9 +137,9 @@ async fn what_is_not_of_api_gateway_is_answered_quietly() {
         "null",
     ];
     for event in events {
-        assert_eq!(runtime.play(event.to_owned()).await, serde_json::json!({}), "{event}");
+        assert_eq!(runtime.invoke(event.to_owned()).await, serde_json::json!({}), "{event}");
     }
-    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
+    assert_eq!(runtime.invoke(read("card-number-get", "v2")).await["statusCode"], 200);
     let log = String::from_utf8(end(function).await.stdout).unwrap();
     assert_eq!(log.matches("ignored an event that is not of API Gateway").count(), events.len(), "{log}");
     assert!(!log.contains("secret"), "{log}");
@@ -149,67 +154,71 @@ async fn a_base_path_is_a_setting() {
     let _function = function.env("BASE_PATH", "codes/").spawn().unwrap();
     let mut event: Value = serde_json::from_str(&read("card-number-get", "v1")).unwrap();
     event["path"] = "/codes/v2/cardNumber".into();
-    assert_eq!(runtime.play(event.to_string()).await["statusCode"], 200);
-    assert_eq!(runtime.play(read("card-number-get", "v1")).await["statusCode"], 200);
+    assert_eq!(runtime.invoke(event.to_string()).await["statusCode"], 200);
+    assert_eq!(runtime.invoke(read("card-number-get", "v1")).await["statusCode"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_connection_is_warmed_before_the_first_event_is_asked_for() {
+async fn the_connection_is_opened_during_init() {
     let dynamodb = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut runtime = Runtime::start().await;
     let endpoint = format!("http://{}", dynamodb.local_addr().unwrap());
     let _function = function(&runtime, &endpoint, TABLE).spawn().unwrap();
-    let connection = timeout(PATIENCE, dynamodb.accept()).await.unwrap().unwrap();
-    assert!(runtime.is_silent(), "connected during init");
+    let connection = timeout(HANG_TIMEOUT, dynamodb.accept()).await.unwrap().unwrap();
+    assert!(runtime.made_no_call(), "the function must connect before it asks for an event");
     drop(connection);
     drop(dynamodb);
-    assert_eq!(runtime.next_call().await, Said::Next, "and an error there is not fatal");
+    assert_eq!(
+        runtime.next_call().await,
+        RuntimeCall::Next,
+        "a connection error during init must not end the function"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_dynamodb_is_a_503_and_the_function_goes_on() {
+async fn an_unreachable_dynamodb_is_a_503_and_the_function_keeps_running() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut runtime = Runtime::start().await;
     let mut function = function(&runtime, &format!("http://{free}"), TABLE).spawn().unwrap();
     for _ in 0..2 {
-        let answer = runtime.play(read("card-number-get", "v2")).await;
+        let answer = runtime.invoke(read("card-number-get", "v2")).await;
         assert_eq!(answer["statusCode"], 503);
         assert_eq!(answer["headers"]["retry-after"], "1");
         assert!(answer["body"].as_str().unwrap().contains("\"code\":503"));
     }
-    assert!(function.try_wait().unwrap().is_none(), "it is running still");
+    assert!(function.try_wait().unwrap().is_none(), "the function must keep running");
 }
 
-/// A function that waits for its first event, on a DynamoDB that can go wrong.
-async fn waiting_behind_faults() -> (TestTable, Runtime, Child, Faults) {
+/// A function that waits for its first event, with a fault proxy in front of DynamoDB.
+async fn waiting_with_fault_proxy() -> (TestTable, Runtime, Child, Faults) {
     let (table, _service) = common::demo().await;
-    let (_service, faults) = behind_faults(&table, "store.server").await;
+    let (_service, faults) = with_fault_proxy(&table, "store.server").await;
     let mut runtime = Runtime::start().await;
     let function = function(&runtime, &faults.endpoint(), table.name()).spawn().unwrap();
-    assert_eq!(runtime.next_call().await, Said::Next);
+    assert_eq!(runtime.next_call().await, RuntimeCall::Next);
     (table, runtime, function, faults)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_dynamodb_leaves_unanswered_is_made_again() {
-    let (_table, mut runtime, _function, faults) = waiting_behind_faults().await;
-    faults.inject(|_, call| (call == 0).then_some(Fault::Silence));
-    assert_eq!(runtime.play(read("card-number-get", "v2")).await["statusCode"], 200);
+async fn an_unanswered_dynamodb_call_is_retried() {
+    let (_table, mut runtime, _function, faults) = waiting_with_fault_proxy().await;
+    faults.inject(|_, call| (call == 0).then_some(Fault::Dropped));
+    assert_eq!(runtime.invoke(read("card-number-get", "v2")).await["statusCode"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_comes_before_the_deadline() {
-    let (_table, mut runtime, _function, faults) = waiting_behind_faults().await;
-    faults.inject(|_, _| Some(Fault::Silence));
+    let (_table, mut runtime, _function, faults) = waiting_with_fault_proxy().await;
+    faults.inject(|_, _| Some(Fault::Dropped));
     let (started, limit) = (Instant::now(), Duration::from_millis(1500));
     runtime.set_deadline(limit);
-    let (answered, answer) = runtime.play_timed(read("card-number-get", "v2")).await;
+    let (answered, answer) = runtime.invoke_timed(read("card-number-get", "v2")).await;
     assert_eq!(answer["statusCode"], 503);
     assert!(answered - started < limit, "{:?}", answered - started);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_setting_fails_init_by_its_name() {
+async fn an_invalid_setting_fails_init_with_its_name() {
     let table = TestTable::new().await;
     let runtime = Runtime::start().await;
     for (variable, value) in [
@@ -226,9 +235,9 @@ async fn a_wrong_setting_fails_init_by_its_name() {
         ("METRICS_BY_ORG", "perhaps"),
     ] {
         let output = function(&runtime, &table.endpoint(), table.name()).env(variable, value).output();
-        let output = timeout(PATIENCE, output).await.unwrap().unwrap();
+        let output = timeout(HANG_TIMEOUT, output).await.unwrap().unwrap();
         assert!(!output.status.success());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(variable), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.contains(variable), "{stderr}");
     }
 }

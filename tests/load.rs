@@ -1,13 +1,13 @@
-//! Load on the built function: eight processes of it, as Lambda runs them, on one table, and the
-//! oracle of the soak over every answer. `make test-load` says where the function is: in
-//! `FUNCTION`.
+//! Load test of the built function: eight processes on one table, as Lambda runs them. The oracle
+//! of the soak test checks every answer. `make test-load` runs this test and sets `FUNCTION` to the
+//! function.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "what fails in a test should fail loudly; it prints its figures"
+    reason = "a failure must fail the test, which prints its figures"
 )]
-#![allow(dead_code, reason = "the soak uses all of its modules")]
+#![allow(dead_code, reason = "only the soak test uses all of these items")]
 
 mod common;
 
@@ -27,7 +27,7 @@ use std::{
 use common::{PASSWORD, TestTable, caller::Caller, events::function_environment, runtime_api::Runtime};
 use loyalty_codes::{model::org::OrgId, secret::os_rng};
 use measure::memory;
-use oracle::{Oracle, Shopper};
+use oracle::{Oracle, SimulatedTill};
 use pace::Pace;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::Value;
@@ -39,16 +39,17 @@ use tokio::{
 
 const FUNCTIONS: usize = 8;
 const REQUESTS: u64 = 100_000;
-/// Before which all of them must be answered.
-const AT_MOST: Duration = Duration::from_mins(8);
-/// More than there are functions, so that none waits for work.
-const SHOPPERS: usize = 16;
-/// What a function may hold, in MiB, after thousands of requests; it is 6 after the first one.
+/// Time limit for all requests.
+const TIME_LIMIT: Duration = Duration::from_mins(8);
+/// More callers than functions, so that no function waits for work.
+const TILLS: usize = 16;
+/// Maximum memory of a function in MiB after thousands of requests. It is 6 MiB after the first
+/// one.
 const MAX_MEMORY: f64 = 24.0;
 
 type Queue = Arc<Mutex<mpsc::UnboundedReceiver<(String, oneshot::Sender<Value>)>>>;
 
-/// A function that takes the next event whenever it is free, as a Lambda environment does.
+/// A function that takes the next event when it is free, as a Lambda environment does.
 struct Function {
     runtime: Runtime,
     process: Child,
@@ -63,13 +64,14 @@ impl Function {
         Self { runtime, process }
     }
 
-    /// Serves until there are no more events. Returns how many there were, and its memory in MiB.
+    /// Processes events until the queue is closed. Returns the number of events, and the memory in
+    /// MiB.
     async fn serve(mut self, queue: Queue) -> (u64, f64) {
         let mut served = 0;
         loop {
             let next = queue.lock().await.recv().await;
             let Some((event, answers)) = next else { break };
-            let answer = self.runtime.play(event).await;
+            let answer = self.runtime.invoke(event).await;
             answers.send(answer).unwrap();
             served += 1;
         }
@@ -78,7 +80,7 @@ impl Function {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_functions_answer_100_000_requests_right() {
+async fn eight_functions_answer_100_000_requests_correctly() {
     let (table, service) = common::demo().await;
     let (invocations, events) = mpsc::unbounded_channel();
     let queue = Queue::new(Mutex::new(events));
@@ -86,23 +88,28 @@ async fn eight_functions_answer_100_000_requests_right() {
     for _ in 0..FUNCTIONS {
         functions.spawn(Function::start(&table).await.serve(Arc::clone(&queue)));
     }
-    let caller = Caller::of_functions(invocations, &format!("store.server:{PASSWORD}"));
+    let caller = Caller::for_functions(invocations, &format!("store.server:{PASSWORD}"));
     let oracle = Arc::new(Oracle::new(caller));
-    let pace = Arc::new(Pace::of_requests(REQUESTS, AT_MOST));
+    let pace = Arc::new(Pace::of_requests(REQUESTS, TIME_LIMIT));
     let started = Instant::now();
-    let mut shoppers = JoinSet::new();
-    for _ in 0..SHOPPERS {
+    let mut tills = JoinSet::new();
+    for _ in 0..TILLS {
         let rng = SmallRng::seed_from_u64(os_rng().random());
-        shoppers.spawn(Shopper::new(Arc::clone(&oracle), Arc::clone(&pace), rng).shop());
+        tills.spawn(SimulatedTill::new(Arc::clone(&oracle), Arc::clone(&pace), rng).run());
     }
-    shoppers.join_all().await;
+    tills.join_all().await;
     let seconds = started.elapsed().as_secs_f64();
     let issued = service.store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
-    oracle.holds(issued.next - issued.first);
+    oracle.check_issued_numbers(issued.next - issued.first);
     let wrong = oracle.wrong();
-    assert!(wrong.is_empty(), "{} wrong, such as\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong answers, such as\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
 
-    // With the last caller, the queue ends.
+    // Dropping the last caller closes the queue.
     drop(oracle);
     let served = functions.join_all().await;
     let total: u64 = served.iter().map(|(requests, _)| requests).sum();
@@ -111,5 +118,5 @@ async fn eight_functions_answer_100_000_requests_right() {
         println!("a function answered {requests} and holds {memory:.1} MiB");
         assert!(*memory <= MAX_MEMORY, "{memory} MiB");
     }
-    assert_eq!(total, REQUESTS, "all of them within {AT_MOST:?}");
+    assert_eq!(total, REQUESTS, "not all requests were answered within {TIME_LIMIT:?}");
 }

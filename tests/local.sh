@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Plays `make invoke` and `make local` as a developer calls them, in containers: of the Docker engine that runs, or else,
-# as root, of one that is started for the time of the test. No registry is asked for AWS's base image: where the engine
-# has none, a Debian under its name stands in for it.
+# Tests `make invoke` and `make local` in containers, as a developer runs them. Uses the running
+# Docker engine, or starts one as root for the test. Pulls no image: if the engine does not have
+# AWS's base image, a Debian image gets its name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
@@ -9,7 +9,7 @@ image=public.ecr.aws/lambda/provided:al2023-$ARCH
 rapid=public.ecr.aws/lambda/provided:al2023-rapid-$ARCH
 engine='' server='' imported=''
 
-# SAM's containers must be gone without our help: whatever is left is removed, and fails the test.
+# SAM must remove its containers. The test fails if a container is left, and removes it.
 left_over() { docker ps --all --quiet --filter label=sam.cli.container.type=lambda; }
 cleanup() {
   status=$?
@@ -59,10 +59,10 @@ if ! docker image inspect "$image" >/dev/null 2>&1; then
   docker import "$base" "$image" >/dev/null
 fi
 
-# SAM's files, too, go with the folder.
+# SAM's temporary files are below the folder, too.
 export SAM_SKIP_PULL_IMAGE=true TMPDIR=$folder
 
-# The answer of a played event, which must be a 200.
+# Invokes the function with an event and prints the body of the answer, which must be a 200.
 invoke() {
   timeout 300 make --silent invoke ARCH="$ARCH" SAM_DB="$folder/sam.db" EVENT="events/$1" 2>"$folder/invoke.log" |
     tee "$folder/answer.log" | tail -n 1 | .venv/bin/python -c '
@@ -74,7 +74,7 @@ sys.exit(str(answer)) if answer["statusCode"] != 200 else print(answer["body"])'
 number=$(invoke card-number-get.v2.json)
 next=$(invoke card-number-get.v1.json)
 echo "make invoke: $number, then $next"
-[[ $number == *'"1000000010"'* && $next == *'"1000000011"'* ]] || fail 'these are not the first two numbers'
+[[ $number == *'"1000000010"'* && $next == *'"1000000011"'* ]] || fail 'the answers are not the first two numbers'
 invoke otp-generate.v2.json
 [[ -z $(left_over) ]] || fail '`make invoke` leaves a container behind'
 
@@ -87,7 +87,7 @@ for _ in {1..600}; do
   sleep 0.5
 done
 
-# The calls that it prints to be pasted; each must be answered with a 2xx.
+# Runs the printed commands. Each must be answered with a 2xx.
 sed -n '/^# /,$p' "$folder/calls.log" >"$folder/calls"
 {
   echo 'set -euo pipefail; curl() { command curl --fail-with-body --max-time 60 "$@"; }'

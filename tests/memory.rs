@@ -1,5 +1,6 @@
-//! A Lambda environment that lives for hours: nothing grows in it. `make test-memory` runs it.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Checks that the memory of a long-running Lambda environment does not grow. `make test-memory`
+//! runs this test.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -16,17 +17,18 @@ use serde_json::Value;
 const ORGS: u32 = 100;
 const TILLS: u32 = 1000;
 
-/// What the second half of the requests may add, in KiB: five bytes a request. An allocator's pages come and go.
+/// Maximum growth over the second half of the requests, in KiB: five bytes for each request. The
+/// allocator takes and frees whole pages.
 const MAX_GROWTH: u64 = 256;
 
-/// How much memory a process holds, in KiB.
+/// Resident memory of a process, in KiB.
 fn resident(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// A file's event as one of the tills sends it.
+/// The event of a file, sent by one of the tills.
 fn event(name: &str, till: u32) -> String {
     let mut event: Value = serde_json::from_str(&read(name, "v2")).unwrap();
     event["headers"]["authorization"] =
@@ -35,7 +37,7 @@ fn event(name: &str, till: u32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_grows_over_a_hundred_thousand_requests_of_a_thousand_tills() {
+async fn memory_does_not_grow_over_100_000_requests_of_1_000_tills() {
     let requests: u32 = std::env::var("REQUESTS").map_or(100_000, |requests| requests.parse().unwrap());
     let (table, service) = demo().await;
     for org in 1..=ORGS {
@@ -52,20 +54,21 @@ async fn nothing_grows_over_a_hundred_thousand_requests_of_a_thousand_tills() {
     let function = command.spawn().unwrap();
     let process = function.id().unwrap();
 
-    let mut held = Vec::new();
+    let mut resident_kib = Vec::new();
     for request in 0..requests {
         if request % (requests / 10) == 0 {
-            held.push(resident(process));
+            resident_kib.push(resident(process));
         }
         let till = request % TILLS;
-        // A number now and then, of each till; else what reads the most and writes nothing.
+        // Each till takes a card number now and then. Other requests are fetches, which read most
+        // and write nothing.
         let (name, status) =
             if request / TILLS % 20 == 0 { ("card-number-get", 200) } else { ("otp-fetch", 404) };
-        let answer = runtime.play(event(name, till)).await;
+        let answer = runtime.invoke(event(name, till)).await;
         assert_eq!(answer["statusCode"], status, "{answer}");
     }
-    held.push(resident(process));
-    let growth = held[10].saturating_sub(held[5]);
-    println!("KiB held after each tenth of {requests} requests: {held:?}");
-    assert!(growth <= MAX_GROWTH, "{growth} KiB more in the second half: {held:?}");
+    resident_kib.push(resident(process));
+    let growth = resident_kib[10].saturating_sub(resident_kib[5]);
+    println!("KiB of memory after each tenth of {requests} requests: {resident_kib:?}");
+    assert!(growth <= MAX_GROWTH, "{growth} KiB more in the second half: {resident_kib:?}");
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Runs `make test-engine` against a ministack of its own.
+# Runs `make test-engine` on its own ministack.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-# Whatever it leaves behind goes with the folder.
+# Temporary files are below the folder and are removed with it.
 folder=$(mktemp -d)
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 BIND_HOST=127.0.0.1 GATEWAY_PORT=$port SERVICES=dynamodb LOG_LEVEL=ERROR TMPDIR=$folder \

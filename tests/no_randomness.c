@@ -1,5 +1,5 @@
-/* Preloaded, it leaves the operating system without randomness for the function's codes. Those calls have no flags; the
-   standard library's, for the keys of its maps, have some. */
+/* Preload library that makes getrandom() fail for the function's codes. Those calls have no flags. Calls of the
+   standard library, which seeds its maps, have flags and work. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/syscall.h>

@@ -1,7 +1,8 @@
-//! A panic ends the built function. `make test-panics` says where that is: in `FUNCTION`. What panics is what does so in
-//! production, [`os_rng`](loyalty_codes::secret::os_rng) on a system that has no randomness to give; the function is not made
-//! for the test.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Checks that a panic ends the built function. `make test-panics` runs this test and sets
+//! `FUNCTION` to the function. The panic is one of production:
+//! [`os_rng`](loyalty_codes::secret::os_rng) on a system without randomness. The function is not
+//! built specially for this test.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -13,7 +14,7 @@ use std::{
 use common::{
     MOBILE, TestTable,
     events::{function_environment, read},
-    runtime_api::{PATIENCE, Runtime, Said},
+    runtime_api::{HANG_TIMEOUT, Runtime, RuntimeCall},
 };
 use serde_json::Value;
 use tokio::{process, time::timeout};
@@ -34,7 +35,7 @@ fn entity(answer: &Value) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_ends_the_function_without_an_answer_and_the_next_one_serves() {
+async fn a_panic_ends_the_function_without_an_answer_and_the_next_process_serves() {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("no_randomness.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/no_randomness.c");
@@ -44,19 +45,19 @@ async fn a_panic_ends_the_function_without_an_answer_and_the_next_one_serves() {
     let (table, service) = common::demo().await;
     let mut runtime = Runtime::start().await;
     let panicking = function(&runtime, &table).env("LD_PRELOAD", &library).spawn().unwrap();
-    let number = entity(&runtime.play(read("card-number-get", "v2")).await);
-    assert_eq!(runtime.next_call().await, Said::Next);
+    let number = entity(&runtime.invoke(read("card-number-get", "v2")).await);
+    assert_eq!(runtime.next_call().await, RuntimeCall::Next);
     runtime.send(read("otp-generate", "v2"));
-    let output = timeout(PATIENCE, panicking.wait_with_output()).await.unwrap().unwrap();
+    let output = timeout(HANG_TIMEOUT, panicking.wait_with_output()).await.unwrap().unwrap();
     assert_eq!(output.status.signal(), Some(SIGABRT));
-    assert!(runtime.is_silent(), "neither an answer nor an error: there is nobody left to give one");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("panicked") && !said.contains(MOBILE), "{said}");
-    assert_eq!(service.issued_otps().await, 0, "what it was at is not half done");
+    assert!(runtime.made_no_call(), "the ended function sends neither an answer nor an error");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("panicked") && !stderr.contains(MOBILE), "{stderr}");
+    assert_eq!(service.issued_otps().await, 0, "the interrupted request must leave nothing behind");
 
     let _next = function(&runtime, &table).spawn().unwrap();
-    let answer = runtime.play(read("otp-generate", "v2")).await;
+    let answer = runtime.invoke(read("otp-generate", "v2")).await;
     assert_eq!(answer["statusCode"], 200, "{answer}");
     assert_eq!(service.issued_otps().await, 1);
-    assert_eq!(entity(&runtime.play(read("card-number-get", "v2")).await), number + 1);
+    assert_eq!(entity(&runtime.invoke(read("card-number-get", "v2")).await), number + 1);
 }

@@ -1,6 +1,6 @@
-"""What the roles of the stack may do, in the template as SAM transforms it before it is deployed.
+"""Checks the permissions of the stack's roles, in the template as SAM transforms it for deployment.
 
-Run by `make validate`, with the Python of SAM's own environment. The translator is the one that AWS runs.
+`make validate` runs this with the Python of SAM's environment. AWS uses the same translator.
 """
 
 import os
@@ -22,8 +22,8 @@ LOG_GROUP = {"Fn::GetAtt": ["FunctionLogGroup", "Arn"]}
 KEY = {"Ref": "TableKeyArn"}
 TARGET = {"Ref": "DeliveryTargetArn"}
 
-# Each role with its statements: actions and resource. tests/template.rs compares the actions on the table with the calls
-# in src/store.
+# The statements of each role: actions and resource. tests/template.rs compares the actions on the
+# table with the calls in src/store.
 ROLES = {
     "FunctionRole": {
         "Table": (
@@ -47,15 +47,15 @@ ROLES = {
 
 def transformed():
     template = yaml_parse(TEMPLATE.read_text())
-    # As `sam package` leaves it.
+    # `sam package` sets such a value.
     template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function.zip"
     parameters = {name: str(p.get("Default", "")) for name, p in template["Parameters"].items()}
-    # No managed policy is looked up: a template that names one by its name is refused here.
+    # Managed policies cannot be looked up here, so a template that names one is refused.
     return Translator({}, Parser()).translate(template, parameters)
 
 
 def policies(role):
-    """The policy documents of a role, those of a condition included."""
+    """The policy documents of a role, including conditional ones."""
     for policy in role["Properties"].get("Policies", []):
         policy = policy.get("Fn::If", [None, policy])[1]
         yield policy["PolicyDocument"]
@@ -67,7 +67,7 @@ def actions(statement):
 
 
 def check(template):
-    """Yields what is not as it should be."""
+    """Yields the violations."""
     resources = template["Resources"]
     of_type = lambda kind: {name: r for name, r in resources.items() if r["Type"] == kind}
 
@@ -81,14 +81,14 @@ def check(template):
         statements = [s for document in policies(role) for s in document["Statement"]]
         found = {s.get("Sid"): (actions(s), s["Resource"]) for s in statements}
         if len(found) != len(statements) or any(s["Effect"] != "Allow" for s in statements):
-            yield f"{name} has two statements of one name, or one that denies"
+            yield f"{name} has two statements with one name, or one that denies"
         for sid in sorted(expected.keys() | found.keys()):
             if expected.get(sid) != found.get(sid):
                 yield f"{name}, {sid}: {found.get(sid)} and not {expected.get(sid)}"
         for statement in statements:
             conditions = statement.get("Condition", {}).get("StringEquals", {})
             if statement["Resource"] == KEY and "kms:ViaService" not in conditions:
-                yield f"{name}, {statement['Sid']}: the key is for DynamoDB alone"
+                yield f"{name}, {statement['Sid']}: the key must be limited to DynamoDB"
 
     functions = of_type("AWS::Lambda::Function")
     for name, function in functions.items():
@@ -97,7 +97,7 @@ def check(template):
     if list(functions) != ["Function"]:
         yield f"the functions are {list(functions)}"
 
-    # Nobody but this API may call the function.
+    # Only this API may call the function.
     permissions = of_type("AWS::Lambda::Permission")
     if not permissions:
         yield "the API may not call the function"
@@ -112,5 +112,5 @@ def check(template):
 
 
 faults = list(check(transformed()))
-print("\n".join(faults) or "The roles allow what the code does, and nothing else.")
+print("\n".join(faults) or "The roles allow exactly the calls of the code.")
 sys.exit(bool(faults))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs what `make sam-build` built in a container, by `sam local`, on the DynamoDB of a demo of its own:
-# `sam_local.sh start-api PORT` serves the API, `sam_local.sh invoke EVENT` plays one event. ARCH is the built
-# function's processor, SAM_DB the file that the demo is kept in.
+# Runs the function of `make sam-build` in a container with `sam local`, on the DynamoDB of a demo.
+# `sam_local.sh start-api PORT` serves the API. `sam_local.sh invoke EVENT` sends one event. ARCH is
+# the processor of the built function. SAM_DB is the file of the demo's data.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
@@ -15,8 +15,9 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A container reaches this machine as `host.docker.internal`: on Linux that is the address of Docker's bridge, so the
-# embedded DynamoDB listens there. Docker Desktop, whose bridge is inside its own machine, forwards to loopback.
+# A container reaches this machine as `host.docker.internal`. On Linux that is the address of
+# Docker's bridge, so the embedded DynamoDB listens there. Docker Desktop has the bridge in its own
+# virtual machine, and forwards to loopback.
 address=$(docker network inspect bridge | .venv/bin/python -c '
 import ipaddress, json, socket, sys
 networks = [c for c in json.load(sys.stdin)[0]["IPAM"]["Config"] if ":" not in c["Subnet"]]
@@ -42,7 +43,7 @@ credentials=$(field 's/^curl .* -u \([^ ]*\) .*/\1/p' | head -n 1)
 dynamodb=$(field 's/^DynamoDB listens on [^ ]*:\([0-9]*\) .*/\1/p')
 [[ -n $demo && -n $credentials && -n $dynamodb ]] || { cat "$folder/demo"; exit 1; }
 
-# The function signs its requests, and the embedded DynamoDB takes any credentials.
+# The function signs its requests. The embedded DynamoDB accepts any credentials.
 export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_EC2_METADATA_DISABLED=true
 options=(--add-host host.docker.internal:host-gateway
   --parameter-overrides "Architecture=$ARCH DynamoDbEndpoint=http://host.docker.internal:$dynamodb")
@@ -52,7 +53,7 @@ case $1 in
     sam local start-api --port "$2" --warm-containers LAZY "${options[@]}" &
     ;;
   invoke)
-    # The events carry the credentials of the tests' till; the demo's till has others.
+    # The events contain the credentials of the tests' till. The demo's till has other ones.
     sed "s#c3RvcmUuc2VydmVyOnNlcnZlcjEyMw==#$(printf %s "$credentials" | base64 | tr -d '\n')#" "$2" >"$folder/event.json"
     sam local invoke Function --event "$folder/event.json" "${options[@]}" &
     ;;

@@ -1,4 +1,4 @@
-"""What no schema can say, and what only the demo's org knows, for tests/schemathesis.sh."""
+"""Hooks of tests/schemathesis.sh: rules that a schema cannot express, and values of the demo's org."""
 
 import re
 import uuid
@@ -13,7 +13,7 @@ def before_load_schema(context, raw_schema):
     global MOBILE
     schemas = raw_schema["components"]["schemas"]
     MOBILE = re.compile(schemas["Mobile"]["pattern"])
-    # Which accounts there are, the org knows. This one is in every org.
+    # The accounts depend on the org. Every org has this one.
     schemas["Source"] = {"enum": ["INSTORE"]}
     schemas["AccountId"] = {"enum": [""]}
     # The value of one parameter depends on that of another.
@@ -24,14 +24,14 @@ def before_load_schema(context, raw_schema):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Gives each request a key of its own: one that another request had is refused."""
+    """Gives each request a unique idempotency key. A key of another request would be refused."""
     if "Idempotency-Key" in (case.headers or {}) and not case.meta.generation.mode.is_negative:
         case.headers["Idempotency-Key"] = uuid.uuid4().hex
 
 
 @schemathesis.hook
 def filter_case(context, case):
-    """Leaves out what following a link makes of name and value when it takes over one of them alone."""
+    """Leaves out requests whose name and value do not match, because a link replaced only one of them."""
     query = case.query or {}
     name, value = str(query.get("identifierName")), str(query.get("identifierValue"))
     return case.meta.generation.mode.is_negative or (name.lower() == "mobile") == bool(MOBILE.match(value))
@@ -39,7 +39,7 @@ def filter_case(context, case):
 
 @schemathesis.hook
 def filter_body(context, body):
-    """Leaves out customers with several external IDs in all profiles, and texts of too many bytes, not characters."""
+    """Leaves out customers with several external IDs, and texts that are too long in bytes but not in characters."""
     identifiers = list(find_identifiers(body))
     external_ids = {value for name, value in identifiers if name.lower().startswith("external")}
     return len(external_ids) < 2 and not any(
@@ -48,7 +48,7 @@ def filter_body(context, body):
 
 
 def find_identifiers(value):
-    """Names and values of all identifiers, wherever they are."""
+    """Yields the names and values of all identifiers in a JSON value."""
     if isinstance(value, dict):
         for name, identifier in [("type", "value"), ("entityType", "entityValue")]:
             if isinstance(value.get(name), str) and isinstance(value.get(identifier), str):

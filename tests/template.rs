@@ -1,5 +1,5 @@
-//! The deployment template against the code that it deploys.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Compares the deployment template with the code that it deploys.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 mod common;
 
@@ -14,7 +14,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The lines of a resource, or of a statement: from its first line to the next one that is indented as little.
+/// Returns the lines of a resource or a statement: from its first line up to the next line with the
+/// same or less indentation.
 fn block<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
     let lines: Vec<&str> = text.lines().collect();
     let start = lines.iter().position(|line| line.trim() == first).unwrap_or_else(|| panic!("{first}"));
@@ -24,9 +25,9 @@ fn block<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
     lines[start..end.map_or(lines.len(), |end| start + 1 + end)].to_vec()
 }
 
-/// The DynamoDB actions that the function's code needs, by the SDK calls in `src/store`. Creating the table is
-/// an operator's business.
-fn actions_of_the_store() -> BTreeSet<&'static str> {
+/// The DynamoDB actions that the SDK calls in `src/store` need. Actions that create the table are
+/// left out, because operators do that.
+fn actions_used_by_the_store() -> BTreeSet<&'static str> {
     const CALLS: [(&str, &str); 13] = [
         (".get_item()", "GetItem"),
         (".batch_get_item()", "BatchGetItem"),
@@ -36,7 +37,7 @@ fn actions_of_the_store() -> BTreeSet<&'static str> {
         (".update_item()", "UpdateItem"),
         (".delete_item()", "DeleteItem"),
         (".batch_write_item()", "BatchWriteItem"),
-        // The parts of transactions.
+        // Parts of transactions.
         (" Put::builder()", "PutItem"),
         (" Update::builder()", "UpdateItem"),
         (" Delete::builder()", "DeleteItem"),
@@ -57,17 +58,20 @@ fn actions_of_the_store() -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn the_function_may_do_exactly_what_the_store_does() {
+fn the_function_role_allows_exactly_the_actions_of_the_store() {
     let template = read("template.yaml");
     let statement = block(&template, "- Sid: Table");
     let allowed: BTreeSet<&str> =
         statement.iter().filter_map(|line| line.trim().strip_prefix("- dynamodb:")).collect();
-    assert_eq!(allowed, actions_of_the_store());
-    assert!(statement.iter().any(|line| line.trim() == "Resource: !GetAtt Table.Arn"), "on that table alone");
+    assert_eq!(allowed, actions_used_by_the_store());
+    assert!(
+        statement.iter().any(|line| line.trim() == "Resource: !GetAtt Table.Arn"),
+        "the statement must be limited to the table"
+    );
 }
 
 #[test]
-fn every_route_is_spelled_out() {
+fn the_template_lists_every_route() {
     let template = read("template.yaml");
     let function = block(&template, "Function:").join("\n");
     for route in ROUTES {
@@ -75,7 +79,7 @@ fn every_route_is_spelled_out() {
         assert!(function.contains(&line), "{line}");
     }
     assert!(function.contains(r#"Method: GET, Path: "/v2/otp/{parameters+}","#));
-    assert_eq!(function.matches(", Method: ").count(), ROUTES.len() + 1, "and no other");
+    assert_eq!(function.matches(", Method: ").count(), ROUTES.len() + 1, "the template has other routes");
 }
 
 #[tokio::test]
@@ -83,7 +87,7 @@ async fn the_table_is_the_one_that_loyaltyctl_creates() {
     let table = common::TestTable::new().await;
     let client = table.client();
     let name = format!("{}-as-deployed", table.name());
-    // As `loyaltyctl table create` does it.
+    // `loyaltyctl table create` makes the same call.
     Store::new(client.clone(), name.clone()).create_table(Stream::NewImages).await.unwrap();
     let created = client.describe_table().table_name(&name).send().await.unwrap().table.unwrap();
     let ttl = client.describe_time_to_live().table_name(&name).send().await.unwrap();
@@ -138,7 +142,7 @@ fn the_table_outlives_its_stack() {
 }
 
 #[test]
-fn delivery_takes_the_messages_and_nothing_else() {
+fn delivery_receives_only_message_items() {
     let template = read("template.yaml");
     let delivery = block(&template, "Delivery:").join("\n");
     assert!(
@@ -147,7 +151,7 @@ fn delivery_takes_the_messages_and_nothing_else() {
 }
 
 #[test]
-fn neither_the_numbers_of_another_org_nor_a_quiet_night_end_the_alarm_for_a_used_up_range() {
+fn the_alarm_for_a_used_up_range_outlasts_other_orgs_numbers_and_idle_periods() {
     let template = read("template.yaml");
     let alarm = block(&template, "NumberRangeAlarm:");
     let value = |name: &str| {
@@ -155,19 +159,20 @@ fn neither_the_numbers_of_another_org_nor_a_quiet_night_end_the_alarm_for_a_used
         found.unwrap_or_else(|| panic!("{name}")).to_owned()
     };
     let number = |name: &str| value(name).parse::<usize>().unwrap();
-    // CloudWatch looks back a day at most, or a week where a period is an hour or more.
+    // CloudWatch evaluates at most a day, or a week if the period is at least an hour.
     assert!(number("Period") >= 3600 && number("Period") * number("EvaluationPeriods") <= 7 * 86_400);
     assert_eq!((value("Statistic"), value("TreatMissingData")), ("Maximum".to_owned(), "ignore".to_owned()));
 
-    // One org takes a number at 85 % once, and another one at 10 % in every other period.
+    // One org takes one number at 85 % of its range. Another org takes numbers at 10 % in all other
+    // periods.
     let used = |period: usize| if period == 0 { 85 } else { 10 };
     let in_alarm = |now: usize| {
-        let looked_at = now.saturating_sub(number("EvaluationPeriods") - 1)..=now;
-        looked_at.filter(|period| used(*period) >= number("Threshold")).count() >= number("DatapointsToAlarm")
+        let evaluated = now.saturating_sub(number("EvaluationPeriods") - 1)..=now;
+        evaluated.filter(|period| used(*period) >= number("Threshold")).count() >= number("DatapointsToAlarm")
     };
     let days = |days: usize| days * 86_400 / number("Period");
-    assert!((0..days(6)).all(in_alarm), "it holds for days");
-    assert!(!in_alarm(days(8)), "and ends when the range was made larger");
+    assert!((0..days(6)).all(in_alarm), "the alarm must hold for days");
+    assert!(!in_alarm(days(8)), "the alarm must end after the range is enlarged");
     let description = alarm.join(" ");
     assert!(description.contains("stats max(CardNumberRangeUsed) as percent by org"), "{description}");
 }

@@ -1,5 +1,5 @@
-//! Cold starts: from the start of the process to its first byte to DynamoDB, to the first event that it asks for, and
-//! to its first answer.
+//! Cold starts: time from the start of the process to its first byte to DynamoDB, to its first
+//! request for an event, and to its first answer.
 
 use std::{
     process::Stdio,
@@ -10,7 +10,7 @@ use crate::{
     DynamoDb, Function,
     common::{
         events::read,
-        runtime_api::{Runtime, Said},
+        runtime_api::{Runtime, RuntimeCall},
     },
     measure::{Values, memory},
     report,
@@ -18,7 +18,7 @@ use crate::{
 
 const STARTS: usize = 20;
 
-/// One start of a function.
+/// Measurements of one start of a function.
 struct Start {
     first_byte: Option<Duration>,
     init: Duration,
@@ -26,25 +26,26 @@ struct Start {
     peak_mib: f64,
 }
 
-/// The medians of a function's starts, times in milliseconds.
+/// Medians over a function's starts. Times are in milliseconds.
 pub struct Cold {
     pub name: String,
     pub first_byte: f64,
     pub init: f64,
     pub answer: f64,
     pub peak_mib: f64,
-    /// As AWS counts the sizes of packages.
+    /// Bytes in a MiB, as AWS measures packages.
     pub zip_mib: f64,
 }
 
-/// Starts every function in turn, several rounds, so that other load on the machine affects all alike.
+/// Starts every function in turn, for several rounds, so that other load on the machine affects all
+/// of them.
 pub async fn run(functions: &[Function]) -> Vec<Cold> {
     let mut dynamodb = DynamoDb::start().await;
     let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
     for round in 0..=STARTS {
         for (function, starts) in functions.iter().zip(&mut starts) {
             let start = start(function, &mut dynamodb).await;
-            // The first round fills the file system's cache.
+            // The first round fills the file system cache and does not count.
             if round > 0 {
                 starts.push(start);
             }
@@ -60,7 +61,7 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
         let milliseconds = |of: fn(&Start) -> Duration| {
             Values::new(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect())
         };
-        // A function that does not call DynamoDB has no first byte.
+        // The hello function does not call DynamoDB, so it has no first byte.
         let first_byte = milliseconds(|start| start.first_byte.unwrap_or_default());
         assert!(first_byte.median() > 0.0 || function.name.starts_with("hello"), "{}", function.name);
         let (init, answer) = (milliseconds(|start| start.init), milliseconds(|start| start.answer));
@@ -86,9 +87,9 @@ async fn start(function: &Function, dynamodb: &mut DynamoDb) -> Start {
     let mut command = function.command(&runtime, dynamodb, &[]);
     let started = Instant::now();
     let process = command.stdout(Stdio::null()).spawn().unwrap();
-    let (ready, said) = runtime.next_call_at().await;
-    assert_eq!(said, Said::Next, "{}", function.name);
-    let (answered, answer) = runtime.play_timed(read("otp-fetch", "v2")).await;
+    let (ready, call) = runtime.next_call_at().await;
+    assert_eq!(call, RuntimeCall::Next, "{}", function.name);
+    let (answered, answer) = runtime.invoke_timed(read("otp-fetch", "v2")).await;
     assert_eq!(answer["statusCode"], 200, "{}: {answer}", function.name);
     Start {
         first_byte: dynamodb.first_byte().map(|at| at - started),

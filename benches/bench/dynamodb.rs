@@ -1,4 +1,4 @@
-//! The embedded DynamoDB behind a TLS endpoint, with the org, the till and the customer of the tests.
+//! The embedded DynamoDB behind a TLS endpoint, with the tests' org, till and customer.
 
 use std::{
     fs,
@@ -28,19 +28,19 @@ use crate::{
     common::{self, TABLE, TestTable},
 };
 
-/// Where Linux distributions keep the trusted roots; the second is that of Amazon Linux.
+/// Trusted roots of Linux distributions: Debian's path, then Amazon Linux's.
 const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 pub struct DynamoDb {
     pub table: TestTable,
     pub endpoint: String,
-    /// When the first byte of each connection came.
+    /// Time of the first byte of each connection.
     connections: mpsc::UnboundedReceiver<Instant>,
     folder: TempDir,
 }
 
 impl DynamoDb {
-    /// With one OTP in it that is valid today.
+    /// Starts the endpoint, with one OTP that is valid today.
     pub async fn start() -> Self {
         let (table, service) = common::demo_with(CONFIG).await;
         let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -67,12 +67,12 @@ impl DynamoDb {
         Self { table, endpoint, connections, folder }
     }
 
-    /// A file of Amazon's roots and the root of this endpoint.
+    /// Path of a file with Amazon's roots and the root of this endpoint.
     pub fn amazon_roots(&self) -> PathBuf {
         self.folder.path().join("amazon-and-test.pem")
     }
 
-    /// A file of the operating system's roots and the root of this endpoint.
+    /// Path of a file with the operating system's roots and the root of this endpoint.
     pub fn system_roots(&self) -> PathBuf {
         self.folder.path().join("system-and-test.pem")
     }
@@ -81,14 +81,14 @@ impl DynamoDb {
         Settings { table: TABLE.to_owned(), ca_bundle: Some(self.amazon_roots()), ..Settings::default() }
     }
 
-    /// When the first byte of the first connection came since this was last asked.
+    /// Time of the first byte of the first connection since the last call.
     pub fn first_byte(&mut self) -> Option<Instant> {
         let first = self.connections.try_recv().ok();
         while self.connections.try_recv().is_ok() {}
         first
     }
 
-    /// Moves the clock on by two days, so that the OTPs of one call do not count in the next.
+    /// Advances the clock by two days, so that earlier OTPs do not count in the next call.
     pub fn next_day(&self) {
         self.table.clock.advance(TimeDelta::days(2));
     }
@@ -105,7 +105,7 @@ async fn relay(
     stream.set_nodelay(true).unwrap();
     let _ = stream.peek(&mut [0]).await;
     let _ = connected.send(Instant::now());
-    // A function that is killed breaks off in the middle.
+    // A killed function closes the connection at any point.
     let (Ok(mut caller), Ok(mut engine)) =
         (acceptor.accept(stream).await, TcpStream::connect(upstream).await)
     else {
@@ -115,7 +115,8 @@ async fn relay(
     let _ = copy_bidirectional(&mut caller, &mut engine).await;
 }
 
-/// A server certificate for `localhost` with an intermediate, as DynamoDB's has one, and the root's PEM.
+/// Creates a server certificate for `localhost` with an intermediate certificate, as DynamoDB has
+/// one. Also returns the root as PEM.
 fn certificates() -> (ServerConfig, String) {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! The functions that are compared, as `make bench` has built them.
+//! The compared functions. `make bench` builds them.
 
 use std::{
     fs,
@@ -13,12 +13,12 @@ use crate::{
     common::{TABLE, events::function_environment, runtime_api::Runtime},
 };
 
-/// The roots that a function trusts, and the variable that names them.
+/// The roots that a function trusts. The value is the variable that names their file.
 #[derive(Clone, Copy)]
 pub enum Trust {
-    /// Amazon's roots, which this project has built in.
+    /// Amazon's roots, which this service has built in.
     Amazon(&'static str),
-    /// Those of the operating system, which is the usual default.
+    /// The operating system's roots, the usual default.
     System(&'static str),
 }
 
@@ -27,7 +27,7 @@ pub struct Function {
     program: PathBuf,
     arguments: Vec<PathBuf>,
     trust: Trust,
-    /// What is zipped and deployed: a file or a folder.
+    /// The file or folder that is zipped and deployed.
     package: PathBuf,
 }
 
@@ -73,7 +73,8 @@ impl Function {
         ]
     }
 
-    /// Another build of the function, from `NAME=PATH`, or `NAME=PATH,system` for all roots of the system.
+    /// Returns another build of the function, from `NAME=PATH`. `NAME=PATH,system` trusts all roots
+    /// of the system.
     pub fn build(argument: &str) -> Self {
         let (name, path) = argument.split_once('=').unwrap();
         let (path, trust) = match path.strip_suffix(",system") {
@@ -83,7 +84,8 @@ impl Function {
         Self::rust(name, PathBuf::from(path), trust)
     }
 
-    /// The command by which Lambda starts it, run by `wrapper` if that is not empty.
+    /// Returns the command that starts the function as Lambda does, run by `wrapper` unless that is
+    /// empty.
     pub fn command(&self, runtime: &Runtime, dynamodb: &DynamoDb, wrapper: &[&str]) -> Command {
         let mut words = wrapper.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut command = runtime.function(words.next().unwrap());
@@ -95,7 +97,7 @@ impl Function {
         command
     }
 
-    /// The size of the deployment package, in bytes.
+    /// Size of the deployment package in bytes.
     pub fn zip_size(&self) -> u64 {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("function.zip");
@@ -121,8 +123,8 @@ fn in_project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The path of an interpreter, as the interpreter itself reports it. The program on `PATH` may be a shim
-/// that searches at every start, and functions get no `PATH`.
+/// Asks an interpreter for its own path. The program on `PATH` may be a shim that searches at every
+/// start, and functions have no `PATH`.
 fn interpreter(program: &str, ask: [&str; 2]) -> PathBuf {
     let output = process::Command::new(program).args(ask).output().unwrap();
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())

@@ -1,5 +1,5 @@
-//! Instructions of a cold start and of a warm request on each route, counted by callgrind. Unlike times,
-//! they do not depend on the load of the machine.
+//! Counts the instructions of a cold start and of a warm request on each route, with callgrind.
+//! Unlike times, the counts do not depend on the load of the machine.
 
 use std::{collections::BTreeMap, fs, process::Stdio};
 
@@ -12,19 +12,19 @@ use crate::{
     DynamoDb, Function,
     common::{
         events::read,
-        runtime_api::{Runtime, Said},
+        runtime_api::{Runtime, RuntimeCall},
     },
 };
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
-/// The increase over the baseline, in percent, that fails the check.
+/// The check fails if a count exceeds the baseline by more than this percentage.
 const TOLERANCE: f64 = 3.0;
-/// The cost of a request is the difference of two counts that are this many requests apart.
+/// The cost of a request is calculated from two counts that differ by this many requests.
 const REQUESTS: usize = 20;
 
 type Counts = BTreeMap<String, u64>;
 
-/// Counts, and fails when a count exceeds the baseline by more than [`TOLERANCE`].
+/// Counts instructions. Fails if a count exceeds the baseline by more than [`TOLERANCE`].
 pub async fn check() {
     let counts = count().await;
     let baseline: BTreeMap<String, Counts> =
@@ -67,7 +67,7 @@ async fn count() -> Counts {
     counts
 }
 
-/// A request that succeeds after any number of others.
+/// Builds a request that succeeds after any number of other requests.
 fn event(route: &Route, number: usize) -> String {
     match (route.method.as_str(), route.path) {
         ("GET", "/v2/otp") => read("otp-fetch", "v2"),
@@ -87,7 +87,7 @@ fn event(route: &Route, number: usize) -> String {
     }
 }
 
-/// The instructions of a process that starts, answers the events and is asked to end.
+/// Counts the instructions of a process that starts, answers the events and is asked to end.
 async fn run(events: &[String]) -> u64 {
     let dynamodb = DynamoDb::start().await;
     let mut runtime = Runtime::start().await;
@@ -95,16 +95,16 @@ async fn run(events: &[String]) -> u64 {
     let mut command = Function::ours().command(&runtime, &dynamodb, &callgrind);
     command.env("PATH", std::env::var("PATH").unwrap());
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    assert_eq!(runtime.next_call().await, Said::Next);
+    assert_eq!(runtime.next_call().await, RuntimeCall::Next);
     for event in events {
-        let answer = runtime.play(event.clone()).await;
+        let answer = runtime.invoke(event.clone()).await;
         assert_eq!(answer["statusCode"], 200, "{answer}");
-        assert_eq!(runtime.next_call().await, Said::Next);
+        assert_eq!(runtime.next_call().await, RuntimeCall::Next);
     }
     let id = process.id().unwrap().to_string();
     process::Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
     let output = process.wait_with_output().await.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    let collected = said.lines().find_map(|line| line.split_once("Collected : "));
-    collected.unwrap_or_else(|| panic!("{said}")).1.trim().parse().unwrap()
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let collected = stderr.lines().find_map(|line| line.split_once("Collected : "));
+    collected.unwrap_or_else(|| panic!("{stderr}")).1.trim().parse().unwrap()
 }

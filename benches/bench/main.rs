@@ -1,11 +1,11 @@
-//! Cold starts and warm requests, compared with functions in other languages. `make bench` builds all of
-//! them and runs this; `benches/README.md` has the results.
+//! Compares cold starts and warm requests with functions in other languages. `make bench` builds
+//! all functions and runs this program. `benches/README.md` has the results.
 //!
 //! ```text
 //! bench                      cold, warm and instructions
 //! bench cold | warm          one of them
 //! bench instructions         instruction counts against benches/instructions.json; fails at +3 %
-//! bench instructions record  writes that file anew
+//! bench instructions record  writes that file
 //! bench compare NAME=PATH…   cold starts of builds of the function, side by side
 //! ```
 #![allow(
@@ -14,7 +14,7 @@
     clippy::large_futures,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a bench that fails should fail loudly; it prints, and figures are rounded"
+    reason = "a failure must stop the bench, which prints rounded figures"
 )]
 
 #[path = "../../tests/common/mod.rs"]
@@ -32,8 +32,8 @@ mod warm;
 use dynamodb::DynamoDb;
 use functions::Function;
 
-/// The service in this process has a stopped clock, and the functions have the system's. A long validity
-/// makes the OTPs valid by both.
+/// Org settings. The service in this process has a stopped clock, and the other functions use the
+/// system's clock. A long validity makes the OTPs valid by both clocks.
 const CONFIG: &str = "
     CONF_OTP_VALIDITY_SECONDS = 86400
     CONF_OTP_DAILY_LIMIT = 1000
@@ -60,6 +60,6 @@ async fn main() {
             let builds: Vec<Function> = builds.iter().map(|build| Function::build(build)).collect();
             cold::run(&builds).await;
         }
-        _ => panic!("the arguments are in benches/bench/main.rs"),
+        _ => panic!("unknown arguments: see benches/bench/main.rs"),
     }
 }

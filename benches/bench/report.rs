@@ -1,8 +1,8 @@
-//! Tables of measurements, and the goals compared with them.
+//! Prints tables of measurements, and the goals.
 
 use crate::{cold::Cold, measure::Values, warm::Warm};
 
-/// Prints rows of measurements, each with its multiple of the first row's.
+/// Prints rows of measurements. Each value has its multiple of the first row's value.
 pub fn table(columns: &[&str], rows: &[(&str, Vec<Values>)]) {
     print!("{:<24}", "");
     for column in columns {
@@ -20,10 +20,10 @@ pub fn table(columns: &[&str], rows: &[(&str, Vec<Values>)]) {
     }
 }
 
-/// Prints each goal with what was reached.
+/// Prints each goal with the measured value.
 pub fn goals(cold: &[Cold], warm: &[Warm]) {
     let [ours, hello, default_rust, node, python] = cold else { panic!("all functions are compared") };
-    let warmest = warm.iter().map(|route| route.ours / route.floor).fold(0.0, f64::max);
+    let warmest = warm.iter().map(|route| route.ours / route.bare).fold(0.0, f64::max);
     println!("\nGoals\n");
     let at_most = |what: &str, reached: f64, goal: f64| {
         let verdict = if reached <= goal { "met" } else { "NOT MET" };

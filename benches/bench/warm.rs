@@ -1,5 +1,5 @@
-//! Warm requests: our handlers, and the bare SDK calls that each of them makes. Both run in turn in one
-//! process, on one connection each.
+//! Warm requests: the service's handlers, and the bare SDK calls that each handler makes. Both run
+//! alternately in one process, with one connection each.
 
 use std::{
     collections::HashMap,
@@ -35,15 +35,15 @@ const DAYS: usize = CALLS * 2 * 2 + 10;
 
 const ROUTES: [&str; 4] = ["generate", "fetch", "validate", "cardNumber"];
 
-/// Medians of a route, in microseconds.
+/// Medians of a route in microseconds.
 pub struct Warm {
     pub ours: f64,
-    pub floor: f64,
+    pub bare: f64,
 }
 
 pub async fn run() -> Vec<Warm> {
     let dynamodb = DynamoDb::start().await;
-    // Log lines and metrics are formatted as on Lambda, and discarded.
+    // Log lines and metrics are formatted as on Lambda, then discarded.
     let subscriber =
         logging::subscriber(Format::Json(Some(Metrics::new("loyalty-codes", false))), None, io::sink)
             .unwrap();
@@ -52,34 +52,34 @@ pub async fn run() -> Vec<Warm> {
     let store = Store::new(client, TABLE.to_owned());
     let app = App::new(store, dynamodb.table.clock.clock());
     let ours = Till::new(&app, "store.server", PASSWORD);
-    let floor = Floor { client: connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap() };
+    let bare = BareCalls { client: connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap() };
 
-    let (mut our_times, mut floor_times) = (Times::default(), Times::default());
+    let (mut our_times, mut bare_times) = (Times::default(), Times::default());
     for _ in 0..CALLS {
         ours.round(&mut our_times).await;
         dynamodb.next_day();
-        floor.round(dynamodb.table.clock.now(), &mut floor_times).await;
+        bare.round(dynamodb.table.clock.now(), &mut bare_times).await;
         dynamodb.next_day();
     }
     refusals(&app).await;
-    let node = elsewhere(&Function::node(), &dynamodb, DAYS).await;
-    let python = elsewhere(&Function::python(), &dynamodb, DAYS * 2).await;
+    let node = measure_other_language(&Function::node(), &dynamodb, DAYS).await;
+    let python = measure_other_language(&Function::python(), &dynamodb, DAYS * 2).await;
 
     println!(
         "\nWarm, {CALLS} calls each: median (p99) in microseconds, and as a multiple of the first line's\n"
     );
     let rows = [
-        ("bare SDK calls", columns(&floor_times.0)),
+        ("bare SDK calls", columns(&bare_times.0)),
         ("loyalty-codes", columns(&our_times.0)),
         ("Node.js, SDK v3", columns(&node)),
         ("Python, boto3", columns(&python)),
     ];
     report::table(&ROUTES, &rows);
-    let [(_, floor), (_, ours), ..] = &rows;
-    ours.iter().zip(floor).map(|(ours, floor)| Warm { ours: ours.median(), floor: floor.median() }).collect()
+    let [(_, bare), (_, ours), ..] = &rows;
+    ours.iter().zip(bare).map(|(ours, bare)| Warm { ours: ours.median(), bare: bare.median() }).collect()
 }
 
-/// Nanoseconds of each call of a route.
+/// Durations of the calls of each route, in nanoseconds.
 #[derive(Default)]
 struct Times(HashMap<&'static str, Vec<f64>>);
 
@@ -97,7 +97,7 @@ fn columns<K: std::borrow::Borrow<str> + Eq + std::hash::Hash>(times: &HashMap<K
     ROUTES.iter().map(|route| Values::new(microseconds(route))).collect()
 }
 
-/// A caller of our handlers.
+/// Calls the service's handlers as a till.
 struct Till<'a> {
     app: &'a App,
     authorization: HeaderValue,
@@ -127,7 +127,7 @@ impl<'a> Till<'a> {
             json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code})
                 .to_string()
         };
-        // Fills the caches of tills and orgs again, which have expired on the new day.
+        // Fills the caches of tills and orgs, which have expired on the new day.
         self.call(Method::GET, "/v2/otp", "", String::new()).await;
         let issue = self.call(Method::POST, "/v2/otp/generate", "", otp(""));
         assert_eq!(times.of("generate", issue).await.status(), 200);
@@ -163,8 +163,8 @@ async fn refusals(app: &App) {
     report::table(&["refusal"], &rows);
 }
 
-/// The calls that the routes make of DynamoDB, and nothing else.
-struct Floor {
+/// Makes the DynamoDB calls of the routes, and nothing else.
+struct BareCalls {
     client: Client,
 }
 
@@ -184,7 +184,7 @@ fn key(pk: &str, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
 const CUSTOMER: &str = "ORG#966#USER#313302314";
 const IDENTITY: &str = "ORG#966#ID#INSTORE##mobile#918799361139";
 
-impl Floor {
+impl BareCalls {
     async fn round(&self, now: DateTime<Utc>, times: &mut Times) {
         let id = now.timestamp_millis() * 1000;
         times
@@ -308,8 +308,12 @@ impl Floor {
     }
 }
 
-/// The same routes in another language, measured by a process of its own.
-async fn elsewhere(function: &Function, dynamodb: &DynamoDb, first_day: usize) -> HashMap<String, Vec<f64>> {
+/// Measures the same routes in another language, in a separate process.
+async fn measure_other_language(
+    function: &Function,
+    dynamodb: &DynamoDb,
+    first_day: usize,
+) -> HashMap<String, Vec<f64>> {
     let runtime = Runtime::start().await;
     let mut command = function.command(&runtime, dynamodb, &[]);
     command.env("CALLS", CALLS.to_string()).env("FIRST_DAY", first_day.to_string());

@@ -1,4 +1,4 @@
-//! What both benches measure with.
+//! Measurement helpers that both benches share.
 
 use std::fs;
 
@@ -19,14 +19,15 @@ impl Values {
         self.percentile(50)
     }
 
-    /// The smallest value that so many percent of all do not exceed; 0 of none.
+    /// The smallest value that this percentage of all values does not exceed. 0 if there are no
+    /// values.
     pub fn percentile(&self, percent: usize) -> f64 {
         let at = (self.0.len() * percent).div_ceil(100).max(1) - 1;
         self.0.get(at).copied().unwrap_or_default()
     }
 }
 
-/// What a process has in memory, in MiB: `VmRSS` now, `VmHWM` at most so far.
+/// Memory of a process in MiB. `measure` is `VmRSS` for the present memory, `VmHWM` for the peak.
 pub fn memory(process: u32, measure: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix(measure)?.strip_prefix(':')).unwrap();

@@ -1,14 +1,15 @@
-//! Ten minutes of mixed traffic at 80 % of capacity against a built `loyaltyctl serve`, each answer checked. `make soak`
-//! builds it and runs this; `benches/README.md` says what was found.
+//! Soak test: ten minutes of mixed traffic at 80 % of capacity against a built `loyaltyctl serve`.
+//! Each answer is checked. `make soak` builds the program and runs this test. `benches/README.md`
+//! has the results.
 //!
 //! ```text
-//! soak PROGRAM [SECONDS [RATE]]     600 by default, and what is 80 % of capacity; the picture goes to target/soak.svg
+//! soak PROGRAM [SECONDS [RATE]]     default: 600 s at 80 % of capacity; draws target/soak.svg
 //! ```
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a bench that fails should fail loudly; it prints, and figures are rounded"
+    reason = "a failure must stop the bench, which prints rounded figures"
 )]
 
 #[path = "../../tests/common/mod.rs"]
@@ -34,16 +35,17 @@ use tokio::task::JoinSet;
 
 use common::{caller::Caller, served::Served};
 use loyalty_codes::secret::os_rng;
-use oracle::{Oracle, Shopper};
+use oracle::{Oracle, SimulatedTill};
 use pace::Pace;
 use report::Report;
 
 const SECONDS: u64 = 600;
-/// How long capacity is measured, by callers who only wait for answers.
+/// Time for the measurement of the capacity. The callers send each request when the last one is
+/// answered.
 const MEASURING: Duration = Duration::from_secs(10);
 const SHARE: f64 = 0.8;
-/// Requests on their way at once at most. What is due while all of them are waits, and its wait counts. As many measure
-/// capacity: so a backlog, once there, can be worked off.
+/// Maximum number of concurrent requests. A due request that must wait counts its wait as latency.
+/// The same number of callers measures the capacity, so that they can catch up after a delay.
 const CALLERS: usize = 16;
 
 #[tokio::main]
@@ -73,27 +75,27 @@ async fn main() -> ExitCode {
     load(&oracle, &pace, CALLERS).await;
     memory.abort();
 
-    oracle.holds(numbers_issued(program, &served));
+    oracle.check_issued_numbers(numbers_issued(program, &served));
     let errors = served.kill().into_iter().filter(|line| line.contains(" ERROR "));
     errors.for_each(|line| oracle.note(line));
     let report = Report::new(&pace);
     report.print();
     println!("the table's file: {:.0} MB", file_size(&db) as f64 / 1e6);
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/soak.svg"), picture::draw(&report)).unwrap();
-    if report.verdict(&pace, &oracle) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if report.check_requirements(&pace, &oracle) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Lets so many callers go on at a pace until it ends.
+/// Sends requests from this many callers until the pace has ended.
 async fn load(oracle: &Arc<Oracle>, pace: &Arc<Pace>, callers: usize) {
-    let mut shoppers = JoinSet::new();
+    let mut tills = JoinSet::new();
     for _ in 0..callers {
         let rng = SmallRng::seed_from_u64(os_rng().random());
-        shoppers.spawn(Shopper::new(Arc::clone(oracle), Arc::clone(pace), rng).shop());
+        tills.spawn(SimulatedTill::new(Arc::clone(oracle), Arc::clone(pace), rng).run());
     }
-    shoppers.join_all().await;
+    tills.join_all().await;
 }
 
-/// How many card numbers the org's counter has given.
+/// Number of card numbers that the org's counter has issued.
 fn numbers_issued(program: &str, served: &Served) -> u64 {
     let show = ["--endpoint", served.dynamodb(), "--json", "org", "show", "966"];
     let output = Command::new(program).args(show).env_remove("AWS_ACCESS_KEY_ID").output().unwrap();

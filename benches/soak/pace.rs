@@ -1,5 +1,5 @@
-//! When requests are due, and how long after that they were answered: a service that stalls is not spared the requests that
-//! it keeps from being sent.
+//! Schedules requests and measures latency from the time at which they are due. So a stall of the
+//! service also counts for the requests that it delays.
 
 use std::{
     sync::{
@@ -11,20 +11,20 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-/// What a slice of the table spans.
+/// Duration of a slice of the table.
 pub const SLICE: Duration = Duration::from_secs(10);
-/// How long after the end what was due before it may still be sent.
+/// Overdue requests may be sent until this long after the end.
 const GRACE: Duration = Duration::from_mins(1);
 
-/// The pace has ended.
-pub struct Over;
+/// Error: the pace has ended.
+pub struct PaceEnded;
 
-/// What was seen in a slice of time.
+/// Measurements of one slice of time.
 #[derive(Debug, Clone, Default)]
 pub struct Slice {
-    /// Milliseconds from when each request was due to its answer.
+    /// Latencies in milliseconds, each from the due time to the answer.
     pub latencies: Vec<f64>,
-    /// The most memory that the service had, in MiB.
+    /// Maximum memory of the service in MiB.
     pub memory: f64,
 }
 
@@ -32,9 +32,9 @@ pub struct Slice {
 pub struct Pace {
     started: Instant,
     pub lasts: Duration,
-    /// Seconds from one request to the next; without, the next is due when somebody asks.
+    /// Seconds between requests. `None`: each request is due at once.
     interval: Option<f64>,
-    /// After so many requests it ends, too.
+    /// Maximum number of requests.
     requests: u64,
     given: AtomicU64,
     slices: Mutex<Vec<Slice>>,
@@ -58,19 +58,19 @@ impl Pace {
         Self::new(None, u64::MAX, lasts)
     }
 
-    /// So many requests per second, evenly.
+    /// An even rate in requests per second.
     pub fn of(rate: f64, lasts: Duration) -> Self {
         Self::new(Some(1.0 / rate), u64::MAX, lasts)
     }
 
-    /// So many requests, as fast as possible, and no more of them when the time is over.
-    #[allow(dead_code, reason = "tests/load.rs has a number of requests, and the soak has none")]
+    /// This many requests, as fast as possible, and none after the time is over.
+    #[allow(dead_code, reason = "only tests/load.rs uses it")]
     pub fn of_requests(requests: u64, lasts: Duration) -> Self {
         Self::new(None, requests, lasts)
     }
 
-    /// Waits until the next request is due, and says when that was.
-    pub async fn turn(&self) -> Result<Instant, Over> {
+    /// Waits until the next request is due, and returns that time.
+    pub async fn next_due(&self) -> Result<Instant, PaceEnded> {
         let now = Instant::now();
         let turn = self.given.fetch_add(1, Ordering::Relaxed);
         let due = match self.interval {
@@ -79,7 +79,7 @@ impl Pace {
         };
         let end = self.started + self.lasts;
         if turn >= self.requests || due >= end || now > end + GRACE {
-            return Err(Over);
+            return Err(PaceEnded);
         }
         sleep_until(due).await;
         Ok(due)
@@ -109,7 +109,7 @@ impl Pace {
         self.slices.lock().unwrap().iter().map(|slice| slice.latencies.len()).sum()
     }
 
-    /// How many requests were due.
+    /// Number of requests that were due.
     pub fn due(&self) -> usize {
         let due = self.interval.map_or(0.0, |interval| (self.lasts.as_secs_f64() / interval).floor());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]

@@ -1,4 +1,4 @@
-//! The table as a picture: latency over time, and memory under it.
+//! Draws latency over time, and memory below it.
 
 use std::fmt::Write;
 
@@ -37,7 +37,7 @@ pub fn draw(report: &Report) -> String {
     svg
 }
 
-/// A name, a colour, and what of a slice is drawn.
+/// Name, colour, and the drawn value of a slice.
 type Curve = (&'static str, &'static str, fn(&Line) -> f64);
 
 fn panel(svg: &mut String, slices: &[Line], (top, bottom): (f64, f64), title: &str, curves: &[Curve]) {
@@ -58,7 +58,7 @@ fn panel(svg: &mut String, slices: &[Line], (top, bottom): (f64, f64), title: &s
     for (at, (name, colour, of)) in curves.iter().enumerate() {
         let step = (WIDTH - LEFT - RIGHT) / slices.len() as f64;
         let points = slices.iter().enumerate().map(|(slice, line)| {
-            // In the middle of what it spans.
+            // Points are in the middle of their slice.
             format!("{:.1},{:.1}", LEFT + step * (slice as f64 + 0.5), y(of(line)))
         });
         let points = points.collect::<Vec<_>>().join(" ");
@@ -71,7 +71,7 @@ fn panel(svg: &mut String, slices: &[Line], (top, bottom): (f64, f64), title: &s
     }
 }
 
-/// A number that divides well into [`STEPS`], not below `most`.
+/// Rounds `most` up to a number that is easily divided by [`STEPS`].
 fn round_up(most: f64) -> f64 {
     let power = 10_f64.powf(most.max(1.0).log10().floor());
     [1.0, 2.0, 4.0, 6.0, 8.0, 10.0]

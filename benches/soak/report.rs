@@ -1,4 +1,4 @@
-//! The table, and what is required of it.
+//! The table, and the requirements of the test.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,13 +8,12 @@ use crate::{
     pace::{Pace, SLICE, Slice},
 };
 
-/// So many slices are a minute.
+/// Slices in a minute.
 const MINUTE: usize = 6;
-/// What the service may have in the last third of the time above what it had in the second: this
-/// part of it.
+/// The memory in the last third of the time may exceed that in the second third by this fraction.
 const MORE_MEMORY: f64 = 0.10;
 
-/// Notes what a process has in memory, each second.
+/// Records the memory of a process every second.
 pub async fn watch_memory(process: u32, pace: Arc<Pace>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -23,7 +22,7 @@ pub async fn watch_memory(process: u32, pace: Arc<Pace>) {
     }
 }
 
-/// A line of the table, latencies in milliseconds.
+/// A line of the table. Latencies are in milliseconds.
 pub struct Line {
     pub requests: usize,
     pub median: f64,
@@ -79,9 +78,9 @@ impl Report {
         }
     }
 
-    /// Prints each requirement with what was found, and says whether all are met. The p99 of a
-    /// minute, the median of those of its slices, is printed, too.
-    pub fn verdict(&self, pace: &Pace, oracle: &Oracle) -> bool {
+    /// Prints each requirement with the measured value, and returns whether all are met. Also
+    /// prints p99 of minutes: the median of the p99 of a minute's slices.
+    pub fn check_requirements(&self, pace: &Pace, oracle: &Oracle) -> bool {
         let mut met = true;
         let mut require = |what: String, is_met: bool| {
             println!("{:<8} {what}", if is_met { "met" } else { "NOT MET" });
@@ -106,8 +105,8 @@ impl Report {
             after <= limit,
         );
 
-        // A figure and no requirement: other tenants of a machine make a minute of it slow in one
-        // run of several.
+        // This is not a requirement, because other load on a shared machine makes a minute slow in
+        // one run of several.
         let p99 = |slices: &[Line]| Values::new(slices.iter().map(|line| line.p99).collect()).median();
         let mut minutes = self.slices.chunks(MINUTE).map(p99);
         let first = minutes.next().unwrap_or_default();

@@ -1,6 +1,7 @@
-//! What the fuzz targets run on: the service, with a map in the place of DynamoDB. It says what the org and the till are
-//! and takes every write without keeping it, so an input that fails once fails always.
-#![allow(clippy::unwrap_used, reason = "what fails here should fail loudly")]
+//! The service that the fuzz targets call, with a map instead of DynamoDB. The map holds the org,
+//! the till and the counters. It accepts the writes of requests, but does not store them. So an
+//! input that fails once always fails.
+#![allow(clippy::unwrap_used, reason = "a failure must stop the run")]
 
 #[path = "../../tests/common/input.rs"]
 pub mod input;
@@ -23,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const DEMO_ORG: &str = include_str!("../../src/bin/loyaltyctl/demo.toml");
 
-/// Sends requests to the service and panics at an answer that it must not give.
+/// Sends requests to the service and panics at an invalid answer.
 pub fn answer(requests: Vec<api::Request>) {
     static SERVICE: LazyLock<(Runtime, App)> = LazyLock::new(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -68,7 +69,8 @@ fn client() -> Client {
     Client::from_conf(config.build())
 }
 
-/// What the org, the till and the counters are made of is kept; nothing that a request writes is.
+/// Carries out an operation. It stores the items of the org, the till and the counters, and nothing
+/// that a request writes.
 fn perform(operation: &str, body: &Value, items: &mut HashMap<String, Value>) -> Value {
     let key = |item: &Value| format!("{}\n{}", item["PK"]["S"], item["SK"]["S"]);
     match operation {
@@ -84,6 +86,6 @@ fn perform(operation: &str, body: &Value, items: &mut HashMap<String, Value>) ->
             items.extend(kept.map(|item| (key(item), item.clone())));
             json!({})
         }
-        other => panic!("{other}"),
+        other => panic!("unknown operation {other}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Who may call, and what for.
+//! Authentication, permissions and the separation of orgs.
 
 use chrono::TimeDelta;
 use http::Method;
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::common::{MOBILE, PASSWORD, TestService, USER, demo, demo_org, demo_with};
 
 #[tokio::test]
-async fn the_password_and_its_md5hex_open_and_others_do_not() {
+async fn only_the_password_and_its_md5hex_are_accepted() {
     let (_table, service) = demo().await;
     for secret in [PASSWORD, "8a16a6b70505eb1f1ff7cdc0cd5559a7"] {
         assert_eq!(service.as_till("store.server", secret).get("/v2/cardNumber").await.status, 200);
@@ -32,14 +32,14 @@ async fn the_password_and_its_md5hex_open_and_others_do_not() {
 async fn every_route_refuses_callers_without_credentials() {
     let (_table, service) = demo().await;
     for route in ROUTES {
-        let stranger = service.without_credentials();
-        let answer = stranger.send(route.method.clone(), route.path, &[], "{}".into()).await;
+        let anonymous = service.without_credentials();
+        let answer = anonymous.send(route.method.clone(), route.path, &[], "{}".into()).await;
         assert_eq!(answer.refusal(), (401, vec![401]), "{} {}", route.method, route.path);
     }
 }
 
 #[tokio::test]
-async fn unknown_tills_and_wrong_secrets_are_answered_alike() {
+async fn unknown_tills_and_wrong_secrets_get_the_same_answer() {
     let (_table, service) = demo().await;
     let unknown = service.as_till("nobody", PASSWORD).get("/v2/cardNumber").await;
     let wrong = service.as_till("store.server", "wrong").get("/v2/cardNumber").await;
@@ -57,7 +57,7 @@ async fn each_route_needs_its_permission() {
         (Method::POST, "/v2/cardNumber", Permission::CardNumberGenerate),
         (Method::POST, "/v2/customers", Permission::CustomerRegister),
     ];
-    assert_eq!(ROUTES.len(), expected.len(), "a new route needs a line here");
+    assert_eq!(ROUTES.len(), expected.len(), "add the new route here");
     for permission in Permission::ALL {
         let only = permission.as_str().replace(':', ".");
         service.create_till(&only, 966, &[*permission]).await;
@@ -88,8 +88,8 @@ async fn an_org_without_v2_is_refused_with_the_reason() {
     assert_eq!(answer.json["errors"][0]["message"], "V2 API is not enabled for the org");
 }
 
-/// An org with the same configuration and no customers, called by a till that may do everything.
-async fn till_of_another_org(service: &TestService) -> TestService {
+/// Another org with the same configuration and no customers, called by a till with all permissions.
+async fn till_of_other_org(service: &TestService) -> TestService {
     let mut other = demo_org();
     other.id = OrgId(967);
     service.apply(&other).await.unwrap();
@@ -98,9 +98,9 @@ async fn till_of_another_org(service: &TestService) -> TestService {
 }
 
 #[tokio::test]
-async fn a_till_of_one_org_reaches_nothing_of_another() {
+async fn a_till_cannot_access_data_of_another_org() {
     let (_table, service) = demo().await;
-    let stranger = till_of_another_org(&service).await;
+    let other_org = till_of_other_org(&service).await;
 
     service.issue().await;
     let code = service.code().await;
@@ -114,69 +114,69 @@ async fn a_till_of_one_org_reaches_nothing_of_another() {
         format!("mobile={MOBILE}{org_parameters}"),
     ] {
         let url = format!("/v2/otp?source=INSTORE&{parameter}&scope=POINTS");
-        assert_eq!(stranger.get(&url).await.refusal(), (404, vec![8015]), "{url}");
+        assert_eq!(other_org.get(&url).await.refusal(), (404, vec![8015]), "{url}");
     }
     let validate = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": code, "orgId": 966});
-    assert_eq!(stranger.post("/v2/otp/validate", &validate).await.refusal(), (404, vec![8015]));
+    assert_eq!(other_org.post("/v2/otp/validate", &validate).await.refusal(), (404, vec![8015]));
     let headers = [("x-cap-api-org-id", "966"), ("content-type", "application/json")];
     let issue = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "orgId": 966});
-    let answer = stranger.send(Method::POST, "/v2/otp/generate", &headers, issue.to_string().into()).await;
+    let answer = other_org.send(Method::POST, "/v2/otp/generate", &headers, issue.to_string().into()).await;
     assert_eq!(answer.refusal(), (404, vec![8015]));
 
-    // A contact of one org is not one of another.
+    // A contact of one org is not a contact of another.
     let contact = json!({"entityType": "MOBILE", "entityValue": "9000000001", "action": "REGISTRATION"});
     assert_eq!(service.post("/v2/otp/generate", &contact).await.status, 200);
     let url = "/v2/otp?source=INSTORE&mobile=9000000001&scope=REGISTRATION";
     let fetched = service.get(url).await;
-    assert_eq!(stranger.get(url).await.refusal(), (404, vec![9001]));
+    assert_eq!(other_org.get(url).await.refusal(), (404, vec![9001]));
     let mut validate = contact.clone();
     validate["code"] = fetched.json["code"].clone();
-    assert_eq!(stranger.post("/v2/otp/validate", &validate).await.json["entity"], false);
+    assert_eq!(other_org.post("/v2/otp/validate", &validate).await.json["entity"], false);
     assert_eq!(service.post("/v2/otp/validate", &validate).await.json["entity"], true);
 
-    // Its own sequence and its own customers, of the same numbers.
-    assert_eq!(stranger.card_number().await, "1000000010");
+    // The other org has its own sequence and its own customers with the same numbers.
+    assert_eq!(other_org.card_number().await, "1000000010");
     assert_eq!(service.card_number().await, "1000000010");
-    stranger.register_demo_customer().await;
-    assert_eq!(stranger.fetch().await.refusal(), (404, vec![9001]));
+    other_org.register_demo_customer().await;
+    assert_eq!(other_org.fetch().await.refusal(), (404, vec![9001]));
     for _ in 0..5 {
-        assert!(!stranger.is_right(&code).await);
+        assert!(!other_org.is_right(&code).await);
     }
-    assert_eq!(stranger.validate(&code).await.status, 429);
-    assert!(service.is_right(&code).await, "guesses elsewhere lock nothing here");
+    assert_eq!(other_org.validate(&code).await.status, 429);
+    assert!(service.is_right(&code).await, "failed attempts in another org do not count here");
 }
 
 #[tokio::test]
-async fn otps_of_one_org_count_nothing_in_another() {
+async fn otps_of_one_org_do_not_count_in_another() {
     let (_table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
-    let stranger = till_of_another_org(&service).await;
-    stranger.register_demo_customer().await;
+    let other_org = till_of_other_org(&service).await;
+    other_org.register_demo_customer().await;
     // Both customers have the same user id.
     for _ in 0..2 {
-        stranger.issue().await;
+        other_org.issue().await;
     }
     service.issue().await;
     let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
     assert_eq!(service.post("/v2/otp/generate", &body).await.refusal(), (429, vec![429]));
-    let (own, other) = (service.fetch().await.json, stranger.fetch().await.json);
+    let (own, other) = (service.fetch().await.json, other_org.fetch().await.json);
     assert_eq!((&own["orgId"], &own["userId"]), (&966.into(), &USER.into()), "{own}");
     assert_eq!((&other["orgId"], &other["userId"]), (&967.into(), &USER.into()), "{other}");
     assert_ne!(own["code"], other["code"]);
 }
 
 #[tokio::test]
-async fn a_missing_customer_is_answered_as_one_of_another_org() {
+async fn a_customer_of_another_org_is_answered_like_a_missing_customer() {
     let (_table, service) = demo().await;
-    let stranger = till_of_another_org(&service).await;
-    let elsewhere = stranger.fetch().await;
-    let nowhere = stranger.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
-    assert_eq!(elsewhere, nowhere);
+    let other_org = till_of_other_org(&service).await;
+    let in_other_org = other_org.fetch().await;
+    let unregistered = other_org.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
+    assert_eq!(in_other_org, unregistered);
     for route in ["/v2/otp/generate", "/v2/otp/validate"] {
         let about =
             |mobile| json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS", "code": "X"});
-        let elsewhere = stranger.post(route, &about(MOBILE)).await;
-        assert_eq!(elsewhere.refusal(), (404, vec![8015]), "{route}");
-        assert_eq!(elsewhere, stranger.post(route, &about("9999999999")).await, "{route}");
+        let in_other_org = other_org.post(route, &about(MOBILE)).await;
+        assert_eq!(in_other_org.refusal(), (404, vec![8015]), "{route}");
+        assert_eq!(in_other_org, other_org.post(route, &about("9999999999")).await, "{route}");
     }
 }
 
@@ -194,9 +194,9 @@ async fn rotated_secrets_overlap_and_revoked_ones_stop_within_a_minute() {
     assert!(service.store.replace_credentials(&till, &both).await.unwrap());
     assert!(
         !service.store.replace_credentials(&till, &[]).await.unwrap(),
-        "an outdated till replaces nothing"
+        "an outdated till must replace nothing"
     );
-    assert_eq!(status("new-secret").await, 200, "at once");
+    assert_eq!(status("new-secret").await, 200, "the new secret works at once");
     assert_eq!(status(PASSWORD).await, 200);
 
     let till = service.store.till(&name).await.unwrap().unwrap();

@@ -23,7 +23,7 @@ async fn all_sources_share_one_sequence() {
 }
 
 #[tokio::test]
-async fn refusals_have_their_codes() {
+async fn refusals_have_their_error_codes() {
     let (_table, service) = demo().await;
     for (query, status, codes) in [
         ("source=TELEX", 400, vec![8012]),
@@ -60,7 +60,7 @@ async fn an_exhausted_range_stays_exhausted() {
 }
 
 #[tokio::test]
-async fn a_random_range_is_used_up_completely_without_a_repeat() {
+async fn a_random_range_is_used_completely_without_a_repeat() {
     let config = "CONF_CARD_CHECKSUM_DIGIT_ALGO = \"RANDOM\"\nCONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 0";
     let (_table, service) = demo_with(config).await;
     let mut numbers = Vec::new();
@@ -75,16 +75,20 @@ async fn a_random_range_is_used_up_completely_without_a_repeat() {
 }
 
 #[tokio::test]
-async fn a_new_plan_is_followed_by_a_process_that_remembers_the_old_one() {
+async fn a_process_with_the_old_plan_in_its_cache_follows_the_new_plan() {
     let (table, service) = demo().await;
     assert_eq!(service.card_number().await, "1000000010");
     let operator = table.service("store.server");
     operator.apply(&demo_org_with("CONF_CARD_NUMBER_LENGTH = 12")).await.unwrap();
-    assert_eq!(service.card_number().await, "001000000010", "at once, though the org is cached");
+    assert_eq!(
+        service.card_number().await,
+        "001000000010",
+        "the new plan counts at once, although the org is cached"
+    );
 }
 
 #[tokio::test]
-async fn a_process_that_remembers_an_org_without_generation_refuses_for_a_minute_at_most() {
+async fn a_process_with_a_cached_org_without_generation_refuses_for_at_most_a_minute() {
     let (table, service) = demo_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false").await;
     assert_eq!(service.get("/v2/cardNumber").await.status, 403);
     table.service("store.server").apply(&demo_org_with("")).await.unwrap();

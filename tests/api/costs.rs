@@ -1,5 +1,5 @@
-//! What each route asks of DynamoDB in each situation: round trips, one after another, and capacity
-//! units. These numbers do not grow. The README's table of costs is made from them: `make cost-table`.
+//! Counts the round trips and capacity units of each route in each situation. The counts must not
+//! grow. `make cost-table` writes the README's cost table from them.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -12,7 +12,7 @@ use crate::common::{
     demo, demo_with,
 };
 
-/// A request in a situation: round trips, read units, write units.
+/// A request in a situation: route, situation, round trips, read units, write units.
 type Row = (&'static str, &'static str, u32, f64, f64);
 
 const FETCH: &str = "GET /v2/otp";
@@ -27,7 +27,8 @@ const WITH_KEY: &str = "with a key";
 const AGAIN: &str = "with the same key again";
 const REGISTRATION: &str = "for a contact";
 
-/// Of a warm process, unless the situation says otherwise. A write in a transaction counts twice.
+/// Costs of a warm process, unless the situation says otherwise. A write in a transaction costs
+/// twice as much.
 const COSTS: &[Row] = &[
     (FETCH, PLAIN, 2, 2.0, 0.0),
     (FETCH, "no valid OTP", 2, 2.0, 0.0),
@@ -63,7 +64,7 @@ const COSTS: &[Row] = &[
     (REGISTER, "identifier taken", 1, 1.0, 0.0),
 ];
 
-/// A process whose every round trip and unit is counted.
+/// A process whose round trips and units are counted.
 struct Counted {
     service: TestService,
     capacity: Capacity,
@@ -84,13 +85,13 @@ impl Counted {
         counted
     }
 
-    /// Counts one request, which is answered with `status`.
+    /// Counts one request, which must be answered with `status`.
     async fn count(&mut self, route: &'static str, situation: &'static str, status: u16, ask: Ask) -> Answer {
         let (method, path) = route.split_once(' ').unwrap();
         let caller = ask.caller.clone().unwrap_or_else(|| self.service.clone());
         let url = format!("{path}{}", ask.query);
         let method = method.parse().unwrap();
-        // A task of its own: the stack of this one is deep.
+        // Each request runs in its own task, because the stack of this function is deep.
         let sent = async move {
             let headers = [("content-type", "application/json"), ("idempotency-key", ask.key)];
             let headers = if ask.key.is_empty() { &headers[..1] } else { &headers };
@@ -106,14 +107,14 @@ impl Counted {
     }
 }
 
-/// What is sent to a route.
+/// A request without its route.
 #[derive(Default)]
 struct Ask {
     query: String,
     body: Value,
-    /// The `Idempotency-Key`, or nothing.
+    /// The `Idempotency-Key`; empty for none.
     key: &'static str,
-    /// Who is not the till that may do everything.
+    /// A till other than the one with all permissions.
     caller: Option<TestService>,
 }
 
@@ -221,7 +222,11 @@ async fn count_registrations() -> Vec<Row> {
 }
 
 #[tokio::test]
-async fn each_route_keeps_to_its_round_trips_and_units() {
+async fn each_route_has_exactly_the_listed_round_trips_and_units() {
+    // The units of the embedded engine were recorded on AWS. Other engines report units of their own.
+    if std::env::var_os("DYNAMODB_ENDPOINT").is_some() {
+        return;
+    }
     let mut counted = tokio::spawn(count_otps()).await.unwrap();
     counted.extend(tokio::spawn(count_otps_of_a_contact()).await.unwrap());
     counted.extend(tokio::spawn(count_numbers()).await.unwrap());
@@ -233,26 +238,28 @@ async fn each_route_keeps_to_its_round_trips_and_units() {
     assert_eq!(sorted(counted), sorted(COSTS.to_vec()));
 }
 
-/// List prices of us-east-1 in US dollars, per million.
+/// US dollars per million, at the list prices of us-east-1.
 const READ_UNITS: f64 = 0.125;
 const WRITE_UNITS: f64 = 0.625;
 const HTTP_API: f64 = 1.0;
 const LAMBDA_REQUESTS: f64 = 0.2;
-/// For a GB-second on arm64.
+/// US dollars for a GB-second on arm64.
 const LAMBDA_GB_SECOND: f64 = 0.000_013_333_4;
 const GIGABYTES: f64 = 0.25;
 const MILLISECONDS: f64 = 10.0;
-/// For a GB of logs.
+/// US dollars for a GB of logs.
 const LOGS_GB: f64 = 0.5;
-/// Of one request: a line of the function, one of the API's access log, and what CloudWatch adds to each.
+/// Log bytes of one request: a line of the function, a line of the API's access log, and
+/// CloudWatch's overhead for each.
 const LOG_BYTES: f64 = 900.0;
-/// All but the function's line: the access log's, by the format in the template, and 26 bytes for each.
+/// Log bytes without the function's line: the access log line in the template's format, and 26
+/// bytes of overhead for each line.
 const OTHER_LOG_BYTES: usize = 230 + 2 * 26;
 
-/// X-Ray keeps one trace a second and one of 20 others, at 5 dollars a million.
+/// US dollars for the traces of a million requests: X-Ray keeps one request of 20, at 5 dollars a million.
 const TRACES: f64 = 5.0 / 20.0;
 
-/// What a shop does all day, as the README lists it.
+/// The situations of everyday use, as the README lists them.
 const LISTED: &[(&str, &str, &str)] = &[
     ("fetch", FETCH, PLAIN),
     ("card number", NUMBER, PLAIN),
@@ -301,7 +308,7 @@ fn cost_table() -> String {
 
 #[tokio::test]
 #[allow(clippy::cast_precision_loss, reason = "a log line is short")]
-async fn a_request_logs_as_much_as_the_costs_say() {
+async fn a_request_logs_as_many_bytes_as_the_cost_table_assumes() {
     let (_table, service) = demo().await;
     let (log, _recording) = Log::record();
     service.card_number().await;
@@ -309,15 +316,15 @@ async fn a_request_logs_as_much_as_the_costs_say() {
     let line = log.lines().find(|line| line.contains("GET /v2/cardNumber")).unwrap();
     let written = line.len() + 1;
     let bytes = (written + OTHER_LOG_BYTES) as f64;
-    assert!((bytes - LOG_BYTES).abs() <= LOG_BYTES * 0.05, "set LOG_BYTES: a request logs {bytes} bytes");
+    assert!((bytes - LOG_BYTES).abs() <= LOG_BYTES * 0.05, "a request logs {bytes} bytes: update LOG_BYTES");
 }
 
 const BEGIN: &str = "<!-- What follows is written by `make cost-table`. -->\n";
 const END: &str = "<!-- Up to here. -->\n";
 
-/// `UPDATE_README=1` writes it.
+/// Compares the README's table with the counts. With `UPDATE_README=1`, writes the table.
 #[test]
-fn the_readme_has_the_costs_of_now() {
+fn the_readme_has_the_current_cost_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = fs::read_to_string(&path).unwrap();
     let (before, rest) = readme.split_once(BEGIN).unwrap();
@@ -326,6 +333,6 @@ fn the_readme_has_the_costs_of_now() {
     if std::env::var_os("UPDATE_README").is_some() {
         fs::write(&path, current).unwrap();
     } else {
-        assert!(readme == current, "the README's costs are not those of now: `make cost-table`");
+        assert!(readme == current, "the README's cost table is out of date: run `make cost-table`");
     }
 }

@@ -10,7 +10,7 @@ async fn register(service: &TestService, identifiers: Value) -> Answer {
     service.post("/v2/customers", &profile(&identifiers)).await
 }
 
-/// The user id that an OTP for this identifier goes to.
+/// The user id that owns the OTPs of this identifier.
 async fn user_of(service: &TestService, parameter: &str) -> Option<u64> {
     let (name, value) = parameter.split_once('=').unwrap();
     let body = json!({"entityType": name, "entityValue": value, "action": "GENERIC"});
@@ -22,7 +22,7 @@ async fn user_of(service: &TestService, parameter: &str) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn a_customer_without_external_id_gets_the_next_one() {
+async fn a_customer_without_an_external_id_gets_the_next_card_number() {
     let (_table, service) = demo().await;
     let answer = register(&service, json!([{"type": "mobile", "value": "919010000022"}])).await;
     assert_eq!((answer.status, answer.text), (200, format!(r#"{{"createdId":{},"warnings":[]}}"#, USER + 1)));
@@ -32,7 +32,7 @@ async fn a_customer_without_external_id_gets_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_given_external_id_is_kept_and_no_number_is_spent() {
+async fn a_given_external_id_is_kept_and_no_number_is_taken() {
     let (_table, service) = demo().await;
     let identifiers =
         json!([{"type": "mobile", "value": "9010000022"}, {"type": "externalId", "value": "MINE-7"}]);
@@ -42,7 +42,7 @@ async fn a_given_external_id_is_kept_and_no_number_is_spent() {
 }
 
 #[tokio::test]
-async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
+async fn a_generated_number_that_is_already_registered_is_skipped() {
     let (_table, service) = demo().await;
     for number in ["1000000010", "1000000011"] {
         let identifiers = json!([{"type": "externalId", "value": number}]);
@@ -55,7 +55,7 @@ async fn a_generated_number_that_was_taken_by_hand_is_skipped() {
 }
 
 #[tokio::test]
-async fn many_numbers_that_were_taken_by_hand_are_skipped_in_several_requests() {
+async fn many_registered_numbers_are_skipped_over_several_requests() {
     let (_table, service) = demo().await;
     for number in 1_000_000_010_u64..1_000_000_120 {
         let identifiers = json!([{"type": "externalId", "value": number.to_string()}]);
@@ -65,7 +65,11 @@ async fn many_numbers_that_were_taken_by_hand_are_skipped_in_several_requests() 
     let refused = register(&service, mobile.clone()).await;
     assert_eq!(refused.refusal(), (503, vec![503]));
     assert_eq!(refused.retry_after(), 1);
-    assert_eq!(register(&service, mobile).await.status, 200, "it goes on where the first one ended");
+    assert_eq!(
+        register(&service, mobile).await.status,
+        200,
+        "the second request continues where the first one stopped"
+    );
     assert!(user_of(&service, "external_id=1000000120").await.is_some());
 }
 
@@ -122,7 +126,7 @@ async fn an_external_id_is_unique_in_the_whole_org() {
 }
 
 #[tokio::test]
-async fn an_identifier_given_twice_is_one() {
+async fn an_identifier_given_twice_counts_once() {
     let (_table, service) = demo().await;
     let identifiers = json!([
         {"type": "mobile", "value": "9010000022"}, {"type": "mobile", "value": "+919010000022"},
@@ -132,14 +136,14 @@ async fn an_identifier_given_twice_is_one() {
 }
 
 #[tokio::test]
-async fn an_only_account_that_is_not_named_is_warned_about() {
+async fn an_omitted_account_id_of_the_only_account_causes_a_warning() {
     let (_table, service) = demo().await;
     let body = json!({"profiles": [{"source": "MARTJACK", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
     assert_eq!(service.post("/v2/customers", &body).await.json["warnings"][0]["code"], 8054);
 }
 
 #[tokio::test]
-async fn each_wrong_member_has_its_code() {
+async fn each_invalid_field_has_its_error_code() {
     let (_table, service) = demo().await;
     let one = |identifier: Value| profile(&json!([identifier]));
     let many: Vec<Value> = (0..51).map(|i| json!({"type": "wechat", "value": format!("w{i}")})).collect();

@@ -1,4 +1,4 @@
-//! API Gateway events: the files of `events/`, and what callers and gateways make of them.
+//! API Gateway events: the files of `events/`, and variants that callers and gateways can produce.
 
 use bytes::Bytes;
 use loyalty_codes::api::{Path, Request};
@@ -9,19 +9,19 @@ use crate::common::{
     events::{EVENTS, VERSIONS, assert_all_files_are_listed, codes, codes_in, read},
 };
 
-/// The request in an event of API Gateway.
+/// Parses the request in an event of API Gateway.
 fn parse(event: &str) -> Request {
     events::request(event).unwrap_or_else(|| panic!("{event}"))
 }
 
-/// A file's event with changes.
+/// Parses a file's event after changes.
 fn with(name: &str, version: &str, change: impl FnOnce(&mut Value)) -> Request {
     let mut event: Value = serde_json::from_str(&read(name, version)).unwrap();
     change(&mut event);
     parse(&event.to_string())
 }
 
-/// The status and the codes of the answer to a request.
+/// Returns the status and the error codes of the answer to a request.
 async fn refusal(service: &TestService, request: Request) -> (u16, Vec<u64>) {
     let response = service.app.handle(request).await;
     (response.status().as_u16(), codes(&serde_json::from_str(response.body()).unwrap()))
@@ -50,20 +50,20 @@ async fn every_event_is_answered_as_listed() {
 #[tokio::test]
 async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
     let (_table, service) = demo().await;
-    let play =
+    let invoke =
         async |name: &str, version: &str| service.app.handle(parse(&read(name, version))).await.into_body();
-    play("otp-generate", "v2").await;
-    let expected = play("otp-fetch", "v2").await;
+    invoke("otp-generate", "v2").await;
+    let expected = invoke("otp-fetch", "v2").await;
     assert!(expected.contains("\"userId\":313302314"), "{expected}");
     for name in ["otp-fetch", "otp-fetch-in-path", "otp-fetch-by-shorthand"] {
         for version in VERSIONS {
-            assert_eq!(play(name, version).await, expected, "{name}.{version}");
+            assert_eq!(invoke(name, version).await, expected, "{name}.{version}");
         }
     }
 }
 
 #[test]
-fn a_named_stage_is_no_part_of_the_path() {
+fn a_named_stage_is_not_part_of_the_path() {
     let http = with("otp-fetch", "v2", |event| {
         event["rawPath"] = "/prod/v2/otp".into();
         event["requestContext"]["stage"] = "prod".into();
@@ -71,7 +71,7 @@ fn a_named_stage_is_no_part_of_the_path() {
     assert_eq!(http.path, Path::Decoded("/v2/otp".to_owned()));
     let rest = with("otp-fetch", "v1", |event| event["requestContext"]["stage"] = "v2".into());
     let expected = Path::Encoded("/v2/otp".to_owned());
-    assert_eq!(rest.path, expected, "a REST API leaves its stage out, whatever its name");
+    assert_eq!(rest.path, expected, "a REST API removes its stage from the path, whatever its name");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_path_is_encoded_unless_an_http_api_sends_it() {
     assert_eq!(path("v2", function_url), "encoded", "a function URL");
 }
 
-/// The service with customers who have these external IDs, each with an OTP.
+/// A service with customers who have these external IDs. Each customer has an OTP.
 async fn customers(ids: &[&str]) -> (crate::common::TestTable, TestService) {
     let (table, service) = demo().await;
     for id in ids {
@@ -102,7 +102,7 @@ async fn customers(ids: &[&str]) -> (crate::common::TestTable, TestService) {
     (table, service)
 }
 
-/// A fetch by a path, as an HTTP API and a REST API hand it over.
+/// A fetch by a path, as an HTTP API or a REST API passes it on.
 fn fetch_by_path(version: &str, path: &str) -> Request {
     with("otp-fetch-in-path", version, |event| {
         event[if version == "v2" { "rawPath" } else { "path" }] = path.into();
@@ -110,7 +110,7 @@ fn fetch_by_path(version: &str, path: &str) -> Request {
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_path_leads_to_another_customers_otp() {
+async fn no_spelling_of_a_path_finds_another_customers_otp() {
     let ids = ["A B", "A%20B", "C", "C&D", "E", "E/", "F", "F?G", "+ü#"];
     let (_table, service) = customers(&ids).await;
     let by_query = async |id: &str| {
@@ -126,7 +126,8 @@ async fn no_spelling_of_a_path_leads_to_another_customers_otp() {
         let parts = ["source=INSTORE", "scope=POINTS"];
         let encoded =
             percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string();
-        // As it was sent, at the end of the path and before it; then as an HTTP API decodes it.
+        // The path as it was sent, with the parameters at its end and before the end; then as an
+        // HTTP API decodes it.
         for (version, id_sent) in [("v1", encoded.as_str()), ("v2", id)] {
             for pieces in [
                 [parts[0], parts[1], &format!("external_id={id_sent}")],
@@ -192,7 +193,7 @@ async fn a_repeated_parameter_is_seen_in_both_versions() {
     for request in [v2, v1] {
         assert_eq!(refusal(&service, request).await, (400, vec![400]));
     }
-    // Without the query as it was sent, repeated values come joined: no value of a scope.
+    // Without the raw query, repeated values arrive joined. The joined value is not a valid scope.
     let joined = with("otp-fetch", "v2", |event| {
         event["rawQueryString"] = Value::Null;
         event["queryStringParameters"] =
@@ -202,7 +203,7 @@ async fn a_repeated_parameter_is_seen_in_both_versions() {
 }
 
 #[tokio::test]
-async fn a_parameter_without_a_value_in_an_event_is_none() {
+async fn a_parameter_without_a_value_in_an_event_is_ignored() {
     let (_table, service) = demo().await;
     for threshold in [json!([]), Value::Null] {
         let request = with("otp-fetch", "v1", |event| {
@@ -214,7 +215,7 @@ async fn a_parameter_without_a_value_in_an_event_is_none() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_the_base64_that_it_is_said_to_be_is_bad_input() {
+async fn a_body_with_invalid_base64_is_a_400() {
     let (_table, service) = demo().await;
     let json = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}).to_string();
     for version in VERSIONS {
@@ -227,7 +228,7 @@ async fn a_body_that_is_not_the_base64_that_it_is_said_to_be_is_bad_input() {
 }
 
 #[tokio::test]
-async fn a_header_that_cannot_be_read_does_not_count_as_none() {
+async fn an_unreadable_header_is_not_treated_as_absent() {
     let (_table, service) = demo().await;
     for (header, name, status, code) in [
         ("idempotency-key", "card-number-post", 400, 400),
@@ -250,7 +251,7 @@ async fn a_header_that_cannot_be_read_does_not_count_as_none() {
 }
 
 #[tokio::test]
-async fn what_no_uri_can_hold_is_answered_as_any_other_value() {
+async fn characters_that_no_uri_can_contain_are_answered_like_other_values() {
     let (_table, service) = demo().await;
     for odd in ["\"", "<x>", " ", "{}|\\^`", "ü", "\u{10ffff}", "#", "100%", "%zz", "?", "&x"] {
         let query = format!("source=INSTORE&scope=POINTS&wechat=a{odd}b");
@@ -272,7 +273,7 @@ async fn what_no_uri_can_hold_is_answered_as_any_other_value() {
 }
 
 #[tokio::test]
-async fn odd_hosts_and_paths_change_nothing_or_lead_nowhere() {
+async fn unusual_hosts_are_ignored_and_unusual_paths_are_404() {
     let (_table, service) = demo().await;
     for host in ["not a host", "[", "a b:99999", "", "\u{1}"] {
         for version in VERSIONS {
@@ -318,7 +319,7 @@ async fn a_base_path_is_removed_in_every_event_and_spelling() {
 }
 
 #[test]
-fn what_is_not_of_api_gateway_has_no_request_in_it() {
+fn an_event_that_is_not_from_api_gateway_has_no_request() {
     let scheduled = r#"{"version":"0","id":"53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa","detail-type":"Scheduled Event",
         "source":"aws.events","account":"123456789012","time":"2026-11-21T04:30:00Z","region":"ap-south-1",
         "resources":["arn:aws:events:ap-south-1:123456789012:rule/warm"],"detail":{}}"#;

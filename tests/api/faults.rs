@@ -1,5 +1,5 @@
-//! What callers get when DynamoDB throttles, conflicts, fails or says nothing, and that it works again
-//! afterwards.
+//! Answers when DynamoDB throttles, conflicts, fails or does not answer. Afterwards the service
+//! works again.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tokio::task::JoinSet;
 
 use crate::common::{
     Log, MOBILE, TestService, demo,
-    faults::{Fault, Faults, behind_faults},
+    faults::{Fault, Faults, with_fault_proxy},
 };
 
 async fn setup() -> (crate::common::TestTable, TestService, Faults) {
     let (table, _service) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     service.card_number().await;
     (table, service, faults)
 }
@@ -22,7 +22,7 @@ fn otp() -> Value {
     json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": "WRONG"})
 }
 
-/// Every kind of request that goes to DynamoDB.
+/// Sends every kind of request that uses DynamoDB.
 async fn all_routes(service: &TestService) -> Vec<(&'static str, crate::common::Answer)> {
     let customer = json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
     let unknown = service.as_till("nobody", "x");
@@ -53,16 +53,16 @@ async fn transient_errors_are_503_with_retry_after_on_every_route() {
         for (route, answer) in all_routes(&service).await {
             assert_eq!(answer.refusal(), (503, vec![503]), "{code} on {route}");
             assert_eq!(answer.retry_after(), 1);
-            assert!(!answer.text.contains("injected"), "what DynamoDB says never reaches a caller");
+            assert!(!answer.text.contains("injected"), "DynamoDB's messages must not reach a caller");
         }
     }
-    faults.end();
+    faults.clear();
     service.issue().await;
     assert_eq!(service.fetch().await.status, 200, "it works again without a restart");
 }
 
 #[tokio::test]
-async fn other_errors_of_dynamodb_are_500_and_tell_nothing() {
+async fn other_errors_of_dynamodb_are_500_without_details() {
     let (_table, service, faults) = setup().await;
     for code in ["ResourceNotFoundException", "AccessDeniedException", "ValidationException"] {
         faults.inject(move |_, _| Some(Fault::error(code)));
@@ -82,7 +82,7 @@ async fn one_transient_error_is_retried_without_the_caller_noticing() {
 }
 
 #[tokio::test]
-async fn conflicting_transactions_are_tried_again() {
+async fn conflicting_transactions_are_retried() {
     let (_table, service, faults) = setup().await;
     let conflict = || Fault::cancelled(&["None", "TransactionConflict"]);
     faults.inject(move |operation, call| (operation == "TransactWriteItems" && call < 4).then(conflict));
@@ -91,7 +91,7 @@ async fn conflicting_transactions_are_tried_again() {
 }
 
 #[tokio::test]
-async fn endless_conflicts_are_503_in_the_end() {
+async fn persistent_conflicts_are_503() {
     let (_table, service, faults) = setup().await;
     faults.inject(|operation, _| {
         (operation == "TransactWriteItems").then(|| Fault::cancelled(&["TransactionConflict", "None"]))
@@ -101,7 +101,7 @@ async fn endless_conflicts_are_503_in_the_end() {
 }
 
 #[tokio::test]
-async fn throttled_transactions_are_tried_again_and_503_in_the_end() {
+async fn throttled_transactions_are_retried_and_503_if_throttling_persists() {
     let (_table, service, faults) = setup().await;
     for reason in ["ThrottlingError", "ProvisionedThroughputExceeded"] {
         let throttled = move || Fault::cancelled(&["None", reason]);
@@ -118,7 +118,7 @@ async fn throttled_transactions_are_tried_again_and_503_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_cannot_be_is_500_at_once_and_the_log_says_why() {
+async fn an_invalid_transaction_is_500_at_once_and_its_cause_is_logged() {
     let (_table, service, faults) = setup().await;
     for reason in ["ValidationError", "ItemCollectionSizeLimitExceeded", "SomethingNew"] {
         faults.inject(move |operation, _| {
@@ -134,7 +134,7 @@ async fn a_transaction_that_cannot_be_is_500_at_once_and_the_log_says_why() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_still_running_is_asked_for_once_more_after_five_seconds() {
+async fn a_transaction_in_progress_is_retried_once_after_five_seconds() {
     let (_table, service, faults) = setup().await;
     faults.inject(|operation, call| {
         (operation == "TransactWriteItems" && call < 2)
@@ -147,7 +147,7 @@ async fn a_transaction_that_is_still_running_is_asked_for_once_more_after_five_s
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_still_running_is_503_at_once_where_time_is_short() {
+async fn a_transaction_in_progress_is_503_at_once_if_time_is_short() {
     let (_table, mut service, faults) = setup().await;
     service.time_limit = Duration::from_secs(5);
     faults.inject(|operation, _| {
@@ -156,13 +156,13 @@ async fn a_transaction_that_is_still_running_is_503_at_once_where_time_is_short(
     let (log, _recording) = Log::record();
     let started = Instant::now();
     assert_eq!(service.post("/v2/otp/generate", &otp()).await.refusal(), (503, vec![503]));
-    assert!(started.elapsed() < Duration::from_secs(4), "it does not wait for what cannot be in time");
+    assert!(started.elapsed() < Duration::from_secs(4), "it must not wait if the time limit is too short");
     assert_eq!(faults.calls(), 2);
     assert!(log.requests()[0]["cause"].as_str().unwrap().contains("TransactionInProgressException"));
 }
 
 #[tokio::test]
-async fn a_failing_dynamodb_is_not_asked_many_times_for_long_but_conflicts_are_retried_all_the_same() {
+async fn the_retry_quota_limits_retries_of_errors_but_not_of_conflicts() {
     let (_table, service, faults) = setup().await;
     faults.inject(|_, _| Some(Fault::error("ThrottlingException")));
     let mut failing = JoinSet::new();
@@ -171,14 +171,14 @@ async fn a_failing_dynamodb_is_not_asked_many_times_for_long_but_conflicts_are_r
         failing.spawn(async move { service.get("/v2/cardNumber").await.status });
     }
     assert_eq!(failing.join_all().await, [503; 50]);
-    assert!(faults.calls() <= 50 + 500 / 5 + 20, "the quota of retries, and what came back meanwhile");
+    assert!(faults.calls() <= 50 + 500 / 5 + 20, "only the retry quota and its refill may be used");
     let conflict = || Fault::cancelled(&["None", "TransactionConflict"]);
     faults.inject(move |operation, call| (operation == "TransactWriteItems" && call < 4).then(conflict));
     service.issue().await;
 }
 
 #[tokio::test]
-async fn numbers_that_are_taken_again_and_again_end_in_606() {
+async fn repeated_id_collisions_are_606() {
     let (_table, service, faults) = setup().await;
     faults.inject(|operation, _| {
         (operation == "TransactWriteItems").then(|| Fault::cancelled(&["ConditionalCheckFailed", "None"]))
@@ -189,7 +189,7 @@ async fn numbers_that_are_taken_again_and_again_end_in_606() {
 }
 
 #[tokio::test]
-async fn keys_that_dynamodb_leaves_unprocessed_are_asked_for_again() {
+async fn unprocessed_keys_are_requested_again() {
     let (table, service, faults) = setup().await;
     let name = table.name().to_owned();
     let unprocessed = move |value: &str| {
@@ -207,17 +207,17 @@ async fn keys_that_dynamodb_leaves_unprocessed_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn silence_ends_with_the_callers_time() {
+async fn a_missing_answer_is_503_at_the_time_limit() {
     let (_table, mut service, faults) = setup().await;
     service.time_limit = Duration::from_millis(50);
-    faults.inject(|_, _| Some(Fault::Silence));
+    faults.inject(|_, _| Some(Fault::Dropped));
     for (route, answer) in all_routes(&service).await {
         assert_eq!(answer.refusal(), (503, vec![503]), "{route}");
     }
 }
 
 #[tokio::test]
-async fn a_failed_request_is_one_line_with_its_cause() {
+async fn a_failed_request_is_logged_in_one_line_with_its_cause() {
     let (_table, service, faults) = setup().await;
     faults.inject(|_, _| Some(Fault::error("ThrottlingException")));
     let (log, _recording) = Log::record();

@@ -38,7 +38,7 @@ async fn the_documented_request_is_answered_as_documented() {
 }
 
 #[tokio::test]
-async fn all_spellings_of_the_request_have_the_same_answer() {
+async fn all_spellings_of_a_request_have_the_same_answer() {
     let (_table, service) = demo().await;
     issue_on_wechat(&service).await;
     let expected = service.get(&format!("/v2/otp?{QUERY}")).await;
@@ -119,13 +119,13 @@ async fn the_most_recent_valid_otp_is_fetched_and_older_ones_come_back() {
     let second = service.code().await;
     assert_ne!(first, second);
     assert!(service.is_right(&second).await);
-    assert_eq!(service.code().await, first, "a consumed one hides nothing");
+    assert_eq!(service.code().await, first, "a consumed OTP must not hide an older one");
     service.clock.advance(TimeDelta::seconds(290));
-    assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "both are gone");
+    assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "both OTPs are consumed");
 }
 
 #[tokio::test]
-async fn threshold_asks_for_validity_left() {
+async fn threshold_is_the_minimum_remaining_validity() {
     let (_table, service) = demo().await;
     service.issue().await;
     service.clock.advance(TimeDelta::seconds(200));
@@ -142,7 +142,7 @@ async fn threshold_asks_for_validity_left() {
 }
 
 #[tokio::test]
-async fn threshold_asks_for_recent_issue_where_the_org_says_so() {
+async fn threshold_is_the_maximum_age_if_the_org_configures_it() {
     let (_table, service) = demo_with(r#"CONF_OTP_THRESHOLD_MODE = "MAX_AGE""#).await;
     service.issue().await;
     service.clock.advance(TimeDelta::seconds(61));
@@ -164,7 +164,7 @@ async fn utc_is_written_as_an_offset() {
 }
 
 #[tokio::test]
-async fn scopes_do_not_see_each_other() {
+async fn scopes_are_separate() {
     let (_table, service) = demo().await;
     service.issue().await;
     for scope in ["COUPON", "POINTSTRANSFER", "GENERIC", "REGISTRATION"] {
@@ -179,7 +179,7 @@ async fn scopes_do_not_see_each_other() {
 }
 
 #[tokio::test]
-async fn a_registration_otp_belongs_to_a_contact_who_is_no_customer() {
+async fn a_registration_otp_belongs_to_a_contact_without_a_customer() {
     let (_table, service) = demo().await;
     issue(
         &service,
@@ -196,11 +196,11 @@ async fn a_registration_otp_belongs_to_a_contact_who_is_no_customer() {
 }
 
 #[tokio::test]
-async fn an_only_account_need_not_be_named_but_is_warned_about() {
+async fn the_only_account_may_be_omitted_with_a_warning() {
     let (_table, service) = demo().await;
     service.issue().await;
     let answer = service.get(&format!("/v2/otp?source=MARTJACK&mobile={MOBILE}&scope=POINTS")).await;
-    assert_eq!(answer.status, 200, "the customer is one, whatever the source");
+    assert_eq!(answer.status, 200, "the customer is the same in every source");
     assert_eq!(
         answer.json["warnings"],
         json!([{"status": false, "code": 8054, "message": "Account id not passed"}])
@@ -211,7 +211,7 @@ async fn an_only_account_need_not_be_named_but_is_warned_about() {
 }
 
 #[tokio::test]
-async fn each_wrong_parameter_has_its_code() {
+async fn each_invalid_parameter_has_its_error_code() {
     let (_table, service) = demo().await;
     let base = "identifierName=mobile&identifierValue=8799361139&scope=POINTS";
     for (query, status, codes) in [

@@ -9,7 +9,7 @@ fn request() -> Value {
     json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"})
 }
 
-/// The usual request with one member changed; `null` removes it.
+/// The usual request with one changed field. `null` removes the field.
 fn with(member: &str, value: Value) -> Value {
     let mut request = request();
     request[member] = value;
@@ -35,7 +35,7 @@ async fn the_documented_request_gets_a_time_ordered_number_and_no_code() {
 }
 
 #[tokio::test]
-async fn every_identifier_of_a_customer_leads_to_the_same_otps() {
+async fn every_identifier_of_a_customer_finds_the_same_otps() {
     let (_table, service) = demo().await;
     for (entity_type, value) in [
         ("MOBILE", "+91 87993 61139"),
@@ -73,8 +73,9 @@ async fn two_otps_of_the_same_millisecond_both_exist() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_taken_is_drawn_again() {
-    // A thousand numbers fit into a millisecond; among 300 OTPs of one, dozens of draws collide.
+async fn a_colliding_id_is_drawn_again() {
+    // A millisecond has a thousand ids. Among 300 OTPs of one millisecond, dozens of random ids
+    // collide.
     let (_table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1000").await;
     let mut ids = HashSet::new();
     for _ in 0..300 {
@@ -102,7 +103,7 @@ async fn the_eleventh_otp_of_a_day_is_refused_until_the_orgs_midnight() {
 }
 
 #[tokio::test]
-async fn a_contact_has_a_daily_limit_of_its_own() {
+async fn a_contact_has_its_own_daily_limit() {
     let (_table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
     service.issue().await;
     let body = with("action", json!("REGISTRATION"));
@@ -111,7 +112,7 @@ async fn a_contact_has_a_daily_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_only_account_that_is_not_named_is_warned_about() {
+async fn an_omitted_account_id_of_the_only_account_causes_a_warning() {
     let (_table, service) = demo().await;
     let answer = service.post("/v2/otp/generate", &with("source", json!("martjack"))).await;
     assert_eq!(answer.status, 200);
@@ -119,7 +120,7 @@ async fn an_only_account_that_is_not_named_is_warned_about() {
 }
 
 #[tokio::test]
-async fn each_wrong_member_has_its_code() {
+async fn each_invalid_field_has_its_error_code() {
     let (_table, service) = demo().await;
     let channels = |value: Value| with("channels", value);
     let eleven: Vec<Value> = (0..11).map(|_| json!({"type": "SMS", "value": MOBILE})).collect();
@@ -161,7 +162,7 @@ async fn each_wrong_member_has_its_code() {
 }
 
 #[tokio::test]
-async fn absent_null_and_empty_members_are_the_same() {
+async fn absent_null_and_empty_fields_are_equivalent() {
     let (_table, service) = demo().await;
     for member in ["source", "accountId", "template", "emailTemplate", "channels"] {
         for value in [Value::Null, json!("")] {

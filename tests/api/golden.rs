@@ -1,20 +1,20 @@
-//! Golden items: what earlier versions wrote into the table, as they wrote it. Live tables have such
-//! items, so every later version must read them.
+//! Golden items: items that earlier versions wrote. Live tables contain such items, so every later
+//! version must read them.
 //!
-//! Each folder below `tests/golden/` is a set of items, named for the first version that wrote them in
-//! this form; each of its files has the items of one kind, as DynamoDB's JSON. One test runs the
-//! service on every set. Another compares what the code writes now with the newest set, by the names
-//! and the types of attributes: it fails when a form changes.
+//! Each folder below `tests/golden/` is a set of items. Its name is the first version that wrote
+//! them in this format. Each file has the items of one kind, as DynamoDB's JSON. One test runs the
+//! service on every set. Another test compares the items that the present code writes with the
+//! newest set, by attribute names and types. It fails if the format changes.
 //!
-//! To add a set, because a form has changed on purpose:
+//! To add a set after a deliberate change of the format:
 //!
-//! 1. See that the code still reads the older sets; they are never edited.
-//! 2. `GOLDEN_SET=0.2.0 cargo test --all-features --test api golden::record -- --ignored` writes what
-//!    the code writes now into `tests/golden/0.2.0/`.
-//! 3. Extend [`works_on`] by what is new in it.
+//! 1. Check that the code still reads the older sets. Never edit them.
+//! 2. `GOLDEN_SET=0.2.0 cargo test --all-features --test api golden::record -- --ignored` writes
+//!    the present items into `tests/golden/0.2.0/`.
+//! 3. Extend [`works_on`] by checks of the new format.
 //!
-//! A kind whose name begins with `legacy-` is no longer written by the version of its set, but may
-//! still be in its tables. It takes the place of an item of the set that has the same key.
+//! A kind whose name begins with `legacy-` is no longer written by the version of its set, but its
+//! tables may still contain it. It replaces an item of the set that has the same key.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +38,7 @@ type Set = BTreeMap<String, Vec<Item>>;
 
 const KEY: &str = "golden";
 const LEGACY: &str = "legacy-";
-/// Quota and guesses that the items of a set have used up.
+/// OTPs and failed attempts that the items of a set have used.
 const ISSUED: usize = 2;
 const WRONG: usize = 1;
 
@@ -87,7 +87,7 @@ fn value_from_json(value: &Value) -> AttributeValue {
             let texts = value.as_array().unwrap().iter();
             AttributeValue::Ss(texts.map(|text| text.as_str().unwrap().to_owned()).collect())
         }
-        _ => panic!("teach this test the type {kind}"),
+        _ => panic!("this test does not support the type {kind} yet"),
     }
 }
 
@@ -106,11 +106,11 @@ fn value_to_json(value: &AttributeValue) -> Value {
         AttributeValue::L(values) => json!({"L": values.iter().map(value_to_json).collect::<Vec<_>>()}),
         AttributeValue::M(item) => json!({"M": item_to_json(item)}),
         AttributeValue::Ss(texts) => json!({"SS": texts}),
-        _ => panic!("teach this test the type of {value:?}"),
+        _ => panic!("this test does not support the type of {value:?} yet"),
     }
 }
 
-/// What an item is, by its key.
+/// Kind of an item, by its key.
 fn kind(item: &Item) -> &'static str {
     let key = |name: &str| item[name].as_s().unwrap().as_str();
     match (key("PK"), key("SK")) {
@@ -127,11 +127,11 @@ fn kind(item: &Item) -> &'static str {
         (pk, "COUNTER") if pk.ends_with("#CARD_NUMBER") => "card-number-counter",
         (pk, "COUNTER") if pk.ends_with("#USER_ID") => "user-id-counter",
         (_, "ANSWER") => "stored-response",
-        key => panic!("a new kind of item: name it here, and record a new set: {key:?}"),
+        key => panic!("unknown kind of item: add it here, and record a new set: {key:?}"),
     }
 }
 
-/// Every item of a table on which the service did everything once.
+/// Reads all items of a table after the service has written each kind of item.
 async fn everything() -> Set {
     let (table, service) = demo().await;
     service.issue().await;
@@ -165,11 +165,11 @@ fn for_a_contact() -> Value {
     json!({"entityType": "MOBILE", "entityValue": "9010000033", "action": "REGISTRATION"})
 }
 
-/// Whether the service goes on where the items of a set stop.
+/// Checks that the service continues correctly on the items of a set.
 async fn works_on(version: &str, set: &Set) {
     let table = TestTable::new().await;
     let client = table.client();
-    // Legacy items sort behind those that they replace.
+    // Legacy items come after the items that they replace.
     let (legacy, current): (Vec<_>, Vec<_>) = set.iter().partition(|(kind, _)| kind.starts_with(LEGACY));
     for item in current.into_iter().chain(legacy).flat_map(|(_, items)| items) {
         client.put_item().table_name(table.name()).set_item(Some(item.clone())).send().await.unwrap();
@@ -177,7 +177,7 @@ async fn works_on(version: &str, set: &Set) {
     let service = table.service("store.server");
     let text = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
 
-    // Till and org let the caller in; the identities lead to the customer.
+    // Till and org admit the caller; the identities find the customer.
     let customers_otp =
         |item: &&Item| text(item, "SK").starts_with("OTP#POINTS#") && !item.contains_key("consumed_at");
     let otp = set["otp"].iter().find(customers_otp).unwrap();
@@ -190,30 +190,31 @@ async fn works_on(version: &str, set: &Set) {
     let contact = "/v2/otp?source=INSTORE&mobile=9010000033&scope=REGISTRATION";
     assert_eq!(service.get(contact).await.status, 200, "{version}: an OTP of a contact");
 
-    // The stored response is given again, and nothing happens.
+    // The key returns its stored response, and has no other effect.
     let stored = &set["stored-response"][0];
     let again = idempotency::send(&service, "/v2/otp/generate", KEY, &with_message()).await;
     assert_eq!((again.status, again.text), (200, text(stored, "answer")), "{version}");
     let other = idempotency::send(&service, "/v2/otp/generate", KEY, &for_a_contact()).await;
     assert_eq!(other.status, 422, "{version}: the key is used");
 
-    // A valid OTP is right once; one that was consumed is not; the failed attempts go on counting.
+    // A valid OTP is accepted once. A consumed OTP is not accepted. Failed attempts continue to
+    // count.
     assert!(service.is_right(&text(otp, "code")).await, "{version}");
     let consumed = set["otp"].iter().find(|item| item.contains_key("consumed_at")).unwrap();
-    assert!(!service.is_right(&text(consumed, "code")).await, "{version}: it was used before");
+    assert!(!service.is_right(&text(consumed, "code")).await, "{version}: the OTP was consumed before");
     for _ in WRONG + 1..5 {
         assert!(!service.is_right("WRONG").await, "{version}");
     }
-    assert_eq!(service.validate("WRONG").await.status, 429, "{version}: five in all");
+    assert_eq!(service.validate("WRONG").await.status, 429, "{version}: five failed attempts in all");
 
-    // The quota goes on counting.
+    // The daily limit continues to count.
     for _ in ISSUED..10 {
         service.issue().await;
     }
     let body = idempotency::body("/v2/otp/generate");
-    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 429, "{version}: ten in all");
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 429, "{version}: ten OTPs in all");
 
-    // The sequences go on.
+    // The sequences continue.
     let next = |kind: &str| set[kind][0]["next"].as_n().unwrap().parse::<u64>().unwrap();
     let number = next("card-number-counter");
     assert_eq!(service.card_number().await, number.to_string(), "{version}");
@@ -222,14 +223,14 @@ async fn works_on(version: &str, set: &Set) {
     assert_eq!(
         service.post("/v2/customers", &taken).await.status,
         409,
-        "{version}: an identity is taken once"
+        "{version}: an identity has one owner"
     );
     let new = service.post("/v2/customers", &idempotency::body("/v2/customers")).await;
     assert_eq!(new.json["createdId"], next("user-id-counter"), "{version}");
     let given = service.store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
     assert_eq!(given.next, number + 2, "{version}");
 
-    // Operators find and change what there is.
+    // Operators can list and change the existing items.
     assert_eq!(service.store.orgs().await.unwrap(), [(OrgId(966), "Demo Stores".to_owned())], "{version}");
     let tills = service.store.tills(OrgId(966)).await.unwrap();
     assert_eq!(
@@ -240,14 +241,14 @@ async fn works_on(version: &str, set: &Set) {
     renumber(&service, version).await;
 }
 
-/// Gives the org another numbering plan, which is checked against the numbers that were given.
+/// Changes the org's numbering plan, which is checked against the issued numbers.
 async fn renumber(service: &TestService, version: &str) {
     use crate::common::demo_org_with;
     let same_range = demo_org_with("CONF_CARD_NUMBER_PREFIX = \"\"\nCONF_CARD_NUMBER_OFFSET = 1000000010");
     service.apply(&same_range).await.unwrap_or_else(|error| panic!("{version}: {error}"));
     let behind = demo_org_with("CONF_CARD_NUMBER_OFFSET = 1000000011");
     let refused = service.apply(&behind).await;
-    assert!(refused.is_err(), "{version}: the plan would give numbers again");
+    assert!(refused.is_err(), "{version}: the plan could repeat numbers");
     let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 11");
     service.apply(&longer).await.unwrap_or_else(|error| panic!("{version}: {error}"));
 }
@@ -261,7 +262,8 @@ async fn the_items_of_every_earlier_version_work() {
     }
 }
 
-/// Names and types: of lists, those of all elements; of text that is JSON, only that it is.
+/// Names and types of a value. A list has the types of all its elements. Of text that is JSON, only
+/// that fact counts.
 fn form(value: &AttributeValue) -> String {
     let all = |forms: Vec<String>| {
         let mut forms = forms;
@@ -287,7 +289,7 @@ fn form(value: &AttributeValue) -> String {
     }
 }
 
-/// The attributes of each kind, but for legacy kinds.
+/// The attributes of each kind, without legacy kinds.
 fn forms(set: &Set) -> BTreeMap<&str, BTreeMap<&str, String>> {
     let kinds = set.iter().filter(|(kind, _)| !kind.starts_with(LEGACY));
     kinds
@@ -299,7 +301,7 @@ fn forms(set: &Set) -> BTreeMap<&str, BTreeMap<&str, String>> {
 }
 
 #[tokio::test]
-async fn what_is_written_has_the_form_of_the_newest_golden_items() {
+async fn written_items_have_the_format_of_the_newest_golden_items() {
     let (version, newest) = sets().pop().unwrap();
     let written = everything().await;
     let hint =
@@ -311,7 +313,7 @@ async fn what_is_written_has_the_form_of_the_newest_golden_items() {
 #[ignore = "writes the set that GOLDEN_SET names"]
 async fn record() {
     let folder = folder().join(std::env::var("GOLDEN_SET").expect("GOLDEN_SET, such as 0.2.0"));
-    fs::create_dir(&folder).expect("a set is never edited");
+    fs::create_dir(&folder).expect("an existing set must not be changed");
     for (kind, items) in everything().await {
         let items: Vec<Value> = items.iter().map(item_to_json).collect();
         let text = serde_json::to_string_pretty(&items).unwrap() + "\n";

@@ -1,4 +1,4 @@
-//! What HTTP asks of every route.
+//! HTTP rules that apply to every route.
 
 use bytes::Bytes;
 use http::Method;
@@ -10,7 +10,7 @@ use crate::common::{MOBILE, demo};
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
 #[tokio::test]
-async fn every_answer_has_its_headers() {
+async fn every_answer_has_the_standard_headers() {
     let (_table, service) = demo().await;
     for url in ["/v2/cardNumber", "/v2/otp", "/nowhere"] {
         let answer = service.get(url).await;
@@ -21,7 +21,7 @@ async fn every_answer_has_its_headers() {
 }
 
 #[tokio::test]
-async fn errors_have_the_one_envelope() {
+async fn errors_have_the_standard_envelope() {
     let (_table, service) = demo().await;
     let answer = service.get("/v2/otp?source=INSTORE&mobile=9999999999&scope=POINTS").await;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn unknown_paths_are_404() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_405_and_say_which_are_right() {
+async fn wrong_methods_are_405_with_an_allow_header() {
     let (_table, service) = demo().await;
     for path in ["/v2/otp", "/v2/otp/generate", "/v2/otp/validate", "/v2/cardNumber", "/v2/customers"] {
         let routes = || ROUTES.iter().filter(|route| route.path == path);
@@ -106,7 +106,7 @@ async fn a_get_may_have_any_content_type() {
 }
 
 #[tokio::test]
-async fn who_sends_no_credentials_gets_the_challenge_whatever_else_is_wrong() {
+async fn a_request_without_credentials_is_401_whatever_else_is_wrong() {
     let (_table, service) = demo().await;
     let service = service.without_credentials();
     let xml = [("content-type", "text/xml"), ("idempotency-key", "a,b")];
@@ -197,7 +197,7 @@ async fn a_trailing_slash_changes_nothing() {
 }
 
 #[tokio::test]
-async fn unicode_is_kept_in_every_place() {
+async fn unicode_is_preserved_everywhere() {
     let (_table, service) = demo().await;
     let body = json!({"profiles": [{"firstName": "टॉम", "source": "INSTORE", "identifiers": [
         {"type": "externalId", "value": "कार्ड १"}, {"type": "wechat", "value": "微信#1"},
@@ -219,7 +219,7 @@ async fn unicode_is_kept_in_every_place() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_caller_sends_is_a_5xx() {
+async fn no_input_of_a_caller_causes_a_5xx() {
     let (_table, service) = demo().await;
     let long = "9".repeat(5000);
     let values = [

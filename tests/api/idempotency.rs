@@ -1,4 +1,4 @@
-//! Requests with an `Idempotency-Key` happen once.
+//! Requests with an `Idempotency-Key` are carried out once.
 
 use std::{
     collections::HashSet,
@@ -24,14 +24,15 @@ use tokio::{runtime::Runtime, sync::oneshot};
 use crate::{
     common::{
         Answer, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with, events,
-        faults::{Fault, Faults, behind_faults},
+        faults::{Fault, Faults, with_fault_proxy},
     },
     races::{all_at_once, processes},
 };
 
 const ROUTES: [&str; 4] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/otp/validate", "/v2/customers"];
 
-/// A request that succeeds, for each route that takes a key. The code to validate is a wrong one.
+/// A request body that succeeds, for each route that takes a key. The code to validate is a wrong
+/// one.
 pub fn body(route: &str) -> Value {
     match route {
         "/v2/otp/generate" => json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}),
@@ -45,15 +46,15 @@ pub fn body(route: &str) -> Value {
     }
 }
 
-/// Fails unless what [`body`] asks for has happened once.
-async fn happened_once(route: &str, service: &TestService) {
+/// Panics unless the request of [`body`] was carried out exactly once.
+async fn assert_carried_out_once(route: &str, service: &TestService) {
     match route {
         "/v2/otp/generate" => assert_eq!(service.issued_otps().await, 1),
         "/v2/otp/validate" => {
             for _ in 0..4 {
                 assert!(!service.is_right("WRONG").await);
             }
-            assert_eq!(service.validate("WRONG").await.status, 429, "five wrong guesses were counted");
+            assert_eq!(service.validate("WRONG").await.status, 429, "five failed attempts were counted");
         }
         "/v2/customers" => {
             assert_eq!(service.post(route, &body(route)).await.refusal(), (409, vec![8008]));
@@ -68,7 +69,7 @@ pub async fn send(service: &TestService, route: &str, key: &str, body: &Value) -
 }
 
 #[tokio::test]
-async fn the_same_key_gives_the_first_answer_again_from_every_process() {
+async fn every_process_returns_the_stored_response_of_a_key() {
     for route in ROUTES {
         let (table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
         let first = send(&service, route, "key-1", &body(route)).await;
@@ -76,15 +77,15 @@ async fn the_same_key_gives_the_first_answer_again_from_every_process() {
         service.clock.advance(TimeDelta::seconds(86_399));
         let again = send(&table.service("store.server"), route, "key-1", &body(route)).await;
         assert_eq!((again.status, again.text), (200, first.text), "{route}");
-        // The range begins at …10; a registration takes a number, too.
+        // The range begins at …10. A registration takes a number, too.
         let takes_a_number = ["/v2/cardNumber", "/v2/customers"].contains(&route);
         let next = if takes_a_number { "1000000011" } else { "1000000010" };
-        assert_eq!(service.card_number().await, next, "{route}: sent again, it takes no number");
+        assert_eq!(service.card_number().await, next, "{route}: the repeated request must take no number");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_from_40_at_once_happens_once() {
+async fn of_40_concurrent_requests_with_one_key_are_carried_out_once() {
     for route in ROUTES {
         let (table, service) = demo_with("CONF_OTP_DAILY_LIMIT = 1").await;
         let work =
@@ -93,14 +94,14 @@ async fn the_same_key_from_40_at_once_happens_once() {
         for answer in &answers {
             assert_eq!((answer.status, &answer.text), (200, &answers[0].text), "{route}");
         }
-        happened_once(route, &service).await;
+        assert_carried_out_once(route, &service).await;
         let later = send(&service, route, "key-1", &body(route)).await;
         assert_eq!(later.text, answers[0].text, "{route}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_requests_with_one_key_at_once_one_is_answered_and_the_other_is_422() {
+async fn of_two_different_concurrent_requests_with_one_key_one_is_422() {
     for route in ROUTES {
         let (table, _service) = demo().await;
         let work = |service: TestService, i: usize| async move {
@@ -122,7 +123,7 @@ async fn of_two_requests_with_one_key_at_once_one_is_answered_and_the_other_is_4
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_with_and_without_keys_are_all_different_and_no_key_skips_one_that_is_alone_in_using_it() {
+async fn unique_keys_and_requests_without_keys_get_consecutive_numbers() {
     let (table, _service) = demo().await;
     let work = |service: TestService, i: usize| async move {
         if i.is_multiple_of(2) {
@@ -138,7 +139,7 @@ async fn numbers_with_and_without_keys_are_all_different_and_no_key_skips_one_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_key_from_many_among_many_without_one_is_given_one_number() {
+async fn a_shared_key_gets_one_number_among_requests_without_keys() {
     let (table, _service) = demo().await;
     let work = |service: TestService, i: usize| async move {
         if i.is_multiple_of(2) {
@@ -151,12 +152,12 @@ async fn the_same_key_from_many_among_many_without_one_is_given_one_number() {
     assert_eq!(numbers.into_iter().collect::<HashSet<_>>().len(), 21);
 }
 
-/// Holds the first call of `operation` back until `rival` is over.
+/// Holds the first call of `operation` back until `competitor` has ended.
 pub async fn while_held<T>(
     faults: &Faults,
     operation: &'static str,
     request: impl Future<Output = T>,
-    rival: impl Future,
+    competitor: impl Future,
 ) -> T {
     let (announce, reached) = oneshot::channel();
     let mut announce = Some(announce);
@@ -164,15 +165,15 @@ pub async fn while_held<T>(
         announce.take_if(|_| called == operation)?.send(()).unwrap();
         Some(Fault::Delay(Duration::from_millis(500)))
     });
-    let rival = async {
+    let competitor = async {
         reached.await.unwrap();
-        rival.await;
+        competitor.await;
     };
-    tokio::join!(request, rival).0
+    tokio::join!(request, competitor).0
 }
 
-/// The call by which a route stores its answer, and how many calls it makes on a warm process.
-fn stores_by(route: &str) -> (&'static str, usize) {
+/// The call by which a route stores its response, and the number of its calls on a warm process.
+fn storing_call(route: &str) -> (&'static str, usize) {
     match route {
         "/v2/cardNumber" => ("PutItem", 3),
         "/v2/otp/generate" => ("TransactWriteItems", 3),
@@ -182,59 +183,60 @@ fn stores_by(route: &str) -> (&'static str, usize) {
 }
 
 #[tokio::test]
-async fn who_is_slower_than_a_rival_with_the_same_key_gives_its_answer_without_a_further_read() {
+async fn a_request_that_loses_the_race_for_its_key_returns_the_stored_response_without_another_read() {
     for route in ROUTES {
         let (table, plain) = demo().await;
-        let (service, faults) = behind_faults(&table, "store.server").await;
+        let (service, faults) = with_fault_proxy(&table, "store.server").await;
         service.fetch().await;
-        let (operation, calls) = stores_by(route);
+        let (operation, calls) = storing_call(route);
         let body = body(route);
-        let mut rivals = None;
-        let rival = async { rivals = Some(send(&plain, route, "key-1", &body).await) };
-        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), rival).await;
-        assert_eq!((answer.status, answer.text), (200, rivals.unwrap().text), "{route}");
+        let mut first_answer = None;
+        let competitor = async { first_answer = Some(send(&plain, route, "key-1", &body).await) };
+        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), competitor).await;
+        assert_eq!((answer.status, answer.text), (200, first_answer.unwrap().text), "{route}");
         assert_eq!(faults.calls(), calls, "{route}");
-        faults.end();
-        happened_once(route, &plain).await;
+        faults.clear();
+        assert_carried_out_once(route, &plain).await;
     }
 }
 
 #[tokio::test]
-async fn who_is_slower_than_another_request_with_the_same_key_is_told_so() {
+async fn a_request_that_loses_the_race_for_its_key_to_another_request_is_422() {
     for route in ROUTES {
         let (table, plain) = demo().await;
-        let (service, faults) = behind_faults(&table, "store.server").await;
+        let (service, faults) = with_fault_proxy(&table, "store.server").await;
         service.fetch().await;
-        let (operation, calls) = stores_by(route);
-        let rival =
+        let (operation, calls) = storing_call(route);
+        let competitor =
             async { assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!(1)).await.status, 200) };
         let body = body(route);
-        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), rival).await;
+        let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), competitor).await;
         assert_eq!(answer.refusal(), (422, vec![422]), "{route}");
         assert_eq!(faults.calls(), calls, "{route}");
     }
 }
 
 #[tokio::test]
-async fn who_finds_the_range_exhausted_by_a_rival_with_the_same_key_gives_its_answer() {
+async fn a_request_that_finds_the_range_exhausted_returns_the_stored_response_of_its_key() {
     for route in ["/v2/cardNumber", "/v2/customers"] {
         let (table, plain) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
-        let (service, faults) = behind_faults(&table, "store.server").await;
+        let (service, faults) = with_fault_proxy(&table, "store.server").await;
         service.fetch().await;
         let body = body(route);
-        let mut rivals = None;
-        let rival = async { rivals = Some(send(&plain, route, "key-1", &body).await) };
-        let answer = while_held(&faults, "UpdateItem", send(&service, route, "key-1", &body), rival).await;
-        assert_eq!((answer.status, answer.text), (200, rivals.unwrap().text), "{route}");
-        assert_eq!(send(&plain, route, "key-2", &json!({})).await.status / 100, 4, "there is no other");
+        let mut first_answer = None;
+        let competitor = async { first_answer = Some(send(&plain, route, "key-1", &body).await) };
+        let answer =
+            while_held(&faults, "UpdateItem", send(&service, route, "key-1", &body), competitor).await;
+        assert_eq!((answer.status, answer.text), (200, first_answer.unwrap().text), "{route}");
+        assert_eq!(send(&plain, route, "key-2", &json!({})).await.status / 100, 4, "no number is left");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_was_stored_and_lost_is_found_by_the_sdks_own_retry() {
+async fn an_sdk_retry_after_a_lost_answer_finds_the_stored_response() {
     let (table, plain) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
-    let mut lost = Some(Fault::LostAnswer);
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
+    let mut lost = Some(Fault::ResetBeforeAnswer);
     faults.inject(move |operation, _| lost.take_if(|_| operation == "PutItem"));
     let answer = send(&service, "/v2/cardNumber", "key-1", &json!({})).await;
     assert_eq!((answer.status, &answer.json["entity"]), (200, &"1000000010".into()), "{answer:?}");
@@ -242,9 +244,9 @@ async fn an_answer_that_was_stored_and_lost_is_found_by_the_sdks_own_retry() {
 }
 
 #[tokio::test]
-async fn a_number_whose_answer_was_not_stored_is_skipped_and_given_to_nobody() {
+async fn a_number_without_a_stored_response_is_skipped() {
     let (table, plain) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     faults.inject(|operation, _| {
         (operation == "PutItem").then(|| Fault::error("ProvisionedThroughputExceededException"))
     });
@@ -278,9 +280,9 @@ async fn no_request_adds_an_attribute_to_the_counter() {
     assert_eq!(after, ["PK", "SK", "first", "next", "plan", "shape"]);
 }
 
-/// Earlier versions held numbers back on the counter, for requests that were sent again.
+/// Earlier versions reserved numbers on the counter for repeated requests.
 #[tokio::test]
-async fn what_earlier_versions_left_on_a_counter_does_no_harm() {
+async fn reservations_of_earlier_versions_on_a_counter_are_ignored() {
     let (table, service) = demo().await;
     let request = format!("store.server#{}", "ab".repeat(32));
     let key = keys::card_number_counter(OrgId(966)).attributes();
@@ -301,14 +303,17 @@ async fn what_earlier_versions_left_on_a_counter_does_no_harm() {
     assert_eq!(keyed.json["entity"], "1000000012");
     assert_eq!(send(&service, "/v2/customers", "key-2", &body("/v2/customers")).await.status, 200);
     service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000000")).await.unwrap();
-    assert!(!counter(&table).await.keys().any(|name| name.starts_with("reserved")), "it begins anew");
+    assert!(
+        !counter(&table).await.keys().any(|name| name.starts_with("reserved")),
+        "the new plan must start without reservations"
+    );
     assert_eq!(service.card_number().await, "2000000000");
 }
 
-/// Who finds the range exhausted between the moment at which the last number is taken and that at which its answer is
-/// stored is told so.
+/// Requests may come after the last number is taken and before its response is stored. They are
+/// answered that the range is exhausted.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_number_is_given_to_all_who_ask_with_its_key_once_its_answer_is_stored() {
+async fn all_requests_with_the_key_of_the_last_number_get_it_once_its_response_is_stored() {
     for _ in 0..4 {
         let (table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99").await;
         let work = |service: TestService, _| async move {
@@ -325,7 +330,7 @@ async fn the_last_number_is_given_to_all_who_ask_with_its_key_once_its_answer_is
 }
 
 #[tokio::test]
-async fn a_plan_that_changes_meanwhile_counts_for_a_request_with_a_key_too() {
+async fn a_request_with_a_key_follows_a_concurrent_change_of_the_plan() {
     for route in ["/v2/cardNumber", "/v2/customers"] {
         let (_table, service) = demo().await;
         service.fetch().await;
@@ -340,7 +345,7 @@ async fn a_plan_that_changes_meanwhile_counts_for_a_request_with_a_key_too() {
 }
 
 #[tokio::test]
-async fn the_same_key_for_another_request_is_422() {
+async fn a_key_that_is_reused_for_another_request_is_422() {
     let (_table, service) = demo().await;
     let first = body("/v2/otp/generate");
     assert_eq!(send(&service, "/v2/otp/generate", "key-1", &first).await.status, 200);
@@ -380,7 +385,11 @@ async fn a_refused_request_leaves_its_key_free() {
     let otp = body("/v2/otp/generate");
     assert_eq!(send(&service, "/v2/otp/generate", "key-1", &otp).await.refusal(), (429, vec![429]));
     service.clock.advance(TimeDelta::hours(23));
-    assert_eq!(send(&service, "/v2/otp/generate", "key-1", &otp).await.status, 200, "it is another day");
+    assert_eq!(
+        send(&service, "/v2/otp/generate", "key-1", &otp).await.status,
+        200,
+        "the key is free on the next day"
+    );
 
     let mut taken = body("/v2/customers");
     taken["profiles"][0]["identifiers"][0]["value"] = MOBILE.into();
@@ -389,7 +398,7 @@ async fn a_refused_request_leaves_its_key_free() {
 }
 
 #[tokio::test]
-async fn a_number_registered_by_hand_is_skipped_with_a_key_too() {
+async fn a_request_with_a_key_skips_an_already_registered_number() {
     let (_table, service) = demo().await;
     let mut by_hand = body("/v2/customers");
     by_hand["profiles"][0]["identifiers"] = json!([{"type": "externalId", "value": "1000000010"}]);
@@ -399,7 +408,7 @@ async fn a_number_registered_by_hand_is_skipped_with_a_key_too() {
 }
 
 #[tokio::test]
-async fn keys_that_cannot_be_one_are_refused() {
+async fn invalid_keys_are_refused() {
     let (_table, service) = demo().await;
     for key in ["", "with space", &"x".repeat(256), "tab\tkey", "\"open"] {
         let answer = send(&service, "/v2/cardNumber", key, &json!({})).await;
@@ -416,8 +425,8 @@ async fn a_get_ignores_the_header() {
     assert_ne!(get().await, get().await, "a GET gives the next number");
 }
 
-/// `text` as a query may have it: each byte as it is, or percent-encoded in either case, as `style` says
-/// for it; a space may be `+`.
+/// Writes `text` as a query may contain it. `style` decides for each byte whether it is plain or
+/// percent-encoded, in either case. A space may be `+`.
 fn encode(text: &str, style: &[u8]) -> String {
     let bytes = text.bytes().zip(style.iter().cycle()).map(|(byte, style)| match (byte, style % 3) {
         (b' ', 0) => "+".to_owned(),
@@ -430,7 +439,7 @@ fn encode(text: &str, style: &[u8]) -> String {
     bytes.collect()
 }
 
-/// A POST for a card number under a key, as an HTTP API hands it over.
+/// A POST for a card number with a key, as an HTTP API passes it on.
 fn keyed_event(key: &str, query: &str, body: &str) -> Value {
     let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v2")).unwrap();
     event["headers"]["idempotency-key"] = key.into();
@@ -440,7 +449,7 @@ fn keyed_event(key: &str, query: &str, body: &str) -> Value {
     event
 }
 
-/// The same as a REST API hands it over: decoded, in the order of the map.
+/// The same request as a REST API passes it on: decoded, in the order of the map.
 fn keyed_rest_event(key: &str, parameters: &[(String, String)], body: &str) -> Value {
     let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v1")).unwrap();
     event["headers"]["Idempotency-Key"] = key.into();
@@ -456,7 +465,7 @@ fn keyed_rest_event(key: &str, parameters: &[(String, String)], body: &str) -> V
     event
 }
 
-async fn play(service: &TestService, event: &Value) -> (u16, String) {
+async fn invoke(service: &TestService, event: &Value) -> (u16, String) {
     let response = service.app.handle(events::request(&event.to_string()).unwrap()).await;
     (response.status().as_u16(), response.into_body())
 }
@@ -465,7 +474,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn what_a_gateway_reorders_or_encodes_in_another_way_is_the_same_request(
+    fn a_request_stays_the_same_if_a_gateway_reorders_or_reencodes_it(
         others in vec(("x[a-z]{0,2}", any::<String>()), 0..5),
         order in vec(any::<prop::sample::Index>(), 8),
         (first_style, second_style) in (vec(any::<u8>(), 1..20), vec(any::<u8>(), 1..20)),
@@ -496,7 +505,7 @@ proptest! {
         another[2 % parameters.len()].1.push('x');
 
         runtime.block_on(async {
-            let first = play(service, &keyed_event(&key, &query(&parameters, &first_style), &body)).await;
+            let first = invoke(service, &keyed_event(&key, &query(&parameters, &first_style), &body)).await;
             prop_assert_eq!(first.0, 200, "{}", first.1);
             let quoted = format!("\"{}\"", key.replace('\\', r"\\"));
             for again in [
@@ -504,13 +513,13 @@ proptest! {
                 keyed_event(&quoted, &query(&reordered, &first_style), &body),
                 keyed_rest_event(&key, &reordered, &body),
             ] {
-                prop_assert_eq!(&play(service, &again).await, &first);
+                prop_assert_eq!(&invoke(service, &again).await, &first);
             }
             if parameters.len() > 2 {
-                let (status, text) = play(service, &keyed_rest_event(&key, &another, &body)).await;
+                let (status, text) = invoke(service, &keyed_rest_event(&key, &another, &body)).await;
                 prop_assert_eq!(status, 422, "{}", text);
             }
-            let (status, text) = play(service, &keyed_rest_event(&key, &parameters, &format!("{body} "))).await;
+            let (status, text) = invoke(service, &keyed_rest_event(&key, &parameters, &format!("{body} "))).await;
             prop_assert_eq!(status, 422, "{}", text);
             Ok(())
         })?;
@@ -525,10 +534,10 @@ async fn several_keys_are_400_in_one_header_or_two() {
     {
         let mut event: Value = serde_json::from_str(&events::read("card-number-post", "v1")).unwrap();
         event["multiValueHeaders"]["Idempotency-Key"] = json!(keys);
-        let (status, text) = play(&service, &event).await;
+        let (status, text) = invoke(&service, &event).await;
         assert_eq!(status, 400, "{keys:?}: {text}");
-        let (status, text) = play(&service, &keyed_event(&keys.join(","), "", "")).await;
+        let (status, text) = invoke(&service, &keyed_event(&keys.join(","), "", "")).await;
         assert_eq!(status, 400, "{keys:?}: {text}");
     }
-    assert_eq!(service.card_number().await, "1000000010", "and nothing has happened");
+    assert_eq!(service.card_number().await, "1000000010", "the refused request must take no number");
 }

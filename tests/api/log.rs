@@ -1,4 +1,4 @@
-//! What the log says, and what it must never say.
+//! What the log contains, and what it must never contain.
 
 use std::collections::HashSet;
 
@@ -32,7 +32,7 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     .to_vec();
     secrets.push(STANDARD.encode(format!("store.server:{PASSWORD}")));
 
-    // Every route, answered.
+    // Successful requests on every route.
     let issue = json!({
         "entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS",
         "template": "SECRET-TEMPLATE {{ validation_code }}",
@@ -51,7 +51,7 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     let registered = service.post("/v2/customers", &customer).await;
     secrets.push(registered.json["createdId"].as_u64().unwrap().to_string());
 
-    // Every route, refused, and the ways to be refused before one.
+    // Refused requests on every route, including early refusals.
     service.validate("WRONG-CODE").await;
     service.post("/v2/customers", &customer).await;
     for query in
@@ -67,7 +67,7 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     service.get("/v2/customers/8799361139").await;
     service.as_till("store.server", "wrong-password").get("/v2/cardNumber").await;
 
-    // And with DynamoDB gone, so that causes are logged.
+    // Requests without a table, so that causes are logged.
     table.client().delete_table().table_name(table.name()).send().await.unwrap();
     service.fetch().await;
     service.post("/v2/otp/generate", &issue).await;
@@ -85,11 +85,11 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
         log.requests().iter().map(|r| r["route"].as_str().unwrap().to_owned()).collect();
     let all: HashSet<String> =
         ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
-    assert!(routes.is_superset(&all), "every route was driven: {routes:?}");
+    assert!(routes.is_superset(&all), "not every route was called: {routes:?}");
 }
 
 #[tokio::test]
-async fn a_request_is_one_line_with_everything_an_operator_asks_for() {
+async fn a_request_is_logged_in_one_line_with_all_fields() {
     let (_table, service) = demo().await;
     let (log, _guard) = Log::record();
     service.get("/v2/otp?source=INSTORE&mobile=8799361139&scope=POINTS").await;
@@ -113,7 +113,7 @@ async fn a_request_is_one_line_with_everything_an_operator_asks_for() {
     }
     assert!(fetch["ms"].as_f64().unwrap() > 0.0);
     assert_eq!(lines[1]["outcome"], "401");
-    assert!(lines[1].get("till").is_none(), "a name that proved nothing is not logged");
+    assert!(lines[1].get("till").is_none(), "an unauthenticated name must not be logged");
     assert_eq!((&lines[1]["org"], &lines[1]["route"]), (&json!("none"), &json!("GET /v2/cardNumber")));
     assert_eq!((&lines[2]["outcome"], &lines[2]["route"]), (&json!("404"), &json!("none")));
 }

@@ -1,6 +1,6 @@
-//! The service through its router, each test on a fresh embedded DynamoDB.
+//! Tests of the service through its router, each on a fresh embedded DynamoDB.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -8,15 +8,16 @@ use std::{
 use loyalty_codes::api::{App, metrics::Event};
 use serde_json::{Value, json};
 
-use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::behind_faults};
+use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy};
 
-/// The same as a process that has served no request yet.
+/// The same service in a process that has served no request yet.
 fn started(service: &TestService) -> TestService {
     let app = App::new(service.store.clone(), service.clock.clock());
     TestService { app: Arc::new(app), ..service.clone() }
 }
 
-/// The sets of dimensions of each metric of a line. Every metric is a number in the line, and every dimension a string.
+/// The dimension sets of each metric of a line. Every metric must be a number in the line, and
+/// every dimension a string.
 fn metrics(line: &Value) -> BTreeMap<String, BTreeSet<Vec<String>>> {
     let mut found = BTreeMap::<_, BTreeSet<_>>::new();
     for directive in line["_aws"]["CloudWatchMetrics"].as_array().unwrap() {
@@ -37,7 +38,7 @@ fn values(line: &Value) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-async fn the_line_of_a_request_holds_its_metrics() {
+async fn the_log_line_of_a_request_contains_its_metrics() {
     let (_table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 3\nCONF_CARD_NUMBER_OFFSET = 500").await;
     let service = started(&service);
     let (log, _recording) = Log::record();
@@ -90,7 +91,7 @@ async fn the_line_of_a_request_holds_its_metrics() {
 }
 
 #[tokio::test]
-async fn what_happens_twice_in_a_request_is_one_metric() {
+async fn an_event_that_occurs_twice_in_a_request_is_one_metric() {
     let (_table, service) = demo_with("").await;
     let (log, _recording) = Log::record();
     let register = async |identifiers: Value| {
@@ -104,12 +105,16 @@ async fn what_happens_twice_in_a_request_is_one_metric() {
         400
     );
     let lines = log.requests();
-    assert_eq!(lines[1]["CardNumbersGenerated"].as_f64(), Some(2.0), "one was taken by hand");
+    assert_eq!(
+        lines[1]["CardNumbersGenerated"].as_f64(),
+        Some(2.0),
+        "one number was already registered explicitly"
+    );
     assert_eq!(lines[2]["outcome"], "8056,8056");
     assert_eq!(lines[2]["Outcome.8056"].as_f64(), Some(1.0));
 }
 
-/// Takes a number on the second attempt.
+/// Takes a card number with one retry.
 async fn retried(log: &Log, service: &TestService, faults: &crate::common::faults::Faults) -> Value {
     service.card_number().await;
     faults.inject(|_, call| (call == 0).then(|| Fault::error("ThrottlingException")));
@@ -120,7 +125,7 @@ async fn retried(log: &Log, service: &TestService, faults: &crate::common::fault
 #[tokio::test]
 async fn retries_are_counted() {
     let (table, _service) = demo_with("").await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let (log, _recording) = Log::record();
     let line = retried(&log, &service, &faults).await;
     assert_eq!((&line["round_trips"], values(&line)["DynamoDbRetries"]), (&json!(2), 1.0));
@@ -128,13 +133,13 @@ async fn retries_are_counted() {
 
 const TEMPLATE: &str = include_str!("../../template.yaml");
 
-/// The metrics of our namespace that the template's alarms and dashboard ask for, with the dimensions that they ask by.
+/// The service's metrics that the template's alarms and dashboard use, with their dimensions.
 fn metrics_of_the_template() -> BTreeSet<(String, Vec<String>)> {
     let mut asked = BTreeSet::new();
     for alarm in TEMPLATE.split("Type: AWS::CloudWatch::Alarm").skip(1) {
         let alarm = alarm.split("\n\n").next().unwrap();
         if alarm.contains("Namespace: !Ref AWS::StackName") {
-            assert!(!alarm.contains("Dimensions:"), "an alarm of ours looks at the whole service: {alarm}");
+            assert!(!alarm.contains("Dimensions:"), "an alarm must cover the whole service: {alarm}");
             let name = alarm.lines().find_map(|line| line.trim().strip_prefix("MetricName: ")).unwrap();
             asked.insert((name.to_owned(), Vec::new()));
         }
@@ -149,12 +154,15 @@ fn metrics_of_the_template() -> BTreeSet<(String, Vec<String>)> {
                 let expression = expression.replace("${AWS::StackName}", "STACK");
                 let schema = expression.split(['{', '}']).nth(1).unwrap();
                 let (namespace, dimensions) = schema.split_once(',').unwrap();
-                assert_eq!(namespace, "\"STACK\"", "quoted, because a stack's name can have hyphens");
+                assert_eq!(
+                    namespace, "\"STACK\"",
+                    "the namespace must be quoted, because a stack's name can have hyphens"
+                );
                 let name = expression.split("MetricName=\"").nth(1).unwrap().split('"').next().unwrap();
                 asked.insert((name.to_owned(), dimensions.split(',').map(str::to_owned).collect()));
                 continue;
             }
-            // A dot repeats what stands there in the metric before.
+            // A dot repeats the value of the metric before.
             let spelled = metric.as_array().unwrap().iter().filter_map(Value::as_str).enumerate();
             let spelled: Vec<String> = spelled
                 .map(|(i, part)| if part == "." { before[i].clone() } else { part.to_owned() })
@@ -169,9 +177,9 @@ fn metrics_of_the_template() -> BTreeSet<(String, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn alarms_and_dashboard_ask_for_metrics_that_are_written() {
+async fn alarms_and_dashboard_use_metrics_that_are_written() {
     let (table, _service) = demo_with("").await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let service = started(&service);
     let (log, _recording) = Log::record();
     service.issue().await;
@@ -188,7 +196,7 @@ async fn alarms_and_dashboard_ask_for_metrics_that_are_written() {
 
     let asked = metrics_of_the_template();
     let missing: Vec<_> = asked.difference(&written).collect();
-    assert!(missing.is_empty(), "nothing writes {missing:?}");
+    assert!(missing.is_empty(), "the template uses metrics that are never written: {missing:?}");
     let names: BTreeSet<&str> = asked.iter().map(|(name, _)| name.as_str()).collect();
     for event in Event::ALL {
         assert!(names.contains(event.as_str()), "{event} is on no dashboard");

@@ -1,4 +1,4 @@
-//! Applying an org's definition, and what that means for its card numbers.
+//! Applying an org's definition, and its effect on card numbers.
 
 use std::{
     collections::HashSet,
@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use crate::{
     common::{
         TestService, TestTable, demo, demo_org, demo_org_with,
-        faults::{Fault, behind_faults},
-        runtime_api::PATIENCE,
+        faults::{Fault, with_fault_proxy},
+        runtime_api::HANG_TIMEOUT,
     },
     idempotency::while_held,
 };
@@ -32,7 +32,7 @@ async fn reason(service: &TestService, definition: &Definition) -> String {
     }
 }
 
-/// Whether a number is one of a plan.
+/// Whether a number belongs to a plan.
 type IsOfPlan = fn(&str) -> bool;
 
 #[tokio::test]
@@ -85,21 +85,25 @@ async fn a_plan_that_could_repeat_a_number_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn safe_plans_follow_each_other_and_remember_what_was_given() {
+async fn plans_can_be_changed_and_issued_numbers_stay_excluded() {
     let (_table, service) = demo().await;
     assert_eq!(service.card_number().await, "1000000010");
     service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000000")).await.unwrap();
-    assert_eq!(service.card_number().await, "2000000000", "a jump");
+    assert_eq!(service.card_number().await, "2000000000", "the plan starts at another number");
     service.apply(&demo_org_with("CONF_CARD_NUMBER_LENGTH = 12")).await.unwrap();
     assert_eq!(service.card_number().await, "001000000010", "another length");
     let back = reason(&service, &demo_org_with("CONF_CARD_NUMBER_OFFSET = 1500000000")).await;
     assert!(back.contains("must be 2000000001 or higher"), "{back}");
     service.apply(&demo_org_with("CONF_CARD_NUMBER_OFFSET = 2000000001")).await.unwrap();
-    assert_eq!(service.card_number().await, "2000000001", "back again, after what was given");
+    assert_eq!(
+        service.card_number().await,
+        "2000000001",
+        "the earlier plan continues after the issued numbers"
+    );
 }
 
 #[tokio::test]
-async fn taking_the_settings_away_does_not_forget_the_sequence() {
+async fn removing_the_settings_keeps_the_sequence() {
     let (_table, service) = demo().await;
     service.card_number().await;
     let mut without = demo_org_with("CONF_CARD_NUMBER_GENERATION_ENABLED = false");
@@ -111,7 +115,7 @@ async fn taking_the_settings_away_does_not_forget_the_sequence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_number_appears_twice_while_the_plan_changes_under_load() {
+async fn no_number_is_given_twice_while_the_plan_changes_under_load() {
     let (table, service) = demo().await;
     let (numbers, enough) = (Arc::new(Mutex::new(Vec::<String>::new())), Arc::new(AtomicBool::new(false)));
     let mut callers = tokio::task::JoinSet::new();
@@ -125,13 +129,13 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
             }
         });
     }
-    // Each plan is in force until callers have numbers of it.
+    // Each plan stays in force until callers have numbers of it.
     let given = async |is_of_the_plan: fn(&str) -> bool| {
         while numbers.lock().unwrap().iter().filter(|number| is_of_the_plan(number)).count() < 40 {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, given(|number| number.len() == 10)).await.expect("numbers of the first plan");
+    timeout(HANG_TIMEOUT, given(|number| number.len() == 10)).await.expect("numbers of the first plan");
     let plans: [(&str, IsOfPlan); 3] = [
         ("CONF_CARD_NUMBER_LENGTH = 11", |number| number.len() == 11),
         ("CONF_CARD_NUMBER_LENGTH = 12", |number| number.len() == 12),
@@ -140,7 +144,7 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
     for (config, is_of_the_plan) in plans {
         let applied = service.apply(&demo_org_with(config)).await.unwrap();
         assert!(matches!(applied, Applied::Updated(_)), "{config}: {applied:?}");
-        timeout(PATIENCE, given(is_of_the_plan)).await.expect(config);
+        timeout(HANG_TIMEOUT, given(is_of_the_plan)).await.expect(config);
     }
     enough.store(true, Ordering::SeqCst);
     callers.join_all().await;
@@ -149,20 +153,20 @@ async fn no_number_appears_twice_while_the_plan_changes_under_load() {
 }
 
 #[tokio::test]
-async fn a_number_that_is_taken_while_the_plan_changes_counts_as_given() {
+async fn a_number_taken_during_a_change_of_the_plan_counts_as_issued() {
     let (table, plain) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
-    let rival = async { assert_eq!(plain.card_number().await, "1000000010") };
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
+    let competitor = async { assert_eq!(plain.card_number().await, "1000000010") };
     let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 12");
-    Box::pin(while_held(&faults, "TransactWriteItems", service.apply(&longer), rival)).await.unwrap();
+    Box::pin(while_held(&faults, "TransactWriteItems", service.apply(&longer), competitor)).await.unwrap();
     assert!(reason(&service, &demo_org()).await.contains("must be 1000000011 or higher"));
 }
 
 #[tokio::test]
-async fn a_plan_changes_though_numbers_are_taken_faster_than_it() {
+async fn a_plan_can_be_changed_while_numbers_are_taken_faster() {
     let (table, plain) = demo().await;
     assert_eq!(plain.card_number().await, "1000000010");
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let mut faster = 3;
     faults.inject(move |operation, _| {
         let refused = operation == "TransactWriteItems" && faster > 0;
@@ -170,8 +174,9 @@ async fn a_plan_changes_though_numbers_are_taken_faster_than_it() {
         refused.then(|| Fault::cancelled(&["ConditionalCheckFailed", "None", "None"]))
     });
     service.apply(&demo_org_with("CONF_CARD_NUMBER_LENGTH = 12")).await.unwrap();
-    faults.end();
-    // The fourth attempt counts four numbers as taken that may have been taken meanwhile.
+    faults.clear();
+    // The fourth attempt treats four more numbers as taken, because concurrent requests may have
+    // taken them.
     let again = |offset: &str| demo_org_with(&format!("CONF_CARD_NUMBER_OFFSET = {offset}"));
     let refused = service.apply(&again("1000000014")).await.unwrap_err();
     assert!(refused.to_string().contains("must be 1000000015 or higher"), "{refused}");
@@ -190,7 +195,7 @@ async fn two_operators_do_not_overwrite_each_other() {
         });
     }
     let results = operators.join_all().await;
-    // Whoever succeeded replaced a definition that nobody else replaced.
+    // Each successful change replaced a definition that no other change replaced.
     let replaced: Vec<i64> = results
         .iter()
         .filter_map(|result| match result {
@@ -204,12 +209,15 @@ async fn two_operators_do_not_overwrite_each_other() {
         .collect();
     let different: HashSet<&i64> = replaced.iter().collect();
     assert_eq!(different.len(), replaced.len(), "{replaced:?}");
-    assert!(replaced.len() < results.len(), "some came too late");
+    assert!(replaced.len() < results.len(), "some changes must be refused");
     let stored = service.store.org(OrgId(966)).await.unwrap().unwrap();
-    assert!(!different.contains(&stored.config().otp_length), "the last one stands");
+    assert!(
+        !different.contains(&stored.config().otp_length),
+        "the stored definition must not have been replaced"
+    );
 }
 
-/// What somebody with a console could do to the org's item.
+/// Edits the org's item directly, as a user of the AWS console could.
 async fn edit_definition(table: &TestTable, edit: impl FnOnce(&mut serde_json::Value)) {
     let client = table.client();
     let key =
@@ -224,7 +232,7 @@ async fn edit_definition(table: &TestTable, edit: impl FnOnce(&mut serde_json::V
 }
 
 #[tokio::test]
-async fn settings_that_were_broken_by_hand_stop_card_numbers_and_no_otp() {
+async fn settings_that_were_corrupted_in_the_table_stop_card_numbers_but_not_otps() {
     let (table, service) = demo().await;
     for (member, value, code) in [
         ("CONF_CARD_NUMBER_LENGTH", serde_json::json!(51), 704),
@@ -246,7 +254,7 @@ async fn settings_that_were_broken_by_hand_stop_card_numbers_and_no_otp() {
 }
 
 #[tokio::test]
-async fn an_unreadable_org_is_an_internal_error_that_tells_nothing() {
+async fn an_unreadable_org_is_an_internal_error_without_details() {
     let (table, service) = demo().await;
     edit_definition(&table, |definition| definition["timezone"] = "Nowhere".into()).await;
     service.clock.advance(TimeDelta::seconds(60));

@@ -1,4 +1,4 @@
-//! What must hold when many ask for the same thing at once.
+//! Concurrent requests for the same thing.
 
 use std::{collections::HashSet, future::Future};
 
@@ -12,7 +12,7 @@ pub fn processes(table: &TestTable) -> Vec<TestService> {
     (0..4).map(|_| table.service("store.server")).collect()
 }
 
-/// Runs `work` so many times at once, spread over `processes`.
+/// Runs `work` this many times concurrently, spread over `processes`.
 pub async fn all_at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     processes: &[TestService],
     times: usize,
@@ -38,7 +38,7 @@ async fn card_numbers_of_64_callers(config: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn auto_inc_gives_3200_different_numbers_without_a_gap() {
+async fn auto_inc_gives_3200_consecutive_numbers() {
     let mut numbers = card_numbers_of_64_callers("").await;
     numbers.sort();
     let expected: Vec<String> = (0..3200).map(|i| (1_000_000_010_u64 + i).to_string()).collect();
@@ -81,7 +81,7 @@ async fn of_40_concurrent_generates_exactly_10_succeed() {
         assert!(service.is_right(&service.code().await).await);
         found += 1;
     }
-    assert_eq!(found, 10, "all that were issued are there");
+    assert_eq!(found, 10, "every issued OTP must be stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,11 +96,15 @@ async fn of_40_concurrent_validates_with_the_right_code_exactly_one_is_true() {
     let answers = all_at_once(&processes(&table), 40, work).await;
     assert_eq!(answers.iter().filter(|a| a.json["entity"] == true).count(), 1);
     assert!(answers.iter().all(|a| a.status == 200 || a.status == 429), "{answers:?}");
-    assert_eq!(answers.iter().filter(|a| a.json["entity"] == false).count(), 5, "a used code is a wrong one");
+    assert_eq!(
+        answers.iter().filter(|a| a.json["entity"] == false).count(),
+        5,
+        "a consumed code counts as a wrong one"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_40_concurrent_wrong_guesses_exactly_5_are_judged() {
+async fn of_40_concurrent_wrong_codes_exactly_5_are_failed_attempts() {
     let (table, service) = demo().await;
     service.issue().await;
     let work = |service: TestService, i: usize| async move { service.validate(&format!("WRONG{i}")).await };
@@ -110,7 +114,7 @@ async fn of_40_concurrent_wrong_guesses_exactly_5_are_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_code_among_wrong_ones_is_true_at_most_once_and_5_wrong_are_judged() {
+async fn among_concurrent_codes_the_right_one_is_true_at_most_once_and_5_are_failed_attempts() {
     for _ in 0..5 {
         let (table, service) = demo().await;
         service.issue().await;
@@ -142,7 +146,7 @@ async fn of_20_concurrent_registrations_of_one_mobile_exactly_one_succeeds() {
         let url = format!("/v2/otp?source=INSTORE&wechat=w{i}&scope=POINTS");
         known += usize::from(service.get(&url).await.refusal().1 == [9001]);
     }
-    assert_eq!(known, 1, "the others left nothing behind");
+    assert_eq!(known, 1, "the refused registrations must leave nothing behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]

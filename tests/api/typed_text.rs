@@ -1,4 +1,4 @@
-//! What people type or paste, as far as the service: one thing in several spellings is one thing.
+//! Typed and pasted text: different spellings of one value are one value.
 
 use bytes::Bytes;
 use http::Method;
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::common::{Answer, MOBILE, TestService, TestTable, demo, demo_org, demo_org_with, demo_with};
 
-/// Whether a mobile, an e-mail or an id, as a member of a body, leads to the demo customer.
-async fn leads_to_the_customer(service: &TestService, entity_type: &str, value: Value) -> bool {
+/// Whether a mobile, an e-mail address or an id in a body finds the demo customer.
+async fn finds_the_customer(service: &TestService, entity_type: &str, value: Value) -> bool {
     let body = json!({"entityType": entity_type, "entityValue": value, "action": "POINTS"});
     let issued = service.issued_otps().await;
     let answer = service.post("/v2/otp/generate", &body).await;
@@ -26,7 +26,7 @@ async fn generous() -> (TestTable, TestService) {
 }
 
 #[tokio::test]
-async fn a_mobile_copied_from_a_chat_is_the_same_mobile() {
+async fn a_mobile_with_invisible_characters_is_the_same_mobile() {
     let (_table, service) = generous().await;
     for mobile in [
         "\u{202a}+91\u{a0}87993\u{2011}61139\u{202c}",
@@ -37,15 +37,15 @@ async fn a_mobile_copied_from_a_chat_is_the_same_mobile() {
         "tel:+91-87993-61139",
         "+91 (0) 87993/61139",
     ] {
-        assert!(leads_to_the_customer(&service, "MOBILE", json!(mobile)).await, "{mobile:?}");
+        assert!(finds_the_customer(&service, "MOBILE", json!(mobile)).await, "{mobile:?}");
     }
 }
 
 #[tokio::test]
-async fn an_email_with_what_nobody_sees_is_no_second_customer() {
+async fn an_email_address_with_invisible_characters_is_the_same_address() {
     let (_table, service) = generous().await;
     for email in ["to\u{200b}m@example.com", "\u{2060}TOM@exam\u{ad}ple.com\u{a0}"] {
-        assert!(leads_to_the_customer(&service, "EMAIL", json!(email)).await, "{email:?}");
+        assert!(finds_the_customer(&service, "EMAIL", json!(email)).await, "{email:?}");
         let again = register(&service, json!([{"type": "email", "value": email}])).await;
         assert_eq!(again.refusal(), (409, vec![8008]), "{email:?}");
     }
@@ -55,7 +55,7 @@ async fn an_email_with_what_nobody_sees_is_no_second_customer() {
 }
 
 #[tokio::test]
-async fn what_is_no_email_address_is_refused() {
+async fn an_invalid_email_address_is_refused() {
     let (_table, service) = demo().await;
     for email in [
         "a@example.com,",
@@ -75,7 +75,7 @@ async fn what_is_no_email_address_is_refused() {
 async fn ids_that_look_the_same_are_the_same() {
     let (_table, service) = generous().await;
     for id in ["CARD\u{2011}1", "\u{200b}CARD-1\u{202c}", " CARD\u{2010}1\r\n"] {
-        assert!(leads_to_the_customer(&service, "EXTERNAL_ID", json!(id)).await, "{id:?}");
+        assert!(finds_the_customer(&service, "EXTERNAL_ID", json!(id)).await, "{id:?}");
     }
     assert_eq!(register(&service, json!([{"type": "wechat", "value": "Cafe\u{301}"}])).await.status, 200);
     let again = register(&service, json!([{"type": "wechat", "value": "Café"}])).await;
@@ -83,7 +83,7 @@ async fn ids_that_look_the_same_are_the_same() {
 }
 
 #[tokio::test]
-async fn a_right_code_with_what_nobody_sees_is_right_and_no_guess() {
+async fn a_right_code_with_invisible_characters_is_true_and_no_failed_attempt() {
     let (_table, service) = demo().await;
     for spell in [
         |code: &str| format!("\u{200b}{code}\u{feff}"),
@@ -98,7 +98,7 @@ async fn a_right_code_with_what_nobody_sees_is_right_and_no_guess() {
 }
 
 #[tokio::test]
-async fn a_code_with_a_character_that_no_code_has_is_false_and_no_guess() {
+async fn a_code_with_an_impossible_character_is_false_and_no_failed_attempt() {
     let (_table, service) = demo().await;
     service.issue().await;
     let code = service.code().await;
@@ -116,18 +116,18 @@ async fn a_code_with_a_character_that_no_code_has_is_false_and_no_guess() {
     for _ in 0..4 {
         assert!(!service.is_right("WRONG").await);
     }
-    assert!(service.is_right(&code).await, "four guesses leave one");
+    assert!(service.is_right(&code).await, "four failed attempts leave one");
 
     assert!(!service.is_right("WRONG").await);
     assert_eq!(
         service.validate("WRONG!").await.refusal(),
         (429, vec![429]),
-        "who is locked out is not judged"
+        "a locked-out customer gets no result"
     );
 }
 
 #[tokio::test]
-async fn digits_of_every_script_are_the_digits_of_a_code() {
+async fn digits_of_every_script_are_accepted_in_a_code() {
     let (_table, service) = demo_with("CONF_OTP_TYPE = \"NUMERIC\"").await;
     for zero in ['٠', '۰', '०', '๐', '０'] {
         service.issue().await;
@@ -161,7 +161,7 @@ async fn an_unambiguous_code_is_read_with_o_as_0_and_i_and_l_as_1() {
 }
 
 #[tokio::test]
-async fn a_code_outlives_a_change_of_the_orgs_alphabet() {
+async fn a_code_stays_valid_after_a_change_of_the_orgs_alphabet() {
     let (_table, service) = demo_with("CONF_OTP_LENGTH = 50").await;
     service.issue().await;
     let code = service.code().await;
@@ -170,7 +170,7 @@ async fn a_code_outlives_a_change_of_the_orgs_alphabet() {
 }
 
 #[tokio::test]
-async fn a_bare_plus_in_a_query_is_a_plus_where_no_space_belongs() {
+async fn an_unencoded_plus_in_a_query_is_a_plus_where_no_space_is_allowed() {
     let (_table, service) = demo().await;
     for email in ["tom+shop@example.com", "+lead@example.com"] {
         assert_eq!(register(&service, json!([{"type": "email", "value": email}])).await.status, 200);
@@ -195,17 +195,17 @@ async fn a_bare_plus_in_a_query_is_a_plus_where_no_space_belongs() {
     ] {
         assert_eq!(fetch(identifier).await, known, "{identifier}");
     }
-    assert_eq!(fetch("email=tom%20shop@example.com").await, (400, vec![8057]), "a space is no plus");
-    assert_eq!(fetch("mobile=+8799361139").await, (404, vec![8015]), "another country's");
+    assert_eq!(fetch("email=tom%20shop@example.com").await, (400, vec![8057]), "a space is not a plus");
+    assert_eq!(fetch("mobile=+8799361139").await, (404, vec![8015]), "the number belongs to another country");
     assert_eq!(fetch("mobile=8799361139&mobile=+8799361139").await, (400, vec![400]));
 }
 
 #[tokio::test]
-async fn numbers_are_read_as_their_digits_where_text_is_meant() {
+async fn json_numbers_are_accepted_as_text() {
     let (_table, service) = demo_with("CONF_OTP_TYPE = \"NUMERIC\"").await;
-    assert!(leads_to_the_customer(&service, "MOBILE", json!(8_799_361_139_u64)).await);
+    assert!(finds_the_customer(&service, "MOBILE", json!(8_799_361_139_u64)).await);
     let code = service.code().await;
-    // JSON has no leading zeros.
+    // JSON numbers have no leading zeros.
     let number = if code.starts_with('0') { format!("\"{code}\"") } else { code };
     let validate =
         format!(r#"{{"entityType":"MOBILE","entityValue":8799361139,"action":"POINTS","code":{number}}}"#);
@@ -272,7 +272,7 @@ async fn three_spellings_are_one_customer_of_an_org_with_a_trunk_prefix() {
 }
 
 #[tokio::test]
-async fn an_account_is_found_as_it_was_pasted() {
+async fn a_pasted_account_id_is_found() {
     let (_table, service) = demo().await;
     let body = json!({
         "entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS",
@@ -282,7 +282,7 @@ async fn an_account_is_found_as_it_was_pasted() {
 }
 
 #[tokio::test]
-async fn a_name_is_stored_clean() {
+async fn a_name_is_stored_sanitized() {
     let (table, service) = demo().await;
     let profile = json!({
         "source": "INSTORE", "firstName": "\u{202b}علی\u{200c}رضا\u{202c}\n", "lastName": " \u{0}\t",

@@ -1,14 +1,14 @@
-//! OTPs for GENERIC, USERGROUP and SUBSCRIPTION. They belong to the customer if the identifier is registered
-//! and to the contact otherwise, and registering in between loses none of them.
+//! OTPs for GENERIC, USERGROUP and SUBSCRIPTION. They belong to the customer if the identifier is
+//! registered and to the contact otherwise, and registering in between loses none of them.
 
 use serde_json::{Value, json};
 
 use crate::{
-    common::{Answer, TestService, USER, demo, faults::behind_faults},
+    common::{Answer, TestService, USER, demo, faults::with_fault_proxy},
     idempotency::while_held,
 };
 
-const STRANGER: &str = "9010000099";
+const UNREGISTERED: &str = "9010000099";
 
 fn body(mobile: &str, scope: &str, code: &str) -> Value {
     json!({"entityType": "MOBILE", "entityValue": mobile, "action": scope, "code": code})
@@ -40,20 +40,24 @@ fn code(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn a_stranger_gets_an_otp_where_the_scope_allows_it_and_no_user_id() {
+async fn an_unregistered_contact_gets_an_otp_without_a_user_id_if_the_scope_allows_it() {
     let (_table, service) = demo().await;
     for scope in ["GENERIC", "USERGROUP", "SUBSCRIPTION"] {
-        assert_eq!(fetch(&service, STRANGER, scope).await.refusal(), (404, vec![9001]), "{scope}");
-        assert_eq!(issue(&service, STRANGER, scope).await.status, 200, "{scope}");
-        let fetched = fetch(&service, STRANGER, scope).await;
+        assert_eq!(fetch(&service, UNREGISTERED, scope).await.refusal(), (404, vec![9001]), "{scope}");
+        assert_eq!(issue(&service, UNREGISTERED, scope).await.status, 200, "{scope}");
+        let fetched = fetch(&service, UNREGISTERED, scope).await;
         assert_eq!(fetched.json["userId"], Value::Null, "{scope}");
-        let right = validate(&service, STRANGER, scope, &code(&fetched)).await;
+        let right = validate(&service, UNREGISTERED, scope, &code(&fetched)).await;
         assert_eq!(right.json["entity"], true, "{scope}");
     }
     for scope in ["POINTS", "COUPON", "POINTSTRANSFER", "CUSTOMER_STATUS_UPDATE"] {
-        assert_eq!(issue(&service, STRANGER, scope).await.refusal(), (404, vec![8015]), "{scope}");
-        assert_eq!(fetch(&service, STRANGER, scope).await.refusal(), (404, vec![8015]), "{scope}");
-        assert_eq!(validate(&service, STRANGER, scope, "X").await.refusal(), (404, vec![8015]), "{scope}");
+        assert_eq!(issue(&service, UNREGISTERED, scope).await.refusal(), (404, vec![8015]), "{scope}");
+        assert_eq!(fetch(&service, UNREGISTERED, scope).await.refusal(), (404, vec![8015]), "{scope}");
+        assert_eq!(
+            validate(&service, UNREGISTERED, scope, "X").await.refusal(),
+            (404, vec![8015]),
+            "{scope}"
+        );
     }
 }
 
@@ -67,50 +71,54 @@ async fn a_registered_customer_owns_the_otp() {
 }
 
 #[tokio::test]
-async fn registering_in_between_loses_no_otp() {
+async fn a_registration_after_the_issue_loses_no_otp() {
     let (_table, service) = demo().await;
-    issue(&service, STRANGER, "GENERIC").await;
-    let before = fetch(&service, STRANGER, "GENERIC").await;
-    let user = register(&service, STRANGER).await;
-    assert_eq!(fetch(&service, STRANGER, "GENERIC").await.text, before.text, "it is still the contact's");
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let before = fetch(&service, UNREGISTERED, "GENERIC").await;
+    let user = register(&service, UNREGISTERED).await;
+    assert_eq!(
+        fetch(&service, UNREGISTERED, "GENERIC").await.text,
+        before.text,
+        "the OTP still belongs to the contact"
+    );
 
-    // A newer one is the customer's, and hides the older one in a fetch only.
+    // A newer OTP belongs to the customer. It hides the older one in a fetch only.
     service.clock.advance(chrono::TimeDelta::seconds(1));
-    issue(&service, STRANGER, "GENERIC").await;
-    let after = fetch(&service, STRANGER, "GENERIC").await;
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let after = fetch(&service, UNREGISTERED, "GENERIC").await;
     assert_eq!(after.json["userId"], user);
     assert_ne!(code(&after), code(&before));
     for answer in [&before, &after] {
-        assert_eq!(validate(&service, STRANGER, "GENERIC", &code(answer)).await.json["entity"], true);
-        assert_eq!(validate(&service, STRANGER, "GENERIC", &code(answer)).await.json["entity"], false);
+        assert_eq!(validate(&service, UNREGISTERED, "GENERIC", &code(answer)).await.json["entity"], true);
+        assert_eq!(validate(&service, UNREGISTERED, "GENERIC", &code(answer)).await.json["entity"], false);
     }
 }
 
 #[tokio::test]
-async fn registering_gives_no_second_set_of_attempts() {
+async fn a_registration_does_not_reset_failed_attempts() {
     let (_table, service) = demo().await;
-    issue(&service, STRANGER, "GENERIC").await;
-    let right = code(&fetch(&service, STRANGER, "GENERIC").await);
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let right = code(&fetch(&service, UNREGISTERED, "GENERIC").await);
     for _ in 0..3 {
-        assert_eq!(validate(&service, STRANGER, "GENERIC", "WRONG").await.json["entity"], false);
+        assert_eq!(validate(&service, UNREGISTERED, "GENERIC", "WRONG").await.json["entity"], false);
     }
-    register(&service, STRANGER).await;
+    register(&service, UNREGISTERED).await;
     for _ in 0..2 {
-        assert_eq!(validate(&service, STRANGER, "GENERIC", "WRONG").await.json["entity"], false);
+        assert_eq!(validate(&service, UNREGISTERED, "GENERIC", "WRONG").await.json["entity"], false);
     }
-    assert_eq!(validate(&service, STRANGER, "GENERIC", &right).await.refusal(), (429, vec![429]));
+    assert_eq!(validate(&service, UNREGISTERED, "GENERIC", &right).await.refusal(), (429, vec![429]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_40_concurrent_validates_after_a_registration_exactly_one_is_true() {
     let (table, service) = demo().await;
-    issue(&service, STRANGER, "GENERIC").await;
-    let right = code(&fetch(&service, STRANGER, "GENERIC").await);
-    register(&service, STRANGER).await;
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let right = code(&fetch(&service, UNREGISTERED, "GENERIC").await);
+    register(&service, UNREGISTERED).await;
     let tasks: Vec<_> = (0..40)
         .map(|_| {
             let (process, right) = (table.service("store.server"), right.clone());
-            tokio::spawn(async move { validate(&process, STRANGER, "GENERIC", &right).await })
+            tokio::spawn(async move { validate(&process, UNREGISTERED, "GENERIC", &right).await })
         })
         .collect();
     let mut accepted = 0;
@@ -121,37 +129,37 @@ async fn of_40_concurrent_validates_after_a_registration_exactly_one_is_true() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_40_concurrent_wrong_codes_after_a_registration_exactly_5_are_judged() {
+async fn of_40_concurrent_wrong_codes_after_a_registration_exactly_5_are_failed_attempts() {
     let (table, service) = demo().await;
-    issue(&service, STRANGER, "GENERIC").await;
-    register(&service, STRANGER).await;
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    register(&service, UNREGISTERED).await;
     let tasks: Vec<_> = (0..40)
         .map(|_| {
             let process = table.service("store.server");
-            tokio::spawn(async move { validate(&process, STRANGER, "GENERIC", "WRONG").await.status })
+            tokio::spawn(async move { validate(&process, UNREGISTERED, "GENERIC", "WRONG").await.status })
         })
         .collect();
-    let mut judged = 0;
+    let mut failed_attempts = 0;
     for task in tasks {
-        judged += usize::from(task.await.unwrap() == 200);
+        failed_attempts += usize::from(task.await.unwrap() == 200);
     }
-    assert_eq!(judged, 5);
+    assert_eq!(failed_attempts, 5);
 }
 
 #[tokio::test]
 async fn a_registration_during_a_validate_gives_no_more_attempts() {
     let (table, plain) = demo().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     service.fetch().await;
-    issue(&plain, STRANGER, "GENERIC").await;
-    let right = code(&fetch(&plain, STRANGER, "GENERIC").await);
+    issue(&plain, UNREGISTERED, "GENERIC").await;
+    let right = code(&fetch(&plain, UNREGISTERED, "GENERIC").await);
     let rival = async {
-        register(&plain, STRANGER).await;
+        register(&plain, UNREGISTERED).await;
         for _ in 0..5 {
-            assert_eq!(validate(&plain, STRANGER, "GENERIC", "WRONG").await.json["entity"], false);
+            assert_eq!(validate(&plain, UNREGISTERED, "GENERIC", "WRONG").await.json["entity"], false);
         }
     };
-    let slow = validate(&service, STRANGER, "GENERIC", &right);
+    let slow = validate(&service, UNREGISTERED, "GENERIC", &right);
     let answer = while_held(&faults, "TransactWriteItems", slow, rival).await;
     assert_eq!(answer.refusal(), (429, vec![429]), "the customer is locked by now");
 }

@@ -1,4 +1,5 @@
-//! Bringing identifiers that earlier versions or another phone number plan have written to their present normal form.
+//! Upgrades identifiers that earlier versions or other phone number plans have written to the
+//! present normal form.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::common::{TestService, TestTable, USER, demo, demo_org};
 
-/// What an earlier version has written for a customer whose identifiers of INSTORE are these.
+/// Writes a customer with these INSTORE identifiers as an earlier version did.
 async fn write_customer(table: &TestTable, user: u64, identifiers: &[(&str, &str)]) {
     let s = |text: &str| AttributeValue::S(text.to_owned());
     let n = |number: u64| AttributeValue::N(number.to_string());
@@ -60,7 +61,8 @@ async fn put(table: &TestTable, attributes: &[(&str, AttributeValue)]) {
     put.send().await.unwrap();
 }
 
-/// Every identity of the org, by what follows `ID#` in its key, with its customer; and each customer's list.
+/// The owner of every identity of the org, by the part of its key after `ID#`; and the identifier
+/// list of each customer.
 async fn identities(table: &TestTable) -> (BTreeMap<String, String>, BTreeMap<String, Value>) {
     let items = table.client().scan().table_name(table.name()).send().await.unwrap().items.unwrap();
     let (mut identities, mut lists) = (BTreeMap::new(), BTreeMap::new());
@@ -86,7 +88,7 @@ async fn check(table: &TestTable) {
             assert_eq!(found.remove(&key).as_ref(), Some(user), "{key}");
         }
     }
-    assert_eq!(found, BTreeMap::new(), "identities that no customer lists");
+    assert_eq!(found, BTreeMap::new(), "no customer lists these identities");
 }
 
 async fn upgrade(service: &TestService) -> UpgradeReport {
@@ -130,7 +132,7 @@ async fn identifiers_of_an_earlier_form_are_found_again() {
     assert_eq!(
         service.store.upgrade(options, |_| ()).await.unwrap(),
         UpgradeReport::default(),
-        "another org"
+        "another org has nothing to upgrade"
     );
 
     let report = upgrade(&service).await;
@@ -151,7 +153,8 @@ async fn mobiles_follow_the_orgs_phone_number_plan() {
     let (table, service) = demo().await;
     service.apply(&indonesia()).await.unwrap();
     let service = service.another_process();
-    // What the demo's plan made of `+62 0812…`, of an Indian number, and of one that has a national length in Indonesia.
+    // Under the demo's plan, these are the normal forms of `+62 0812…`, of an Indian number, and of
+    // a number with a national length in Indonesia.
     write_customer(&table, 5, &[("mobile", "62081234567890")]).await;
     write_customer(&table, 6, &[("mobile", "6591234567")]).await;
     is(&service, "mobile=081234567890", UNKNOWN).await;
@@ -168,7 +171,7 @@ async fn mobiles_follow_the_orgs_phone_number_plan() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_decided_is_listed_and_left_alone() {
+async fn undecidable_identifiers_are_listed_and_not_changed() {
     let (table, service) = demo().await;
     write_customer(&table, 5, &[("email", "to\u{200b}m@example.com"), ("email", "jörg@example.com")]).await;
     let before = identities(&table).await;
@@ -186,7 +189,7 @@ async fn what_cannot_be_decided_is_listed_and_left_alone() {
 }
 
 #[tokio::test]
-async fn two_spellings_that_one_customer_has_become_one() {
+async fn two_spellings_of_one_customer_become_one_identifier() {
     let (table, service) = demo().await;
     write_customer(
         &table,
@@ -265,7 +268,7 @@ async fn upgrades_and_registrations_may_run_at_once() {
         tokio::spawn(async move { store.upgrade(UpgradeOptions::default(), |_| ()).await.unwrap() })
     });
     let upgrades: Vec<_> = upgrades.collect();
-    // Some of these come before the identifier was moved, some after it.
+    // Some registrations come before the upgrade of the identifier, others after it.
     let mut registered = Vec::new();
     for user in (1..=CUSTOMERS).rev() {
         let identifiers = json!([{"type": "email", "value": format!("USER{user}@example.com")}]);
@@ -283,6 +286,6 @@ async fn upgrades_and_registrations_may_run_at_once() {
     let report = upgrade(&service).await;
     assert_eq!(report.changed, 0);
     let undecided: Vec<u64> = report.undecided.iter().map(|left| left.user.0).collect();
-    assert_eq!(undecided.len(), registered.len(), "whose address was given to another one");
+    assert_eq!(undecided.len(), registered.len(), "their addresses now have other owners");
     assert!(registered.iter().all(|user| undecided.contains(user)));
 }

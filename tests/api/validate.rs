@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use crate::{
     common::{
         Answer, MOBILE, TestService, demo, demo_with,
-        faults::{Fault, behind_faults},
+        faults::{Fault, with_fault_proxy},
     },
     idempotency,
 };
@@ -22,7 +22,7 @@ async fn a_right_code_is_true_once_and_then_false() {
     let answer = service.validate(&code).await;
     assert_eq!(answer.text, r#"{"entity":true,"warnings":[]}"#);
     assert_eq!(service.validate(&code).await.text, r#"{"entity":false,"warnings":[]}"#);
-    assert_eq!(service.fetch().await.status, 404, "consumed, so no longer fetched");
+    assert_eq!(service.fetch().await.status, 404, "a consumed OTP must not be fetched");
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn an_expired_code_and_that_of_another_scope_are_wrong() {
 }
 
 #[tokio::test]
-async fn after_five_wrong_codes_even_a_right_one_must_wait() {
+async fn after_five_failed_attempts_even_a_right_code_is_refused() {
     let (_table, service) = demo().await;
     service.issue().await;
     for _ in 0..5 {
@@ -67,21 +67,25 @@ async fn after_five_wrong_codes_even_a_right_one_must_wait() {
     service.issue().await;
     let code = service.code().await;
     let refused = service.validate(&code).await;
-    assert_eq!(refused.refusal(), (429, vec![429]), "a new OTP does not reset it");
+    assert_eq!(refused.refusal(), (429, vec![429]), "a new OTP must not reset the failed attempts");
     assert_eq!(refused.retry_after(), 895);
 
     let other_scope = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "COUPON", "code": "X"});
-    assert_eq!(service.post("/v2/otp/validate", &other_scope).await.status, 200, "the limit is the scope's");
+    assert_eq!(
+        service.post("/v2/otp/validate", &other_scope).await.status,
+        200,
+        "the limit counts for each scope"
+    );
 
     service.clock.advance(TimeDelta::seconds(894));
     assert_eq!(service.validate("WRONG").await.retry_after(), 1);
     service.clock.advance(TimeDelta::seconds(1));
     assert!(!service.is_right("WRONG").await, "the first of the five is fifteen minutes old");
-    assert_eq!(service.validate("WRONG").await.status, 429, "and the second is not");
+    assert_eq!(service.validate("WRONG").await.status, 429, "the second failed attempt still counts");
 }
 
 #[tokio::test]
-async fn right_codes_do_not_count_as_guesses() {
+async fn right_codes_do_not_count_as_failed_attempts() {
     let (_table, service) = demo().await;
     for _ in 0..8 {
         service.issue().await;
@@ -94,7 +98,7 @@ async fn right_codes_do_not_count_as_guesses() {
 }
 
 #[tokio::test]
-async fn the_org_sets_how_many_guesses_in_how_many_minutes() {
+async fn the_org_configures_the_limit_and_the_window_of_failed_attempts() {
     let config = "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 2\nCONF_OTP_VALIDATE_RATE_LIMIT_MINUTE = 1";
     let (_table, service) = demo_with(config).await;
     assert!(!service.is_right("A").await);
@@ -116,7 +120,7 @@ async fn a_contacts_registration_otp_is_validated() {
 }
 
 #[tokio::test]
-async fn each_wrong_member_has_its_code_and_costs_no_guess() {
+async fn each_invalid_field_has_its_error_code_and_is_no_failed_attempt() {
     let (_table, service) = demo().await;
     let base = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "code": "X"});
     let with = |member: &str, value: Value| {
@@ -145,7 +149,7 @@ async fn each_wrong_member_has_its_code_and_costs_no_guess() {
 }
 
 #[tokio::test]
-async fn with_a_key_a_right_code_is_true_again_and_only_then() {
+async fn only_with_the_same_key_is_a_right_code_true_again() {
     let (table, service) = demo().await;
     service.issue().await;
     let code = service.code().await;
@@ -153,12 +157,16 @@ async fn with_a_key_a_right_code_is_true_again_and_only_then() {
         let answer = validate_with_key(&table.service("store.server"), "key-1", &code).await;
         assert_eq!(answer.text, r#"{"entity":true,"warnings":[]}"#);
     }
-    assert_eq!(validate_with_key(&service, "key-2", &code).await.json["entity"], false, "another request");
+    assert_eq!(
+        validate_with_key(&service, "key-2", &code).await.json["entity"],
+        false,
+        "another key is another request"
+    );
     assert!(!service.is_right(&code).await);
 }
 
 #[tokio::test]
-async fn with_a_key_a_wrong_guess_counts_once_however_often_it_is_sent() {
+async fn a_failed_attempt_with_a_key_counts_once_however_often_it_is_sent() {
     let (_table, service) = demo().await;
     for _ in 0..20 {
         assert_eq!(validate_with_key(&service, "key-1", "WRONG").await.json["entity"], false);
@@ -170,7 +178,7 @@ async fn with_a_key_a_wrong_guess_counts_once_however_often_it_is_sent() {
     assert_eq!(
         validate_with_key(&service, "key-1", "WRONG").await.json["entity"],
         false,
-        "it has its answer"
+        "the key has a stored response"
     );
 }
 
@@ -187,29 +195,29 @@ async fn a_429_is_not_stored_under_the_key() {
     assert_eq!(validate_with_key(&service, "key-1", &code).await.json["entity"], true);
 }
 
-/// A validation that was not fast enough judges again, by the time of then.
+/// A validation that lost a race is evaluated again, at its new time.
 #[tokio::test]
-async fn a_code_that_expires_while_others_are_faster_is_wrong() {
+async fn a_code_that_expires_during_a_lost_race_is_false() {
     let (table, plain) = demo().await;
     plain.issue().await;
     let code = plain.code().await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let clock = plain.clock.clone();
-    let mut rival = Some(Fault::cancelled(&["None", "ConditionalCheckFailed"]));
+    let mut conflict = Some(Fault::cancelled(&["None", "ConditionalCheckFailed"]));
     faults.inject(move |operation, _| {
-        let rival = rival.take_if(|_| operation == "TransactWriteItems")?;
+        let conflict = conflict.take_if(|_| operation == "TransactWriteItems")?;
         clock.advance(TimeDelta::seconds(300));
-        Some(rival)
+        Some(conflict)
     });
     assert!(!service.is_right(&code).await);
 }
 
 #[tokio::test]
-async fn a_guess_counts_from_the_moment_at_which_it_is_judged() {
+async fn a_failed_attempt_counts_from_the_time_of_its_evaluation() {
     let (table, plain) = demo_with("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 1").await;
-    let (service, faults) = behind_faults(&table, "store.server").await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let clock = plain.clock.clone();
-    // The OTPs are read five minutes after the request came.
+    // The OTPs are read five minutes after the request arrived.
     faults.inject(move |operation, _| {
         if operation == "Query" {
             clock.advance(TimeDelta::minutes(5));

@@ -1,4 +1,4 @@
-//! A caller of the API as a till: over HTTP, or by the events that API Gateway makes of it.
+//! Calls the API as a till, over HTTP or through API Gateway events.
 
 use axum::body::{Body, to_bytes};
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -11,45 +11,48 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, basic, events, served::Served};
 
-/// The connection broke: whether the request happened is unknown.
+/// The connection failed. Whether the request was carried out is unknown.
 #[derive(Debug)]
-pub struct Lost(#[expect(dead_code, reason = "for who reads a failure")] String);
+pub struct ConnectionLost(#[expect(dead_code, reason = "it is part of the failure message")] String);
 
-/// Events on their way to functions, each with where its answer goes.
+/// Queue of events for functions. Each event has the channel for its answer.
 pub type Invocations = mpsc::UnboundedSender<(String, oneshot::Sender<Value>)>;
 
 #[derive(Debug, Clone)]
-enum Way {
-    /// To the API at this address.
+enum Transport {
+    /// HTTP to the API at this address.
     Http(Box<Client<HttpConnector, Body>>, String),
     Invocations(Invocations),
 }
 
-/// Calls for a customer with the mobile `m` have the e-mail address `m@example.com`, too.
+/// A client of the API. A customer with the mobile `m` also has the e-mail address `m@example.com`.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    way: Way,
+    transport: Transport,
     authorization: HeaderValue,
 }
 
 impl Caller {
-    /// As the demo's till.
+    /// Calls as the demo's till.
     pub fn new(served: &Served) -> Self {
         Self::with_till(served, &served.till())
     }
 
-    /// As the till of those credentials, `name:password`.
+    /// Calls as the till with the credentials `name:password`.
     pub fn with_till(served: &Served, till: &str) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { way: Way::Http(Box::new(client), served.base().to_owned()), authorization: basic(till) }
+        Self {
+            transport: Transport::Http(Box::new(client), served.base().to_owned()),
+            authorization: basic(till),
+        }
     }
 
-    /// As the till with these credentials, of functions that take the events.
-    pub fn of_functions(invocations: Invocations, credentials: &str) -> Self {
-        Self { way: Way::Invocations(invocations), authorization: basic(credentials) }
+    /// Calls functions through a queue of events, as the till with these credentials.
+    pub fn for_functions(invocations: Invocations, credentials: &str) -> Self {
+        Self { transport: Transport::Invocations(invocations), authorization: basic(credentials) }
     }
 
-    pub async fn register(&self, mobile: &str, key: Option<&str>) -> Result<Answer, Lost> {
+    pub async fn register(&self, mobile: &str, key: Option<&str>) -> Result<Answer, ConnectionLost> {
         let identifiers = json!([
             {"type": "mobile", "value": mobile},
             {"type": "email", "value": format!("{mobile}@example.com")},
@@ -58,24 +61,29 @@ impl Caller {
         self.send(Method::POST, "/v2/customers", key, Some(&body)).await
     }
 
-    pub async fn generate(&self, mobile: &str, key: Option<&str>) -> Result<Answer, Lost> {
+    pub async fn generate(&self, mobile: &str, key: Option<&str>) -> Result<Answer, ConnectionLost> {
         let body = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS"});
         self.send(Method::POST, "/v2/otp/generate", key, Some(&body)).await
     }
 
-    /// By an identifier such as `mobile=…`.
-    pub async fn fetch(&self, identifier: &str) -> Result<Answer, Lost> {
+    /// Fetches by an identifier such as `mobile=…`.
+    pub async fn fetch(&self, identifier: &str) -> Result<Answer, ConnectionLost> {
         let url = format!("/v2/otp?source=INSTORE&{identifier}&scope=POINTS");
         self.send(Method::GET, &url, None, None).await
     }
 
-    pub async fn validate(&self, mobile: &str, code: &str, key: Option<&str>) -> Result<Answer, Lost> {
+    pub async fn validate(
+        &self,
+        mobile: &str,
+        code: &str,
+        key: Option<&str>,
+    ) -> Result<Answer, ConnectionLost> {
         let body = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS", "code": code});
         self.send(Method::POST, "/v2/otp/validate", key, Some(&body)).await
     }
 
-    /// By GET, or by POST under a key.
-    pub async fn card_number(&self, key: Option<&str>) -> Result<Answer, Lost> {
+    /// Takes a card number: by POST with an idempotency key, by GET without.
+    pub async fn card_number(&self, key: Option<&str>) -> Result<Answer, ConnectionLost> {
         let method = if key.is_some() { Method::POST } else { Method::GET };
         self.send(method, "/v2/cardNumber", key, None).await
     }
@@ -86,10 +94,12 @@ impl Caller {
         url: &str,
         key: Option<&str>,
         body: Option<&Value>,
-    ) -> Result<Answer, Lost> {
-        match &self.way {
-            Way::Http(client, base) => self.request(client, method, base.clone() + url, key, body).await,
-            Way::Invocations(invocations) => self.invoke(invocations, &method, url, key, body).await,
+    ) -> Result<Answer, ConnectionLost> {
+        match &self.transport {
+            Transport::Http(client, base) => {
+                self.request(client, method, base.clone() + url, key, body).await
+            }
+            Transport::Invocations(invocations) => self.invoke(invocations, &method, url, key, body).await,
         }
     }
 
@@ -100,7 +110,7 @@ impl Caller {
         url: String,
         key: Option<&str>,
         body: Option<&Value>,
-    ) -> Result<Answer, Lost> {
+    ) -> Result<Answer, ConnectionLost> {
         let mut request = http::Request::builder()
             .method(method)
             .uri(url)
@@ -114,7 +124,7 @@ impl Caller {
             }
             None => request.body(Body::empty()),
         };
-        let lost = |error: &dyn std::error::Error| Lost(format!("{error:?}"));
+        let lost = |error: &dyn std::error::Error| ConnectionLost(format!("{error:?}"));
         let response = client.request(request.unwrap()).await.map_err(|error| lost(&error))?;
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(Body::new(body), usize::MAX).await.map_err(|error| lost(&error))?;
@@ -130,7 +140,7 @@ impl Caller {
         url: &str,
         key: Option<&str>,
         body: Option<&Value>,
-    ) -> Result<Answer, Lost> {
+    ) -> Result<Answer, ConnectionLost> {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let mut event: Value = serde_json::from_str(&events::read("card-number-get", "v2")).unwrap();
         event["rawPath"] = path.into();
@@ -146,9 +156,9 @@ impl Caller {
             event["body"] = json.to_string().into();
         }
         let (answers, answer) = oneshot::channel();
-        let gone = || Lost("the functions are gone".to_owned());
-        invocations.send((event.to_string(), answers)).map_err(|_| gone())?;
-        let answer = answer.await.map_err(|_| gone())?;
+        let unavailable = || ConnectionLost("the functions are unavailable".to_owned());
+        invocations.send((event.to_string(), answers)).map_err(|_| unavailable())?;
+        let answer = answer.await.map_err(|_| unavailable())?;
         let text = answer["body"].as_str().unwrap_or_default().to_owned();
         let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {answer}"));
         let status = answer["statusCode"].as_u64().and_then(|status| status.try_into().ok()).unwrap();

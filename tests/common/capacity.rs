@@ -1,9 +1,9 @@
-//! Counts what a client asks of DynamoDB: round trips, and the capacity units that they consume.
+//! Counts the DynamoDB round trips of a client, and the capacity units that they consume.
 //!
-//! DynamoDB reports units only where a request asks for it, which makes requests and answers longer; so
-//! only tests ask. The embedded engine reports what was measured on AWS. It reports nothing for a write
-//! that is refused because of a condition, though AWS charges for it as if it had been done: it is
-//! counted here as one of an item of at most 1 KB, as all that the tests refuse are.
+//! DynamoDB reports units only if a request asks for them, which makes requests and answers longer.
+//! Therefore only tests ask. The embedded engine reports the units that were measured on AWS. It
+//! reports nothing for a write whose condition fails, although AWS charges for such a write. Such a
+//! write counts here as a write of at most 1 KB. All refused writes of the tests are that small.
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html>
 
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use aws_smithy_runtime_api::client::{
 };
 use serde_json::{Map, Value};
 
-/// What was asked of DynamoDB.
+/// Round trips and units of one or more requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Consumed {
     pub round_trips: u32,
@@ -29,12 +29,12 @@ pub struct Consumed {
     pub write_units: f64,
 }
 
-/// An interceptor for the client that is measured.
+/// Interceptor for the measured client.
 #[derive(Debug, Clone, Default)]
 pub struct Capacity(Arc<Mutex<Consumed>>);
 
 impl Capacity {
-    /// What was consumed since this was asked the last time.
+    /// Returns the consumption since the last call, and resets it.
     pub fn take(&self) -> Consumed {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -86,13 +86,13 @@ impl Intercept for Capacity {
             }
             "PutItem" | "UpdateItem" if body["__type"].is_string() => consumed.write_units += 1.0,
             "PutItem" | "UpdateItem" => consumed.write_units += reported(&body),
-            operation => panic!("say whether {operation} reads or writes"),
+            operation => panic!("unknown operation {operation}: add it to the reads or the writes"),
         }
         Ok(())
     }
 }
 
-/// What the answer to one operation says, for one table or a list of tables.
+/// Units in the answer to one operation, for one table or a list of tables.
 fn reported(body: &Value) -> f64 {
     let of_table = |table: &Value| table["CapacityUnits"].as_f64().unwrap();
     match &body["ConsumedCapacity"] {

@@ -1,4 +1,4 @@
-//! Holds answers against the OpenAPI document.
+//! Compares answers with the OpenAPI document.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,8 @@ use super::Answer;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(openapi::document);
 
-/// Panics when the document does not tell of this answer. Of a path without routes it tells nothing.
+/// Panics if the document does not describe this answer. For a path without routes, the answer must
+/// be 404 or 405.
 pub fn check(method: &Method, path: &str, answer: &Answer) {
     let in_path = path.starts_with("/v2/otp/") && (path.contains('=') || path.contains("%3D"));
     let path = if in_path { "/v2/otp" } else { path.strip_suffix('/').unwrap_or(path) };
@@ -20,9 +21,9 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         return;
     }
     let response = resolve(&operation["responses"][answer.status.to_string()]);
-    assert!(response.is_object(), "{method} {path} never answers {answer:?}");
+    assert!(response.is_object(), "the document has no such answer to {method} {path}: {answer:?}");
     for name in response["headers"].as_object().unwrap().keys() {
-        assert!(answer.headers.contains_key(name), "{method} {path} without {name}: {answer:?}");
+        assert!(answer.headers.contains_key(name), "{method} {path} has no header {name}: {answer:?}");
     }
     let schema = &response["content"]["application/json"]["schema"];
     let found = violation(schema, &answer.json);
@@ -36,8 +37,8 @@ fn resolve(value: &'static Value) -> &'static Value {
     }
 }
 
-/// What is wrong with `value`, by as much of JSON Schema as the document's answers need. The form of a text is
-/// left to schemathesis.
+/// Validates `value` by the part of JSON Schema that the document's answers use, and describes the
+/// first violation. Schemathesis checks the formats and patterns of texts.
 fn violation(schema: &'static Value, value: &Value) -> Option<String> {
     let schema = resolve(schema);
     let wrong = || Some(format!("{value} is not {schema}"));
@@ -63,7 +64,7 @@ fn violation(schema: &'static Value, value: &Value) -> Option<String> {
             "const" | "enum" | "type" | "required" | "minItems" | "description" | "format" | "pattern" => {
                 None
             }
-            other => panic!("`{other}` is not checked"),
+            other => panic!("the keyword `{other}` is not supported here"),
         };
         if found.is_some() {
             return found;

@@ -1,4 +1,4 @@
-//! What each file of `events/` is answered with.
+//! Expected answers to the files of `events/`.
 
 use std::{collections::BTreeSet, fs};
 
@@ -6,11 +6,11 @@ use lambda_http::Context;
 use loyalty_codes::{api::Request, entrypoints::api_gateway};
 use serde_json::Value;
 
-/// A payload version of API Gateway: 1.0 of REST APIs, 2.0 of HTTP APIs.
+/// Payload versions of API Gateway: `v1` is 1.0 (REST APIs), `v2` is 2.0 (HTTP APIs).
 pub const VERSIONS: [&str; 2] = ["v1", "v2"];
 
-/// The events in an order in which they can be played to the demo org, with the status and, for errors, the
-/// codes of their answers.
+/// The events, in an order in which the demo org can process them. Each has the status of its
+/// answer and, for errors, the error codes.
 pub const EVENTS: &[(&str, u16, &[u64])] = &[
     ("otp-generate", 200, &[]),
     ("otp-generate-base64", 200, &[]),
@@ -43,21 +43,22 @@ pub const EVENTS: &[(&str, u16, &[u64])] = &[
     ("error-identifier-taken", 409, &[8008]),
 ];
 
-/// The text of an event.
+/// Returns the text of an event file.
 pub fn read(name: &str, version: &str) -> String {
     let path = format!("{}/events/{name}.{version}.json", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The request in an event, as the function reads it.
+/// Parses an event as the function does.
 pub fn request(event: &str) -> Option<Request> {
     api_gateway::request(event, &Context::default())
 }
 
-/// What a function finds in its environment, besides what the runtime puts there.
+/// Environment of a function, besides the variables of the Lambda runtime.
 pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static str, &'a str); 8] {
     [
-        // Engines keep the tables of each region and access key apart; these are those of the tests' own client.
+        // Engines separate tables by region and access key. These are the values of the tests' own
+        // client.
         ("AWS_REGION", "us-east-1"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_ACCESS_KEY_ID", "ANOTREAL"),
@@ -69,7 +70,7 @@ pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static
     ]
 }
 
-/// Holds the table above against the files.
+/// Asserts that [`EVENTS`] lists exactly the files of `events/`.
 pub fn assert_all_files_are_listed() {
     let files: BTreeSet<String> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/events"))
         .unwrap()
@@ -82,19 +83,19 @@ pub fn assert_all_files_are_listed() {
     assert_eq!(files, listed);
 }
 
-/// The codes of an error body; empty for a success.
+/// Returns the codes of an error body. A success has none.
 pub fn codes(body: &Value) -> Vec<u64> {
     let errors = body["errors"].as_array().cloned().unwrap_or_default();
     errors.iter().map(|error| error["code"].as_u64().unwrap()).collect()
 }
 
-/// The codes in the body of an answer to an event. An answer to `HEAD` has no body.
+/// Returns the error codes of an answer to an event. An answer to `HEAD` has no body.
 pub fn codes_in(name: &str, body: &str) -> Vec<u64> {
     assert_eq!(body.is_empty(), name.contains("head"), "{name}: {body}");
     if body.is_empty() { Vec::new() } else { codes(&serde_json::from_str(body).unwrap()) }
 }
 
-/// Holds an answer against the table above.
+/// Asserts that an answer is as [`EVENTS`] lists it.
 pub fn assert_as_listed(name: &str, version: &str, status: u16, expected: &[u64], answer: &Value) {
     let body = answer["body"].as_str().unwrap();
     assert_eq!(answer["statusCode"], status, "{name}.{version}: {answer}");

@@ -1,4 +1,4 @@
-//! A proxy before DynamoDB that goes wrong when it is told to.
+//! A proxy in front of DynamoDB that injects faults.
 
 use std::{
     fmt,
@@ -25,39 +25,40 @@ use tokio::{net::TcpListener, sync::SetOnce, task::AbortHandle};
 
 use super::{TestService, TestTable, client};
 
-/// What happens to one call.
+/// Fault of one call.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The engine does not see it; the caller gets this status and body.
+    /// The proxy answers with this status and body. It does not forward the call.
     Answer(u16, String),
-    /// The engine does not see it, and the caller hears nothing.
-    Silence,
-    /// The engine sees it late.
+    /// The proxy neither forwards nor answers the call.
+    Dropped,
+    /// The proxy forwards the call after this time.
     Delay(Duration),
-    /// The caller hears nothing; the engine sees it when [`Faults::let_late_through`] says so, after whatever came since.
-    Late,
-    /// The engine does not see it; the connection is reset.
+    /// The proxy does not answer. It forwards the call in [`Faults::send_postponed`], after calls
+    /// that came later.
+    Postponed,
+    /// The proxy resets the connection. It does not forward the call.
     Reset,
-    /// The engine does it, and the caller hears nothing.
-    Unheard,
-    /// The engine does it; the connection is reset before the answer.
-    LostAnswer,
-    /// The engine does it; the connection is reset in the middle of the answer.
-    CutAnswer,
-    /// The engine does it; then this task, whose call it is, is ended.
+    /// The proxy forwards the call, but does not answer.
+    Unanswered,
+    /// The proxy forwards the call, then resets the connection before the answer.
+    ResetBeforeAnswer,
+    /// The proxy forwards the call, then resets the connection in the middle of the answer.
+    ResetWithinAnswer,
+    /// The proxy forwards the call, then aborts this task, which made the call.
     Killed(AbortHandle),
-    /// The call waits until it is decided what happens to it; `None` is nothing out of the ordinary.
+    /// The call waits for a decision. `None` means no fault.
     Held(Arc<SetOnce<Option<Fault>>>),
 }
 
 impl Fault {
-    /// An error of the service, as DynamoDB words it.
+    /// A service error in DynamoDB's format.
     pub fn error(code: &str) -> Self {
         let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"injected"}}"#);
         Self::Answer(if code == "InternalServerError" { 500 } else { 400 }, body)
     }
 
-    /// A transaction cancelled for these reasons, one for each of its writes.
+    /// A transaction that was cancelled, with one reason for each of its writes.
     pub fn cancelled(reasons: &[&str]) -> Self {
         let reasons: Vec<String> = reasons.iter().map(|code| format!(r#"{{"Code":"{code}"}}"#)).collect();
         let code = "TransactionCanceledException";
@@ -71,68 +72,68 @@ impl Fault {
     }
 }
 
-/// Decides by the operation (`GetItem`, …) and how many calls came before it.
+/// Chooses the fault of a call by its operation (`GetItem`, …) and the number of calls before it.
 type Plan = Box<dyn FnMut(&str, usize) -> Option<Fault> + Send>;
 
 struct Proxy {
-    /// Of the engine.
+    /// URL of the engine.
     endpoint: String,
-    /// Its own.
+    /// Address of the proxy.
     address: SocketAddr,
     client: Client<HttpConnector, Body>,
-    late: Mutex<Vec<Request<Body>>>,
+    postponed: Mutex<Vec<Request<Body>>>,
     plan: Mutex<(Plan, usize)>,
 }
 
-/// The switch of a proxy.
+/// Controls the faults of one proxy.
 #[derive(Clone)]
 pub struct Faults(Arc<Proxy>);
 
 impl Faults {
-    /// From now on, calls go wrong as `plan` says.
+    /// Injects faults as `plan` says, from now on.
     pub fn inject(&self, plan: impl FnMut(&str, usize) -> Option<Fault> + Send + 'static) {
         *self.0.plan.lock().unwrap() = (Box::new(plan), 0);
     }
 
-    /// From now on, nothing goes wrong.
-    pub fn end(&self) {
+    /// Injects no more faults.
+    pub fn clear(&self) {
         self.inject(|_, _| None);
     }
 
-    /// Lets the engine see what was late until now.
-    pub async fn let_late_through(&self) {
-        let late = std::mem::take(&mut *self.0.late.lock().unwrap());
-        for request in late {
+    /// Forwards all postponed calls.
+    pub async fn send_postponed(&self) {
+        let postponed = std::mem::take(&mut *self.0.postponed.lock().unwrap());
+        for request in postponed {
             self.0.client.request(request).await.unwrap();
         }
     }
 
-    /// Where the proxy listens.
+    /// URL of the proxy.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.0.address)
     }
 
-    /// How many calls came since the last change.
+    /// Number of calls since [`inject`](Self::inject) or [`clear`](Self::clear).
     pub fn calls(&self) -> usize {
         self.0.plan.lock().unwrap().1
     }
 }
 
-/// A process whose way to the table leads through a proxy.
-pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Faults) {
+/// Creates a process that reaches the table through a fault proxy.
+pub async fn with_fault_proxy(table: &TestTable, till: &str) -> (TestService, Faults) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = Arc::new(Proxy {
         endpoint: table.endpoint(),
         address,
         client: Client::builder(TokioExecutor::new()).build_http(),
-        late: Mutex::default(),
+        postponed: Mutex::default(),
         plan: Mutex::new((Box::new(|_, _| None), 0)),
     });
     let served = Arc::clone(&proxy);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // Whatever is closed is reset.
+            // Closing a connection resets it.
             stream.set_zero_linger().unwrap();
             let proxy = Arc::clone(&served);
             let service = service_fn(move |request| forward(Arc::clone(&proxy), request));
@@ -143,10 +144,10 @@ pub async fn behind_faults(table: &TestTable, till: &str) -> (TestService, Fault
     (table.service_with(client(table.name(), &faults.endpoint()), till), faults)
 }
 
-/// The beginning of a body that does not say how long it is itself.
-struct Half(Option<Bytes>);
+/// The first half of an answer's body. It reports no length of its own.
+struct TruncatedBody(Option<Bytes>);
 
-impl hyper::body::Body for Half {
+impl hyper::body::Body for TruncatedBody {
     type Data = Bytes;
     type Error = Closed;
 
@@ -158,7 +159,7 @@ impl hyper::body::Body for Half {
     }
 }
 
-/// Makes the proxy close the connection.
+/// Error that makes the proxy close the connection.
 #[derive(Debug)]
 struct Closed;
 
@@ -183,57 +184,57 @@ async fn forward(proxy: Arc<Proxy>, request: Request<Incoming>) -> Result<Respon
         other => other,
     };
     match fault {
-        None => Ok(proxy.pass_on(request).await),
+        None => Ok(proxy.forward_to_engine(request).await),
         Some(Fault::Answer(status, body)) => {
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             Ok(response)
         }
-        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Dropped) => std::future::pending().await,
         Some(Fault::Delay(delay)) => {
             tokio::time::sleep(delay).await;
-            Ok(proxy.pass_on(request).await)
+            Ok(proxy.forward_to_engine(request).await)
         }
-        Some(Fault::Late) => {
-            let request = proxy.address(request).await;
-            proxy.late.lock().unwrap().push(request);
+        Some(Fault::Postponed) => {
+            let request = proxy.to_engine(request).await;
+            proxy.postponed.lock().unwrap().push(request);
             std::future::pending().await
         }
-        Some(Fault::Unheard) => {
-            proxy.pass_on(request).await;
+        Some(Fault::Unanswered) => {
+            proxy.forward_to_engine(request).await;
             std::future::pending().await
         }
         Some(Fault::Reset) => Err(Closed),
-        Some(Fault::LostAnswer) => {
-            proxy.pass_on(request).await;
+        Some(Fault::ResetBeforeAnswer) => {
+            proxy.forward_to_engine(request).await;
             Err(Closed)
         }
-        Some(Fault::CutAnswer) => {
-            // Its length is that of the whole.
-            let (parts, body) = proxy.pass_on(request).await.into_parts();
+        Some(Fault::ResetWithinAnswer) => {
+            // The `Content-Length` header is that of the whole body.
+            let (parts, body) = proxy.forward_to_engine(request).await.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap();
-            Ok(Response::from_parts(parts, Body::new(Half(Some(body.slice(..body.len() / 2))))))
+            Ok(Response::from_parts(parts, Body::new(TruncatedBody(Some(body.slice(..body.len() / 2))))))
         }
         Some(Fault::Killed(caller)) => {
-            proxy.pass_on(request).await;
+            proxy.forward_to_engine(request).await;
             caller.abort();
             std::future::pending().await
         }
-        Some(Fault::Held(_)) => panic!("a call is held once"),
+        Some(Fault::Held(_)) => panic!("a held call cannot be held again"),
     }
 }
 
 impl Proxy {
-    /// The whole request, for the engine.
-    async fn address(&self, request: Request<Incoming>) -> Request<Body> {
+    /// Reads the whole request and addresses it to the engine.
+    async fn to_engine(&self, request: Request<Incoming>) -> Request<Body> {
         let (mut parts, body) = request.into_parts();
         parts.uri = self.endpoint.parse::<Uri>().unwrap();
         let body = to_bytes(Body::new(body), usize::MAX).await.unwrap();
         Request::from_parts(parts, Body::from(body))
     }
 
-    async fn pass_on(&self, request: Request<Incoming>) -> Response<Body> {
-        let request = self.address(request).await;
+    async fn forward_to_engine(&self, request: Request<Incoming>) -> Response<Body> {
+        let request = self.to_engine(request).await;
         self.client.request(request).await.unwrap().map(Body::new)
     }
 }

@@ -1,4 +1,5 @@
-//! Requests made of whatever bytes come: what the fuzz targets send, and the tests that replay their corpora.
+//! Builds requests from arbitrary bytes. The fuzz targets use it, and the tests that replay their
+//! corpora.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -10,14 +11,14 @@ use loyalty_codes::{
 };
 use serde_json::Value;
 
-/// The till that sends them, and its password.
+/// Name and password of the till that sends the requests.
 pub const TILL: (&str, &str) = ("store.server", "server123");
 
-/// Makes requests of bytes.
-pub type Reading = fn(&[u8]) -> Vec<Request>;
+/// Builds requests from bytes.
+pub type InputReader = fn(&[u8]) -> Vec<Request>;
 
-/// Every way of reading an input, by the name of its fuzz target and corpus.
-pub const READINGS: [(&str, Reading); 5] =
+/// All input readers, by the name of their fuzz target and corpus.
+pub const INPUT_READERS: [(&str, InputReader); 5] =
     [("params", params), ("body", body), ("credentials", credentials), ("path", path), ("event", event)];
 
 fn request(method: Method, path: &str, query: &str) -> Request {
@@ -34,13 +35,13 @@ fn request(method: Method, path: &str, query: &str) -> Request {
     }
 }
 
-/// The headers among these; what cannot be a header's value does not get here.
+/// Builds a header map. It leaves out values that no header can have.
 fn header_map<'a>(headers: impl IntoIterator<Item = (HeaderName, &'a [u8])>) -> HeaderMap {
     let valid = |(name, value)| Some((name, HeaderValue::from_bytes(value).ok()?));
     headers.into_iter().filter_map(valid).collect()
 }
 
-/// The first line is a query, what follows it are parameters in the path.
+/// Reads the first line as a query, and the rest as parameters in the path.
 pub fn params(input: &[u8]) -> Vec<Request> {
     let text = String::from_utf8_lossy(input);
     let (query, tail) = text.split_once('\n').unwrap_or((&text, ""));
@@ -52,13 +53,13 @@ pub fn params(input: &[u8]) -> Vec<Request> {
     ]
 }
 
-/// The same request, with a path that a gateway has decoded.
+/// The same request, with a path that the gateway has decoded.
 fn decoded(request: Request) -> Request {
     let (Path::Encoded(path) | Path::Decoded(path)) = request.path;
     Request { path: Path::Decoded(path), ..request }
 }
 
-/// A request under these keys: one at most is right.
+/// Builds a request with these idempotency keys. At most one key is valid.
 pub fn keys(keys: &[Vec<u8>]) -> Vec<Request> {
     let mut keyed = request(Method::POST, "/v2/cardNumber", "");
     for value in keys.iter().filter_map(|key| HeaderValue::from_bytes(key).ok()) {
@@ -67,7 +68,7 @@ pub fn keys(keys: &[Vec<u8>]) -> Vec<Request> {
     vec![keyed]
 }
 
-/// A body of every route that reads one.
+/// Builds a request with this body for each route that reads one.
 pub fn body(input: &[u8]) -> Vec<Request> {
     let body = Bytes::copy_from_slice(input);
     ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers"]
@@ -75,7 +76,7 @@ pub fn body(input: &[u8]) -> Vec<Request> {
         .into()
 }
 
-/// An `Authorization` header, as it is and as what its Base64 text says.
+/// Builds requests with this `Authorization` header, as it is and Base64-encoded.
 pub fn credentials(input: &[u8]) -> Vec<Request> {
     let encoded = format!("Basic {}", STANDARD.encode(input));
     [input, encoded.as_bytes()]
@@ -86,7 +87,7 @@ pub fn credentials(input: &[u8]) -> Vec<Request> {
         .into()
 }
 
-/// A method, a space and a path.
+/// Reads a method, a space and a path.
 pub fn path(input: &[u8]) -> Vec<Request> {
     let text = String::from_utf8_lossy(input);
     let (method, path) = text.split_once(' ').unwrap_or(("GET", &text));
@@ -96,16 +97,16 @@ pub fn path(input: &[u8]) -> Vec<Request> {
         .collect()
 }
 
-/// An event, on the way that `main` takes it. What is not of API Gateway has no request in it.
+/// Parses an event as `main` does. An event that is not from API Gateway has no request.
 pub fn event(input: &[u8]) -> Vec<Request> {
     let event = str::from_utf8(input).ok().and_then(|event| api_gateway::request(event, &Context::default()));
     event.into_iter().collect()
 }
 
-/// Panics unless an answer is one of the two envelopes, and tells of no fault of ours.
+/// Panics unless an answer is a valid success or error envelope without a server error.
 pub fn check(answer: &Response) {
     let status = answer.status();
-    // Only an answer to HEAD says how long it would be.
+    // An answer to HEAD has a length, but no body.
     if answer.headers().contains_key(header::CONTENT_LENGTH) {
         assert!(answer.body().is_empty() && !status.is_server_error(), "{answer:?}");
         return;

@@ -1,7 +1,7 @@
-//! A service on a fresh embedded DynamoDB, or on a fresh table of the one that `DYNAMODB_ENDPOINT` names, with a clock
-//! that stands still until it is moved.
-#![allow(dead_code, reason = "each test binary uses its part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a test should fail loudly")]
+//! Test services. Each runs on a fresh embedded DynamoDB, or on a fresh table of the engine at
+//! `DYNAMODB_ENDPOINT`. Their clock stands still until a test moves it.
+#![allow(dead_code, reason = "each test binary uses only a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure must fail the test")]
 
 pub mod caller;
 pub mod capacity;
@@ -47,11 +47,11 @@ use serde_json::Value;
 
 pub const MOBILE: &str = "8799361139";
 pub const PASSWORD: &str = "server123";
-/// The table's name, where each test has an engine of its own.
+/// Name of the table if each test has its own engine.
 pub const TABLE: &str = "test-codes";
 pub const USER: u64 = 313_302_314;
 
-/// The org of the documents.
+/// The org of the documentation.
 pub const DEMO_ORG: &str = r#"
     id = 966
     name = "Demo Stores"
@@ -68,7 +68,8 @@ pub const DEMO_ORG: &str = r#"
     CONF_CARD_NUMBER_OFFSET = 1000000010
 "#;
 
-/// The org of the documents with other lines in its `[config]`; a key given again replaces the earlier one.
+/// The org of the documentation with more lines in its `[config]`. A repeated key replaces the
+/// earlier one.
 pub fn demo_org_with(config: &str) -> Definition {
     let mut document: toml::Table = DEMO_ORG.parse().unwrap();
     let section = document["config"].as_table_mut().unwrap();
@@ -80,7 +81,7 @@ pub fn demo_org() -> Definition {
     demo_org_with("")
 }
 
-/// A clock that shows 2026-11-21 10:00 in India until it is moved.
+/// A clock that shows 2026-11-21 10:00 in India until a test moves it.
 #[derive(Debug, Clone)]
 pub struct TestClock(Arc<AtomicI64>);
 
@@ -104,16 +105,16 @@ impl TestClock {
     }
 }
 
-/// The DynamoDB that a test runs on.
+/// The DynamoDB of a test.
 #[derive(Debug)]
 enum Engine {
-    /// One of its own.
+    /// An embedded engine for this test alone.
     Embedded(Embedded),
-    /// The one at this endpoint, which all tests share.
+    /// The engine at this endpoint, which all tests share.
     Shared(String),
 }
 
-/// The table of one test; gone when it is dropped.
+/// The table of one test. Dropping it deletes the table.
 #[derive(Debug)]
 pub struct TestTable {
     engine: Engine,
@@ -137,12 +138,14 @@ impl TestTable {
         table
     }
 
-    /// The tests' clock stands in the past, and an engine that deletes what has expired goes by its own.
+    /// Switches expiry off. The tests' clock shows the past, and engines delete expired items by
+    /// their own clock.
     async fn disable_ttl(&self) {
         let off = TimeToLiveSpecification::builder().attribute_name(keys::EXPIRES_AT).enabled(false).build();
         let update = self.client().update_time_to_live().table_name(&self.name);
-        // AWS refuses a second change within the hour; it deletes later than any test lasts.
-        // https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateTimeToLive.html
+        // AWS refuses a second change within an hour, but deletes items later than any test runs.
+        //
+        // <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateTimeToLive.html>
         let _ = update.time_to_live_specification(off.unwrap()).send().await;
     }
 
@@ -162,12 +165,12 @@ impl TestTable {
         }
     }
 
-    /// The bare SDK, for what only somebody with a console would do.
+    /// A plain SDK client, for changes that the service itself never makes.
     pub fn client(&self) -> Client {
         client(&self.name, &self.endpoint())
     }
 
-    /// A store with a client and connections of its own, as another process has.
+    /// A store with its own client and connections, as another process has them.
     pub fn store(&self) -> Store {
         Store::new(self.client(), self.name.clone())
     }
@@ -186,7 +189,7 @@ impl TestTable {
             store,
             clock: self.clock.clone(),
             credentials: Some((till.to_owned(), PASSWORD.to_owned())),
-            // Far above what a busy machine needs.
+            // Much more time than a busy machine needs.
             time_limit: Duration::from_mins(1),
         }
     }
@@ -198,22 +201,22 @@ impl Drop for TestTable {
             return;
         };
         let (endpoint, name) = (endpoint.clone(), self.name.clone());
-        // A runtime of its own: that of the test does not wait in here.
+        // The deletion has its own runtime, because the test's runtime cannot wait here.
         let deletion = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            // The test itself may have deleted it.
+            // The test may have deleted the table itself.
             let _ = runtime.block_on(client(&name, &endpoint).delete_table().table_name(&name).send());
         });
         let _ = deletion.join();
     }
 }
 
-/// Basic credentials, of `name:password`.
+/// Builds an `Authorization` header from `name:password`.
 pub fn basic(credentials: &str) -> HeaderValue {
     format!("Basic {}", STANDARD.encode(credentials)).parse().unwrap()
 }
 
-/// A port that was free a moment ago, for what cannot listen on port 0.
+/// Returns a port that is free now, for programs that cannot listen on port 0.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -243,7 +246,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The status and the codes of all errors.
+    /// The status and all error codes.
     pub fn refusal(&self) -> (u16, Vec<u64>) {
         let errors = self.json["errors"].as_array().cloned().unwrap_or_default();
         for error in &errors {
@@ -263,12 +266,12 @@ impl Answer {
     }
 }
 
-/// The OTPs of the demo customer for POINTS.
+/// The demo customer's OTPs for POINTS.
 pub fn demo_series() -> OtpSeries {
     OtpSeries { org: OrgId(966), owner: OtpOwner::Customer(UserId(USER)), scope: Scope::Points }
 }
 
-/// The OTPs for REGISTRATION of the demo customer's mobile.
+/// The OTPs of the demo customer's mobile for REGISTRATION.
 pub fn contact_series() -> OtpSeries {
     let plan = demo_org().phone_number_plan();
     let mobile = Identifier::new(IdentifierName::Mobile, MOBILE, &plan).unwrap();
@@ -277,13 +280,13 @@ pub fn contact_series() -> OtpSeries {
     OtpSeries { org: OrgId(966), owner, scope: Scope::Registration }
 }
 
-/// The table with the demo org, its till `store.server` that may do everything, and the customer of the
-/// documents.
+/// Creates a table with the demo org, its till `store.server` with all permissions, and the
+/// customer of the documentation.
 pub async fn demo() -> (TestTable, TestService) {
     demo_with("").await
 }
 
-/// The same with other lines in the org's `[config]`.
+/// Like [`demo`], with more lines in the org's `[config]`.
 pub async fn demo_with(config: &str) -> (TestTable, TestService) {
     let table = TestTable::new().await;
     let service = table.service("store.server");
@@ -308,7 +311,8 @@ impl TestService {
         assert!(self.store.create_till(&till).await.unwrap());
     }
 
-    /// The customer has the mobile in INSTORE and WECHAT-API1, and external ID `CARD-1`.
+    /// Registers the customer with the mobile in INSTORE and WECHAT-API1, and the external ID
+    /// `CARD-1`.
     pub async fn register_demo_customer(&self) {
         let identifiers = serde_json::json!([
             {"type": "mobile", "value": MOBILE},
@@ -330,7 +334,7 @@ impl TestService {
         Self { credentials: Some((name.to_owned(), password.to_owned())), ..self.clone() }
     }
 
-    /// A process that has cached nothing and retried nothing yet, on the same connections.
+    /// A process with empty caches and an unused retry quota, on the same connections.
     pub fn another_process(&self) -> Self {
         let quota = RetryPartition::custom("another process").build();
         let client = Client::from_conf(self.client.config().to_builder().retry_partition(quota).build());
@@ -339,7 +343,7 @@ impl TestService {
         Self { app, client, store, ..self.clone() }
     }
 
-    /// How many OTPs of today the demo customer was issued.
+    /// Number of OTPs that the demo customer was issued today.
     pub async fn issued_otps(&self) -> usize {
         self.store.otps_and_attempts(&demo_series(), self.clock.now()).await.unwrap().otps.len()
     }
@@ -375,7 +379,8 @@ impl TestService {
             time_limit: self.time_limit,
             request_id: "test-request".to_owned(),
         };
-        // On the heap: a test that makes many requests would hold the state of each on its stack.
+        // The future is boxed, because a test with many requests would keep each state on its
+        // stack.
         let response = Box::pin(self.app.handle(request)).await;
         let (parts, text) = response.into_parts();
         let status = parts.status.as_u16();
@@ -401,7 +406,7 @@ impl TestService {
         self.get(&format!("/v2/otp?source=INSTORE&mobile={MOBILE}&scope=POINTS")).await
     }
 
-    /// The code that a fetch finds.
+    /// Returns the code that a fetch finds.
     pub async fn code(&self) -> String {
         let answer = self.fetch().await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -415,14 +420,14 @@ impl TestService {
         self.post("/v2/otp/validate", &body).await
     }
 
-    /// Whether a code is right; fails when it is not judged.
+    /// Returns whether a code is right. Panics if the validation was refused.
     pub async fn is_right(&self, code: &str) -> bool {
         let answer = self.validate(code).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json["entity"].as_bool().unwrap()
     }
 
-    /// The next card number.
+    /// Takes the next card number.
     pub async fn card_number(&self) -> String {
         let answer = self.get("/v2/cardNumber").await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -430,7 +435,7 @@ impl TestService {
     }
 }
 
-/// What was logged on this thread while it was recording.
+/// Log lines of this thread while a recording is active.
 #[derive(Debug, Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -438,7 +443,7 @@ thread_local! {
     static RECORDING: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
-/// Ends a recording when it is dropped.
+/// Ends the recording when it is dropped.
 #[derive(Debug)]
 pub struct Recording;
 
@@ -460,8 +465,8 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Records everything that `RUST_LOG=trace` shows on Lambda. The process has one subscriber for all
-    /// tests: with one for each, `tracing` caches on one thread what another is interested in.
+    /// Records what Lambda logs with `RUST_LOG=trace`. All tests of a process share one subscriber,
+    /// because `tracing` caches per thread which lines a subscriber wants.
     pub fn record() -> (Self, Recording) {
         static SUBSCRIBER: Once = Once::new();
         SUBSCRIBER.call_once(|| {
@@ -479,7 +484,7 @@ impl Log {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The lines about requests, each a JSON object.
+    /// The log lines about requests, each a JSON object.
     pub fn requests(&self) -> Vec<Value> {
         let lines = self.text();
         let objects = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -26,12 +26,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Far longer than anything here takes, so that a hang is an error and not a wait.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Timeout that detects a hang. Nothing here takes nearly as long.
+pub const HANG_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a function said to the Runtime API.
+/// A call that a function made to the Runtime API.
 #[derive(Debug, PartialEq)]
-pub enum Said {
+pub enum RuntimeCall {
     Next,
     Response(String),
     Error(String),
@@ -42,27 +42,30 @@ pub enum Said {
 pub struct Runtime {
     address: SocketAddr,
     events: mpsc::UnboundedSender<String>,
-    said: mpsc::UnboundedReceiver<(Instant, Said)>,
+    calls: mpsc::UnboundedReceiver<(Instant, RuntimeCall)>,
     deadline_ms: Arc<AtomicU64>,
 }
 
-/// 2100: far away.
+/// In the year 2100, in milliseconds.
 const NO_DEADLINE: u64 = 4_102_444_800_000;
 
 #[derive(Clone)]
 struct Shared {
     deadline_ms: Arc<AtomicU64>,
     events: Arc<Mutex<mpsc::UnboundedReceiver<String>>>,
-    said: mpsc::UnboundedSender<(Instant, Said)>,
+    calls: mpsc::UnboundedSender<(Instant, RuntimeCall)>,
 }
 
 impl Runtime {
     pub async fn start() -> Self {
         let (events, queue) = mpsc::unbounded_channel();
-        let (say, said) = mpsc::unbounded_channel();
+        let (call_sender, calls) = mpsc::unbounded_channel();
         let deadline_ms = Arc::new(AtomicU64::new(NO_DEADLINE));
-        let shared =
-            Shared { deadline_ms: Arc::clone(&deadline_ms), events: Arc::new(Mutex::new(queue)), said: say };
+        let shared = Shared {
+            deadline_ms: Arc::clone(&deadline_ms),
+            events: Arc::new(Mutex::new(queue)),
+            calls: call_sender,
+        };
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(outcome))
@@ -70,10 +73,10 @@ impl Runtime {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, events, said, deadline_ms }
+        Self { address, events, calls, deadline_ms }
     }
 
-    /// A function, as Lambda starts it.
+    /// Returns the command that starts a function as Lambda does.
     pub fn function(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -86,52 +89,52 @@ impl Runtime {
         command
     }
 
-    /// The next events must be answered within `time` from now.
+    /// Sets the deadline of the next events to `time` from now.
     pub fn set_deadline(&self, time: Duration) {
         let deadline = (SystemTime::now() + time).duration_since(UNIX_EPOCH).unwrap();
         self.deadline_ms.store(deadline.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
-    /// What the function says next, and when it did.
-    pub async fn next_call_at(&mut self) -> (Instant, Said) {
-        timeout(PATIENCE, self.said.recv()).await.expect("the function says nothing").unwrap()
+    /// Waits for the next call of the function, and returns it with its time.
+    pub async fn next_call_at(&mut self) -> (Instant, RuntimeCall) {
+        timeout(HANG_TIMEOUT, self.calls.recv()).await.expect("the function makes no call").unwrap()
     }
 
-    pub async fn next_call(&mut self) -> Said {
+    pub async fn next_call(&mut self) -> RuntimeCall {
         self.next_call_at().await.1
     }
 
-    /// Whether the function has said nothing more.
-    pub fn is_silent(&mut self) -> bool {
-        self.said.try_recv().is_err()
+    /// Whether the function has made no further call.
+    pub fn made_no_call(&mut self) -> bool {
+        self.calls.try_recv().is_err()
     }
 
-    /// Has an event ready for whoever asks next.
+    /// Queues an event for the next function that asks.
     pub fn send(&self, event: String) {
         self.events.send(event).unwrap();
     }
 
-    /// Plays an event and returns the answer, with the time at which it came.
-    pub async fn play_timed(&mut self, event: String) -> (Instant, Value) {
+    /// Sends an event and returns the answer with its time.
+    pub async fn invoke_timed(&mut self, event: String) -> (Instant, Value) {
         self.send(event);
         loop {
             match self.next_call_at().await {
-                (_, Said::Next) => {}
-                (at, Said::Response(body)) => return (at, serde_json::from_str(&body).unwrap()),
-                (_, Said::Error(body)) => panic!("{body}"),
+                (_, RuntimeCall::Next) => {}
+                (at, RuntimeCall::Response(body)) => return (at, serde_json::from_str(&body).unwrap()),
+                (_, RuntimeCall::Error(body)) => panic!("{body}"),
             }
         }
     }
 
-    /// Plays an event and returns the answer.
-    pub async fn play(&mut self, event: String) -> Value {
-        self.play_timed(event).await.1
+    /// Sends an event and returns the answer.
+    pub async fn invoke(&mut self, event: String) -> Value {
+        self.invoke_timed(event).await.1
     }
 }
 
 async fn next(State(shared): State<Shared>) -> Response {
-    // Whoever listened may have gone.
-    let _ = shared.said.send((Instant::now(), Said::Next));
+    // The receiver may have been dropped.
+    let _ = shared.calls.send((Instant::now(), RuntimeCall::Next));
     let event = shared.events.lock().await.recv().await;
     let headers = [
         ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
@@ -153,7 +156,7 @@ async fn outcome(
     Path((_id, outcome)): Path<(String, String)>,
     body: String,
 ) -> StatusCode {
-    let said = if outcome == "response" { Said::Response(body) } else { Said::Error(body) };
-    let _ = shared.said.send((Instant::now(), said));
+    let call = if outcome == "response" { RuntimeCall::Response(body) } else { RuntimeCall::Error(body) };
+    let _ = shared.calls.send((Instant::now(), call));
     StatusCode::ACCEPTED
 }

@@ -1,4 +1,4 @@
-//! `loyaltyctl serve` as its users run it.
+//! Runs `loyaltyctl serve` as its users do.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-/// Far longer than anything here takes, so that a hang is an error and not a wait.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout that detects a hang. Nothing here takes nearly as long.
+pub const HANG_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn loyaltyctl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loyaltyctl"));
@@ -16,13 +16,13 @@ pub fn loyaltyctl(arguments: &[&str]) -> Command {
     command
 }
 
-/// `loyaltyctl serve`, killed when it is dropped.
+/// A process of `loyaltyctl serve`. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Served {
     pub process: Child,
     lines: mpsc::Receiver<String>,
-    /// What it said until it was ready.
-    pub said: Vec<String>,
+    /// The lines that it has printed so far.
+    pub printed: Vec<String>,
 }
 
 impl Served {
@@ -38,7 +38,7 @@ impl Served {
         let output = BufReader::new(process.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        let mut served = Self { process, lines, said: Vec::new() };
+        let mut served = Self { process, lines, printed: Vec::new() };
         served.wait_for("loyalty-codes listens on ");
         if embeds {
             served.wait_for("DynamoDB listens on ");
@@ -54,11 +54,11 @@ impl Served {
         self.wait_until(|line| line.starts_with(beginning));
     }
 
-    /// Waits for a line that `is` says to be the one.
+    /// Waits for a line for which `is` returns true.
     pub fn wait_until(&mut self, is: impl Fn(&str) -> bool) {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{:?}", self.said));
-            self.said.push(line.clone());
+            let line = self.lines.recv_timeout(HANG_TIMEOUT).unwrap_or_else(|_| panic!("{:?}", self.printed));
+            self.printed.push(line.clone());
             if is(&line) {
                 return;
             }
@@ -66,7 +66,7 @@ impl Served {
     }
 
     pub fn after(&self, beginning: &str) -> &str {
-        let line = self.said.iter().find_map(|line| line.strip_prefix(beginning)).unwrap();
+        let line = self.printed.iter().find_map(|line| line.strip_prefix(beginning)).unwrap();
         line.split(' ').next().unwrap()
     }
 
@@ -78,25 +78,25 @@ impl Served {
         self.after("DynamoDB listens on ")
     }
 
-    /// What it printed to paste.
+    /// The printed commands that a user can paste.
     pub fn requests(&self) -> String {
-        let start = self.said.iter().position(|line| line.starts_with("# issue")).unwrap();
-        self.said[start..].join("\n")
+        let start = self.printed.iter().position(|line| line.starts_with("# issue")).unwrap();
+        self.printed[start..].join("\n")
     }
 
-    /// The demo's till with its password, `store.server:…`.
+    /// The demo till's credentials, `store.server:…`.
     pub fn till(&self) -> String {
         let requests = self.requests();
         requests.split_whitespace().skip_while(|word| *word != "-u").nth(1).unwrap().to_owned()
     }
 
-    /// SIGKILL: it has no chance to tidy up. Returns everything that it said.
+    /// Kills the process by SIGKILL, so that it cannot clean up. Returns all lines that it printed.
     pub fn kill(mut self) -> Vec<String> {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        let mut said = std::mem::take(&mut self.said);
-        said.extend(self.lines.iter());
-        said
+        let mut printed = std::mem::take(&mut self.printed);
+        printed.extend(self.lines.iter());
+        printed
     }
 }
 

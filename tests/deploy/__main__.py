@@ -1,7 +1,8 @@
-"""Deploys the stack to an emulator of AWS, uses, changes and deletes it. `make test-deploy` runs it.
+"""Deploys the stack to an emulator of AWS, then uses, changes and deletes it. `make test-deploy` runs it.
 
-Each check is a function whose name says what holds. It takes the stack, and fails by an exception.
-They run in the order of CHECKS, since most build on what earlier ones did.
+Each check is a function that takes the stack and raises an exception if it fails. Its name says
+what is checked.
+The checks run in the order of CHECKS, because most depend on earlier ones.
 """
 
 import signal
@@ -19,31 +20,31 @@ from stack import Stack
 
 CHECKS = [
     deploying.the_function_is_built_for_the_architecture_that_is_deployed,
-    deploying.the_first_deployment_asks_and_remembers,
+    deploying.the_first_deployment_asks_for_parameters_and_saves_them,
     deploying.deploying_again_changes_nothing,
     deploying.values_that_cannot_work_are_refused,
     serving.the_api_has_the_routes_of_the_template,
     serving.an_operator_makes_an_org_and_tills,
     *serving.CALLS,
     serving.every_documented_route_was_called,
-    serving.who_may_not_is_refused_in_the_one_envelope,
-    serving.the_function_has_the_permissions_of_its_role_alone,
+    serving.refusals_have_the_standard_envelope,
+    serving.the_function_has_only_the_permissions_of_its_role,
     serving.the_logs_name_requests_but_no_secret_and_no_customer,
     changing.a_parameter_is_changed_in_the_configuration_file,
     changing.a_deployment_that_fails_is_rolled_back,
-    changing.what_was_rolled_back_can_be_deployed_again,
+    changing.a_rolled_back_stack_can_be_deployed_again,
     changing.the_table_outlives_the_stack,
 ]
-# Without them there is nothing to look at.
+# Later checks depend on these.
 NEEDED = {
-    deploying.the_first_deployment_asks_and_remembers,
+    deploying.the_first_deployment_asks_for_parameters_and_saves_them,
     serving.the_api_has_the_routes_of_the_template,
     serving.an_operator_makes_an_org_and_tills,
 }
 
 
 def main():
-    # So that whoever ends this run ends the emulator, too.
+    # A signal that ends this run must end the emulator, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed, failed = 0, 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
-"""The deployed stack as it is changed: updated, rolled back, deleted."""
+"""Changes of the deployed stack: update, rollback and deletion."""
 
 import re
 
-from expect import equal, holds, ok
+from expect import assert_equal, assert_ok, assert_that
 from stack import NAME, Stack
 
 
 def take_number(stack):
-    return int(ok(stack.call("GET", "/v2/cardNumber"), "the next number")["entity"])
+    return int(assert_ok(stack.call("GET", "/v2/cardNumber"), "the next number")["entity"])
 
 
 def items(stack, table):
@@ -20,11 +20,11 @@ def a_parameter_is_changed_in_the_configuration_file(stack: Stack):
     before, table, number = stack.parameters(), stack.table(), take_number(stack)
     stack.set_parameters(MemorySize="320")
     stack.make_deploy()
-    equal(stack.describe()["StackStatus"], "UPDATE_COMPLETE", "the stack")
-    equal(stack.parameters(), {**before, "MemorySize": "320"}, "the parameters")
-    equal(stack.function()["MemorySize"], 320, "the function's memory")
-    equal(stack.table(), table, "the table")
-    equal(take_number(stack), number + 1, "the next number")
+    assert_equal(stack.describe()["StackStatus"], "UPDATE_COMPLETE", "the stack")
+    assert_equal(stack.parameters(), {**before, "MemorySize": "320"}, "the parameters")
+    assert_equal(stack.function()["MemorySize"], 320, "the function's memory")
+    assert_equal(stack.table(), table, "the table")
+    assert_equal(take_number(stack), number + 1, "the next number")
 
 
 def a_deployment_that_fails_is_rolled_back(stack: Stack):
@@ -40,52 +40,52 @@ def a_deployment_that_fails_is_rolled_back(stack: Stack):
     template = build / "template.yaml"
     domain = re.compile(r"^( +)Type: AWS::ApiGatewayV2::DomainName\n", re.M)
     text, count = domain.subn(r"\g<0>\1DependsOn: Function\n", template.read_text())
-    equal(count, 1, "domains in the template")
+    assert_equal(count, 1, "domains in the template")
     template.write_text(text)
     known = len(stack.cloudformation.describe_stack_events(StackName=NAME)["StackEvents"])
     stack.sam("deploy", "--template-file", template, "--config-file", stack.config, succeeds=False)
     stack.config.write_text(kept)
 
-    equal(stack.describe()["StackStatus"], "UPDATE_ROLLBACK_COMPLETE", "the stack")
+    assert_equal(stack.describe()["StackStatus"], "UPDATE_ROLLBACK_COMPLETE", "the stack")
     events = stack.cloudformation.describe_stack_events(StackName=NAME)["StackEvents"][:-known]
     failed = [e["ResourceStatusReason"] for e in events if e["ResourceStatus"] == "UPDATE_FAILED"]
-    holds(len(failed) == 1 and "already exists" in failed[0], f"what failed: {failed}")
+    assert_that(len(failed) == 1 and "already exists" in failed[0], f"what failed: {failed}")
     updated = [e["LogicalResourceId"] for e in events if e["ResourceStatus"] == "UPDATE_COMPLETE"]
-    equal(updated.count("Function"), 2, "the function's changes, there and back")
-    equal(stack.parameters(), before, "the parameters")
+    assert_equal(updated.count("Function"), 2, "the function's changes, there and back")
+    assert_equal(stack.parameters(), before, "the parameters")
     after = stack.function()
     for key in ("CodeSha256", "MemorySize", "Environment", "Role"):
-        equal(after[key], function[key], key)
-    equal(stack.table(), table, "the table")
-    equal(take_number(stack), number + 1, "the next number")
+        assert_equal(after[key], function[key], key)
+    assert_equal(stack.table(), table, "the table")
+    assert_equal(take_number(stack), number + 1, "the next number")
 
 
-def what_was_rolled_back_can_be_deployed_again(stack: Stack):
+def a_rolled_back_stack_can_be_deployed_again(stack: Stack):
     number = take_number(stack)
     stack.set_parameters(MemorySize="256", LogRetentionDays="14")
     stack.make_deploy()
-    equal(stack.describe()["StackStatus"], "UPDATE_COMPLETE", "the stack")
-    equal(stack.function()["MemorySize"], 256, "the function's memory")
-    equal(take_number(stack), number + 1, "the next number")
+    assert_equal(stack.describe()["StackStatus"], "UPDATE_COMPLETE", "the stack")
+    assert_equal(stack.function()["MemorySize"], 256, "the function's memory")
+    assert_equal(take_number(stack), number + 1, "the next number")
 
 
 def the_table_outlives_the_stack(stack: Stack):
     resources, table = stack.resources(), stack.table()
     before = items(stack, table)
     keys = {item["PK"]["S"] for item in before}
-    holds({"ORG#966", "TILL#store.server"} <= keys, f"an org and a till: {keys}")
+    assert_that({"ORG#966", "TILL#store.server"} <= keys, f"an org and a till: {keys}")
     stack.sam("delete", "--no-prompts", "--config-file", stack.config)
-    equal(stack.describe(), None, "the stack")
+    assert_equal(stack.describe(), None, "the stack")
 
     groups = stack.emulator.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{NAME}")
-    equal(groups["logGroups"], [], "log groups")
+    assert_equal(groups["logGroups"], [], "log groups")
     functions = [f["FunctionName"] for f in stack.functions.list_functions()["Functions"]]
-    holds(resources["Function"] not in functions, f"functions: {functions}")
+    assert_that(resources["Function"] not in functions, f"functions: {functions}")
     apis = [api["ApiId"] for api in stack.gateway.get_apis()["Items"]]
-    holds(resources["Api"] not in apis, f"APIs: {apis}")
+    assert_that(resources["Api"] not in apis, f"APIs: {apis}")
     dynamodb = stack.emulator.client("dynamodb")
     described = dynamodb.describe_table(TableName=table)["Table"]
-    equal(described["TableStatus"], "ACTIVE", "the table")
-    # The emulator keeps the text that the parameter is.
-    equal(str(described["DeletionProtectionEnabled"]).lower(), "true", "its protection")
-    equal(items(stack, table), before, "its items")
+    assert_equal(described["TableStatus"], "ACTIVE", "the table")
+    # The emulator stores the parameter's text.
+    assert_equal(str(described["DeletionProtectionEnabled"]).lower(), "true", "its protection")
+    assert_equal(items(stack, table), before, "its items")

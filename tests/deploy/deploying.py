@@ -1,4 +1,4 @@
-"""`make deploy`: what it asks, what it remembers, and what is refused."""
+"""`make deploy`: its questions, the answers that it saves, and values that it refuses."""
 
 import json
 import os
@@ -7,10 +7,10 @@ import sys
 
 from botocore.exceptions import ClientError
 
-from expect import equal, holds
+from expect import assert_equal, assert_that
 from stack import NAME, ROOT, Stack
 
-# What the operator of these checks answers to SAM's questions; the rest are the defaults.
+# Answers to SAM's questions. All others are the defaults.
 ANSWERS = {"MemorySize": "192", "LogRetentionDays": "7", "ThrottlingRate": "50"}
 
 
@@ -29,7 +29,7 @@ def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
         "if '--guided' in sys.argv:\n"
         f"    shutil.copy({str(answered)!r}, sys.argv[sys.argv.index('--config-file') + 1])\n"
     )
-    # It reads configuration files by SAM's own code.
+    # Configuration files are read by SAM's own code.
     python = tools / "bin/python"
     python.write_text(f'#!/bin/sh\nexec {ROOT}/.venv/bin/python "$@"\n')
     for program in (sam, python):
@@ -46,61 +46,61 @@ def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
         os.utime(tools)
         stack.run("make", "--no-print-directory", "deploy", f"VENV={tools}", f"CONFIG={config}", *arguments)
         lines = [json.loads(line) for line in calls.read_text().splitlines()]
-        equal([line[0] for line in lines], ["build", "deploy"] * (len(lines) // 2), "the commands")
-        # They are the last arguments, where there are any.
+        assert_equal([line[0] for line in lines], ["build", "deploy"] * (len(lines) // 2), "the commands")
+        # If there are parameters, they are the last arguments.
         option = "--parameter-overrides"
         values = [line[line.index(option) + 1 :] if option in line else [] for line in lines]
         return list(zip(values[::2], values[1::2]))
 
     x86, arm = 'Architecture="x86_64"', 'Architecture="arm64"'
     both = f"stack_name = 'shop'\nparameter_overrides = '{x86} MemorySize=\"512\" DomainName=\"\"'"
-    equal(deployed(both), [([x86], [])], "of the file")
+    assert_equal(deployed(both), [([x86], [])], "of the file")
     merged = [arm, 'MemorySize="512"', 'DomainName=""']
-    equal(deployed(both, "ARCH=arm64"), [([arm], merged)], "of the command line, with what else is in the file")
-    equal(deployed(both, "ARCH=x86_64"), [([x86], [])], "of both")
+    assert_equal(deployed(both, "ARCH=arm64"), [([arm], merged)], "of the command line, with what else is in the file")
+    assert_equal(deployed(both, "ARCH=x86_64"), [([x86], [])], "of both")
     listed = "stack_name = 'shop'\nparameter_overrides = ['Architecture=x86_64', 'MemorySize=512']"
-    equal(deployed(listed), [([x86], [])], "of a list in the file")
+    assert_equal(deployed(listed), [([x86], [])], "of a list in the file")
     other = "stack_name = 'shop'\nparameter_overrides = 'MemorySize=\"512\"'"
-    equal(deployed(other), [([arm], ['MemorySize="512"', arm])], "where the file has none")
+    assert_equal(deployed(other), [([arm], ['MemorySize="512"', arm])], "where the file has none")
     named = "stack_name = 'shop'\n"
-    equal(deployed(named), [([arm], [arm])], "where the file has no parameters")
-    equal(deployed("", asked=both), [([arm], [arm]), ([x86], [])], "answered otherwise than built")
-    equal(deployed("", "ARCH=x86_64", asked=both), [([x86], [x86])], "answered as built")
+    assert_equal(deployed(named), [([arm], [arm])], "where the file has no parameters")
+    assert_equal(deployed("", asked=both), [([arm], [arm]), ([x86], [])], "answered otherwise than built")
+    assert_equal(deployed("", "ARCH=x86_64", asked=both), [([x86], [x86])], "answered as built")
 
 
-def the_first_deployment_asks_and_remembers(stack: Stack):
+def the_first_deployment_asks_for_parameters_and_saves_them(stack: Stack):
     parameters = stack.template_parameters()
     # The stack's name, the region, each parameter; then whether to confirm changes, create roles,
     # keep what failed, save the answers, where, and under which name.
     answers = [NAME, "", *(ANSWERS.get(name, "") for name in parameters), "", "", "", "", "", ""]
     printed = stack.make_deploy("ARCH=x86_64", stdin="\n".join(answers) + "\n")
-    holds("has no authentication" not in printed, "SAM asks whether there should be no authentication")
-    equal(stack.describe()["StackStatus"], "CREATE_COMPLETE", "the stack")
+    assert_that("has no authentication" not in printed, "SAM must not ask about authentication")
+    assert_equal(stack.describe()["StackStatus"], "CREATE_COMPLETE", "the stack")
     deployed = stack.parameters()
-    equal(set(deployed), set(parameters), "the parameters")
+    assert_equal(set(deployed), set(parameters), "the parameters")
     for name, value in {**ANSWERS, "Architecture": "x86_64"}.items():
-        equal(deployed[name], value, name)
-    equal(deployed["DynamoDbEndpoint"], "", "the DynamoDB, which is that of the account")
+        assert_equal(deployed[name], value, name)
+    assert_equal(deployed["DynamoDbEndpoint"], "", "the DynamoDB, which is that of the account")
 
     function = stack.function()
-    equal(function["MemorySize"], 192, "the function's memory")
-    equal(function["Architectures"], ["x86_64"], "the function's processor")
+    assert_equal(function["MemorySize"], 192, "the function's memory")
+    assert_equal(function["Architectures"], ["x86_64"], "the function's processor")
     program = (ROOT / ".aws-sam/build/Function/bootstrap").read_bytes()
-    equal(program[:4] + program[18:20], b"\x7fELF\x3e\x00", "the processor of the program")
+    assert_equal(program[:4] + program[18:20], b"\x7fELF\x3e\x00", "the processor of the program")
     groups = stack.emulator.client("logs").describe_log_groups()["logGroups"]
     kept = {g["logGroupName"]: g.get("retentionInDays") for g in groups}
     for name in (f"/aws/lambda/{NAME}", f"/aws/apigateway/{NAME}"):
-        equal(kept.get(name), 7, name)
+        assert_equal(kept.get(name), 7, name)
 
 
 def deploying_again_changes_nothing(stack: Stack):
     before = stack.parameters()
     file = stack.config.read_text()
-    # No ARCH: the one that was answered, though the default is another.
+    # Without ARCH, the saved architecture is used, although the default is another one.
     printed = stack.make_deploy()
-    holds("No changes to deploy" in printed, printed)
-    equal(stack.parameters(), before, "the parameters")
-    equal(stack.config.read_text(), file, "the configuration file")
+    assert_that("No changes to deploy" in printed, printed)
+    assert_equal(stack.parameters(), before, "the parameters")
+    assert_equal(stack.config.read_text(), file, "the configuration file")
 
 
 def values_that_cannot_work_are_refused(stack: Stack):
@@ -136,10 +136,10 @@ def values_that_cannot_work_are_refused(stack: Stack):
         if "AllowedValues" in definition:
             bad[name] = ["neither"]
     before = stack.parameters()
-    equal(set(bad), set(before), "the parameters, each of which refuses something")
+    assert_equal(set(bad), set(before), "the parameters, each of which refuses something")
 
     def propose(**values):
-        """Has CloudFormation judge a deployment with these parameters, which is not executed."""
+        """Creates a change set with these parameters, which CloudFormation validates but does not execute."""
         given = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**before, **values}.items()]
         proposal = {"StackName": NAME, "ChangeSetName": "proposal"}
         stack.cloudformation.create_change_set(
@@ -153,9 +153,9 @@ def values_that_cannot_work_are_refused(stack: Stack):
             try:
                 propose(**{**good, name: value})
             except ClientError as error:
-                equal(error.response["Error"]["Code"], "ValidationError", f"{name}={value}")
-                holds(name in str(error), f"{name}={value}: {error}")
+                assert_equal(error.response["Error"]["Code"], "ValidationError", f"{name}={value}")
+                assert_that(name in str(error), f"{name}={value}: {error}")
             else:
                 raise AssertionError(f"accepted: {name}={value}")
-    equal(stack.parameters(), before, "the parameters")
-    equal(stack.describe()["StackStatus"], "CREATE_COMPLETE", "the stack")
+    assert_equal(stack.parameters(), before, "the parameters")
+    assert_equal(stack.describe()["StackStatus"], "CREATE_COMPLETE", "the stack")

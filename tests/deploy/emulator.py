@@ -1,4 +1,4 @@
-"""An AWS of its own for a run: ministack, on a free port of the loopback, with nothing left behind."""
+"""Starts ministack, an AWS emulator, for one run. It listens on a free loopback port and leaves no files."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from pathlib import Path
 import boto3
 
 REGION = "us-east-1"
-# Ministack takes this key for the account's root user.
+# Ministack treats this key as the account's root user.
 KEY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
 def until(condition, what, seconds=60):
-    """Returns what `condition` returns as soon as that is true; fails after so many seconds."""
+    """Returns what `condition` returns as soon as that is true; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -36,8 +36,8 @@ class Emulator:
 
     def __enter__(self):
         # The deployed functions inherit these variables, and no other. AUTH has each of their calls
-        # judged by the policies of their roles. AWS_ENDPOINT_URL leads them here, so that the
-        # template's parameter for another DynamoDB stays as it is on AWS.
+        # checked against the policies of their roles. AWS_ENDPOINT_URL points to this
+        # emulator, so the template's parameter for another DynamoDB stays as it is on AWS.
         environment = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.folder),
@@ -67,7 +67,7 @@ class Emulator:
         return self
 
     def __exit__(self, *_):
-        # It and the functions that it runs.
+        # Ends ministack and the functions that it runs.
         for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
             try:
                 os.killpg(self.process.pid, number)

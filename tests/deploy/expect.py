@@ -1,30 +1,30 @@
-"""What the checks say when something is not as it should be."""
+"""Assertions of the checks."""
 
 
-def equal(actual, expected, what):
+def assert_equal(actual, expected, what):
     if actual != expected:
         raise AssertionError(f"{what}: {actual!r} instead of {expected!r}")
 
 
-def holds(condition, what):
+def assert_that(condition, what):
     if not condition:
         raise AssertionError(what)
 
 
-def ok(answer, what):
-    """Returns the body of a success, which always has `warnings`."""
-    equal(answer.status, 200, f"{what}, {answer.text}")
+def assert_ok(answer, what):
+    """Returns the body of a success. It must have `warnings`."""
+    assert_equal(answer.status, 200, f"{what}, {answer.text}")
     body = answer.json()
-    equal(body.pop("warnings"), [], what)
+    assert_equal(body.pop("warnings"), [], what)
     return body
 
 
-def refused(answer, status, what, code=None):
-    """Checks that an answer is a refusal in the service's envelope. The gateway's own has another."""
-    equal(answer.status, status, f"{what}, {answer.text}")
+def assert_refused(answer, status, what, code=None):
+    """Checks that an answer is a refusal in the service's envelope. The gateway has another envelope."""
+    assert_equal(answer.status, status, f"{what}, {answer.text}")
     body = answer.json()
-    equal(body["warnings"], [], what)
+    assert_equal(body["warnings"], [], what)
     for error in body["errors"]:
-        equal(error["status"], False, what)
+        assert_equal(error["status"], False, what)
     if code is not None:
-        equal(body["errors"][0]["code"], code, what)
+        assert_equal(body["errors"][0]["code"], code, what)

@@ -1,4 +1,4 @@
-"""The deployed API as its callers use it: the README's calls, on every documented route."""
+"""Calls of the README on every documented route of the deployed API."""
 
 import hashlib
 import json
@@ -6,35 +6,35 @@ import re
 from urllib.parse import quote
 
 from emulator import until
-from expect import equal, holds, ok, refused
+from expect import assert_equal, assert_ok, assert_refused, assert_that
 from stack import ROOT, Stack
 
 PERMISSIONS = "otp:fetch,otp:issue,otp:validate,card_number:generate,customer:register"
 MOBILE = "8799361139"
 EMAIL = "ann.lee@example.com"
-# Routes that answered with a success, as openapi.json names them.
+# Routes that have answered with a success, by their names in openapi.json.
 CALLED = set()
-# Of requests whose log lines are looked for.
+# Ids of requests whose log lines are searched.
 REQUEST_IDS = []
-# What no log line may hold.
+# Values that no log line may contain.
 SECRETS = [MOBILE, EMAIL]
 
 
 def succeed(stack, method, path, target, body=None, **options):
     """Returns the body of a success on a documented route."""
     answer = stack.call(method, target, body, **options)
-    body = ok(answer, f"{method} {target}")
+    body = assert_ok(answer, f"{method} {target}")
     CALLED.add((method, path))
     REQUEST_IDS.append(answer.headers["X-Request-Id"])
-    equal(answer.headers["Cache-Control"], "no-store", "Cache-Control")
+    assert_equal(answer.headers["Cache-Control"], "no-store", "Cache-Control")
     return body
 
 
 def the_api_has_the_routes_of_the_template(stack: Stack):
     keys = stack.import_routes()
-    # HTTP APIs take everything that has no route of its own there.
+    # HTTP APIs send requests without a route of their own there.
     expected = {"$default", "GET /v2/otp/{parameters+}"} | {f"{method} {path}" for method, path in documented()}
-    equal(keys, expected, "the routes")
+    assert_equal(keys, expected, "the routes")
 
 
 def documented():
@@ -50,11 +50,11 @@ def an_operator_makes_an_org_and_tills(stack: Stack):
         SECRETS.extend([made["password"], hashlib.md5(made["password"].encode()).hexdigest()])
 
 
-def card_numbers_are_handed_out_in_turn(stack: Stack):
+def card_numbers_are_given_in_order(stack: Stack):
     numbers = [succeed(stack, "GET", "/v2/cardNumber", "/v2/cardNumber")["entity"] for _ in range(3)]
-    equal(numbers, ["1000000010", "1000000011", "1000000012"], "the numbers")
+    assert_equal(numbers, ["1000000010", "1000000011", "1000000012"], "the numbers")
     wechat = "/v2/cardNumber?source=WECHAT&accountId=WECHAT-API1"
-    equal(succeed(stack, "GET", "/v2/cardNumber", wechat), {"entity": "1000000013"}, wechat)
+    assert_equal(succeed(stack, "GET", "/v2/cardNumber", wechat), {"entity": "1000000013"}, wechat)
 
 
 def a_post_with_an_idempotency_key_takes_one_number(stack: Stack):
@@ -62,7 +62,7 @@ def a_post_with_an_idempotency_key_takes_one_number(stack: Stack):
         headers = {"Idempotency-Key": key}
         return succeed(stack, "POST", "/v2/cardNumber", "/v2/cardNumber", headers=headers)["entity"]
 
-    equal([take("a"), take("a"), take("b")], ["1000000014", "1000000014", "1000000015"], "the numbers")
+    assert_equal([take("a"), take("a"), take("b")], ["1000000014", "1000000014", "1000000015"], "the numbers")
 
 
 def a_customer_is_registered_once(stack: Stack):
@@ -74,12 +74,12 @@ def a_customer_is_registered_once(stack: Stack):
         return stack.call("POST", "/v2/customers", body, **options)
 
     first = succeed(stack, "POST", "/v2/customers", "/v2/customers", body, headers={"Idempotency-Key": "ann"})
-    holds(first["createdId"] > 0, str(first))
-    again = ok(register(headers={"Idempotency-Key": "ann"}), "again, under the same key")
-    equal(again, first, "the answer under the same key")
-    refused(register(), 409, "the same customer without a key")
+    assert_that(first["createdId"] > 0, str(first))
+    again = assert_ok(register(headers={"Idempotency-Key": "ann"}), "again, under the same key")
+    assert_equal(again, first, "the answer under the same key")
+    assert_refused(register(), 409, "the same customer without a key")
     # The registration took a number for her external ID.
-    equal(succeed(stack, "GET", "/v2/cardNumber", "/v2/cardNumber"), {"entity": "1000000017"}, "the next number")
+    assert_equal(succeed(stack, "GET", "/v2/cardNumber", "/v2/cardNumber"), {"entity": "1000000017"}, "the next number")
     SECRETS.append("1000000016")
 
 
@@ -87,7 +87,7 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
     entity = {"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"}
     issue = {**entity, "template": "Your OTP is {{ validation_code }}", "channels": [{"type": "SMS", "value": MOBILE}]}
     created = succeed(stack, "POST", "/v2/otp/generate", "/v2/otp/generate", issue, headers={"Idempotency-Key": "otp"})
-    equal(set(created), {"createdId"}, "the answer, which has no code")
+    assert_equal(set(created), {"createdId"}, "the answer, which has no code")
 
     pair = f"source=INSTORE&accountId=&identifierName=mobile&identifierValue={MOBILE}&scope=POINTS&threshold=60"
     short = f"source=INSTORE&mobile={MOBILE}&scope=POINTS"
@@ -96,11 +96,13 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
     for parameters in (pair, short, international):
         for target in (f"/v2/otp?{parameters}", f"/v2/otp/{parameters}"):
             found.append(succeed(stack, "GET", "/v2/otp", target))
-            equal(found[-1], found[0], target)
+            assert_equal(found[-1], found[0], target)
     otp = found[0]
-    equal(otp["orgId"], 966, "orgId")
-    holds(re.fullmatch("[A-Z0-9]{7}", otp["code"]), f"code: {otp['code']}")
-    holds(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+05:30", otp["validUpto"]), f"validUpto: {otp['validUpto']}")
+    assert_equal(otp["orgId"], 966, "orgId")
+    assert_that(re.fullmatch("[A-Z0-9]{7}", otp["code"]), f"code: {otp['code']}")
+    assert_that(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+05:30", otp["validUpto"]), f"validUpto: {otp['validUpto']}"
+    )
     SECRETS.append(otp["code"])
 
     def validate(code, **headers):
@@ -109,13 +111,15 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
 
     key = {"Idempotency-Key": "till-1-sale-7"}
     code = otp["code"]
-    equal([validate("WRONG42"), validate(code.lower(), **key)], [False, True], "entity, of a wrong code and the right one")
-    equal([validate(code), validate(code.lower(), **key)], [False, True], "entity, later and under the same key")
-    refused(stack.call("GET", f"/v2/otp?{short}"), 404, "no valid OTP is left", 9001)
+    assert_equal(
+        [validate("WRONG42"), validate(code.lower(), **key)], [False, True], "entity, of a wrong code and the right one"
+    )
+    assert_equal([validate(code), validate(code.lower(), **key)], [False, True], "entity, later and under the same key")
+    assert_refused(stack.call("GET", f"/v2/otp?{short}"), 404, "no valid OTP is left", 9001)
 
 
 CALLS = [
-    card_numbers_are_handed_out_in_turn,
+    card_numbers_are_given_in_order,
     a_post_with_an_idempotency_key_takes_one_number,
     a_customer_is_registered_once,
     an_otp_is_issued_fetched_in_every_spelling_and_validated_once,
@@ -123,46 +127,50 @@ CALLS = [
 
 
 def every_documented_route_was_called(stack: Stack):
-    equal(CALLED, documented(), "the routes that answered")
+    assert_equal(CALLED, documented(), "the routes that answered")
 
 
-def who_may_not_is_refused_in_the_one_envelope(stack: Stack):
+def refusals_have_the_standard_envelope(stack: Stack):
     path = "/v2/cardNumber"
-    nobody = stack.call("GET", path, till=None)
-    refused(nobody, 401, "no credentials")
-    equal(nobody.headers["WWW-Authenticate"], 'Basic realm="loyalty"', "WWW-Authenticate")
-    refused(stack.call("GET", path, secret="wrong"), 401, "a wrong password")
+    without_credentials = stack.call("GET", path, till=None)
+    assert_refused(without_credentials, 401, "no credentials")
+    assert_equal(without_credentials.headers["WWW-Authenticate"], 'Basic realm="loyalty"', "WWW-Authenticate")
+    assert_refused(stack.call("GET", path, secret="wrong"), 401, "a wrong password")
     digest = hashlib.md5(stack.passwords["store.server"].encode()).hexdigest()
-    ok(stack.call("GET", path, secret=digest), "md5hex of the password")
-    ok(stack.call("GET", path + "/", till="store.kiosk"), "a till that may, with a trailing slash")
-    refused(stack.call("POST", "/v2/otp/validate", {}, till="store.kiosk"), 403, "a till that may not", 4000)
-    refused(stack.call("GET", "/v2/nothing"), 404, "an unknown path")
-    refused(stack.call("GET", "/"), 404, "the root")
+    assert_ok(stack.call("GET", path, secret=digest), "md5hex of the password")
+    assert_ok(stack.call("GET", path + "/", till="store.kiosk"), "a till with permission, with a trailing slash")
+    assert_refused(
+        stack.call("POST", "/v2/otp/validate", {}, till="store.kiosk"), 403, "a till without permission", 4000
+    )
+    assert_refused(stack.call("GET", "/v2/nothing"), 404, "an unknown path")
+    assert_refused(stack.call("GET", "/"), 404, "the root")
     wrong = stack.call("DELETE", path)
-    refused(wrong, 405, "another method")
-    equal({method.strip() for method in wrong.headers["Allow"].split(",")} >= {"GET", "POST"}, True, "Allow")
-    refused(stack.call("GET", "/v2/otp?source=INSTORE"), 400, "parameters are missing")
-    refused(stack.call("GET", "/v2/otp?source=INSTORE&mobile=8799361100&scope=POINTS"), 404, "no such customer", 8015)
+    assert_refused(wrong, 405, "another method")
+    assert_equal({method.strip() for method in wrong.headers["Allow"].split(",")} >= {"GET", "POST"}, True, "Allow")
+    assert_refused(stack.call("GET", "/v2/otp?source=INSTORE"), 400, "parameters are missing")
+    assert_refused(
+        stack.call("GET", "/v2/otp?source=INSTORE&mobile=8799361100&scope=POINTS"), 404, "no such customer", 8015
+    )
 
 
-def the_function_has_the_permissions_of_its_role_alone(stack: Stack):
-    # The emulator judges every call of the function by its role: all of the above was allowed by
-    # it, and without its policies nothing is.
+def the_function_has_only_the_permissions_of_its_role(stack: Stack):
+    # The emulator checks every call of the function against its role. The role allowed all calls
+    # above. Without its policies, it allows none.
     iam = stack.emulator.client("iam")
     role = stack.function()["Role"].rsplit("/", 1)[1]
     policies = {
         name: iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
         for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
     }
-    holds(policies, "the role has policies of its own")
+    assert_that(policies, "the role has policies of its own")
     for name in policies:
         iam.delete_role_policy(RoleName=role, PolicyName=name)
     denied = stack.call("GET", "/v2/cardNumber")
     for name, document in policies.items():
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
-    holds(denied.status in (500, 503), f"without its policies: {denied.status} {denied.text}")
-    refused(denied, denied.status, "without its policies")
-    ok(stack.call("GET", "/v2/cardNumber"), "with its policies again")
+    assert_that(denied.status in (500, 503), f"without its policies: {denied.status} {denied.text}")
+    assert_refused(denied, denied.status, "without its policies")
+    assert_ok(stack.call("GET", "/v2/cardNumber"), "with its policies again")
 
 
 def the_logs_name_requests_but_no_secret_and_no_customer(stack: Stack):
@@ -176,4 +184,4 @@ def the_logs_name_requests_but_no_secret_and_no_customer(stack: Stack):
 
     text = until(written, f"{group} has all {len(REQUEST_IDS)} requests")
     for secret in SECRETS:
-        holds(secret not in text, f"{secret} is in a log line")
+        assert_that(secret not in text, f"{secret} is in a log line")

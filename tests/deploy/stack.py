@@ -1,4 +1,4 @@
-"""The stack under test: how it is deployed, what it consists of, and its API as callers reach it."""
+"""The stack under test: its deployment, its resources, and calls of its API."""
 
 import base64
 import http.client
@@ -44,12 +44,12 @@ class Stack:
     def __init__(self, emulator: Emulator, folder: Path):
         self.emulator = emulator
         self.folder = folder
-        # What SAM keeps its answers in; the checks change it as an operator does.
+        # SAM saves its answers in this file. The checks edit it as an operator does.
         self.config = folder / "samconfig.toml"
         self.cloudformation = emulator.client("cloudformation")
         self.gateway = emulator.client("apigatewayv2")
         self.functions = emulator.client("lambda")
-        # Of the tills that were made: by their names.
+        # Passwords of the created tills, by till name.
         self.passwords: dict[str, str] = {}
 
     # ---- Commands
@@ -73,7 +73,7 @@ class Stack:
         try:
             printed, _ = process.communicate(stdin, timeout=seconds)
         except BaseException:
-            # With what it has started.
+            # Also ends the processes that it has started.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
@@ -82,7 +82,7 @@ class Stack:
         return printed
 
     def make_deploy(self, *arguments, **options):
-        # An hour, should it be the first to build the function.
+        # An hour, because it may have to build the function.
         command = ("make", "--no-print-directory", "deploy", f"CONFIG={self.config}")
         return self.run(*command, *arguments, seconds=3600, **options)
 
@@ -93,10 +93,10 @@ class Stack:
         program = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/loyaltyctl"
         return json.loads(self.run(program, "--json", "--table", self.table(), *arguments, **options))
 
-    # ---- What CloudFormation says
+    # ---- CloudFormation's data
 
     def describe(self):
-        """Returns the stack's description, or nothing where there is no such stack."""
+        """Returns the stack's description, or None if the stack does not exist."""
         try:
             return self.cloudformation.describe_stacks(StackName=NAME)["Stacks"][0]
         except ClientError as error:
@@ -171,7 +171,7 @@ class Stack:
         return keys
 
     def call(self, method, target, body=None, *, till="store.server", secret=None, headers=None):
-        """Sends a request as the callers of `ApiUrl` do: as the till of that name, or as nobody."""
+        """Sends a request as the callers of `ApiUrl` do: as the till of that name, or without credentials."""
         # The emulator serves an API under its own domain instead of amazonaws.com.
         host = re.sub(r"^https://([a-z0-9]+\.execute-api)\..*$", r"\1.localhost", self.outputs()["ApiUrl"])
         sent = {"Host": f"{host}:{self.emulator.port}", **(headers or {})}
@@ -188,7 +188,7 @@ class Stack:
         finally:
             connection.close()
 
-    # ---- What an operator changes
+    # ---- Changes by an operator
 
     def set_parameters(self, **parameters):
         """Edits parameters in the configuration file."""
@@ -200,5 +200,5 @@ class Stack:
         self.config.write_text(text)
 
     def copy_of_build(self):
-        """Returns a copy of what SAM built, to be changed."""
+        """Returns a copy of SAM's build that may be changed."""
         return Path(shutil.copytree(ROOT / ".aws-sam/build", self.folder / "build"))

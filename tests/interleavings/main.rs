@@ -1,19 +1,20 @@
-//! Every order in which the DynamoDB calls of two requests can come, without a mishap and with one
-//! at each call; and of three of the same. Whatever comes out must be what the requests would have
-//! done one after another, in some order. `make test-interleavings` runs it, for some minutes.
+//! Runs requests in every order of their DynamoDB calls: two requests without a fault, two with one
+//! fault at each call, and three equal requests without a fault. The outcome must equal that of
+//! whole requests one after another, in some order. `make test-interleavings` runs these tests,
+//! which takes some minutes.
 //!
-//! Each request runs in a process of its own, behind a proxy that holds its calls. When all wait,
-//! one call is let through, and the next is chosen when its request waits again or has ended:
-//! [`search`] chooses, [`state`] lets through, and [`model`] is the oracle. What races is the table
-//! in [`requests`].
+//! Each request runs in its own process, behind a proxy that holds its calls. When all requests
+//! wait, one call is released. The next call is chosen when that request waits again or has ended.
+//! [`search`] chooses calls, [`state`] releases them, and [`model`] is the oracle. [`requests`] is
+//! the table of requests.
 //!
-//! `RACES='validate, right'` runs those alone whose names have this in them.
+//! `RACES='validate, right'` runs only the races whose names contain this text.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::cast_precision_loss,
     clippy::print_stdout,
-    reason = "what fails in a test should fail loudly; it prints how many orders there were"
+    reason = "a failure must fail the test, which prints the number of orders"
 )]
 
 #[path = "../common/mod.rs"]
@@ -40,23 +41,23 @@ use requests::{Call, Kind, Request, requests};
 use search::Search;
 use state::{Run, State};
 
-/// Of one set of requests, so many orders are run at most.
-const MOST_ORDERS: u32 = 2000;
+/// Maximum number of orders that are run of one scenario.
+const MAX_ORDERS: u32 = 2000;
 
-/// Requests that race.
+/// Requests that run concurrently.
 struct Scenario {
     requests: Vec<Request>,
-    with_mishap: bool,
+    with_fault: bool,
 }
 
 impl Scenario {
     fn name(&self) -> String {
         let names: Vec<&str> = self.requests.iter().map(|request| request.name).collect();
-        format!("{}{}", names.join(" | "), if self.with_mishap { ", a mishap" } else { "" })
+        format!("{}{}", names.join(" | "), if self.with_fault { ", one fault" } else { "" })
     }
 }
 
-/// What came of a scenario.
+/// Result of a scenario.
 struct Explored {
     name: String,
     orders: usize,
@@ -64,54 +65,57 @@ struct Explored {
     violation: Option<String>,
 }
 
-/// Every pair without a mishap and with one, and three of each.
+/// Every pair of requests without and with one fault, and every request three times.
 fn scenarios() -> Vec<Scenario> {
     let all = requests();
     let mut scenarios = Vec::new();
     for (at, first) in all.iter().enumerate() {
         let last_number = |request: &Request| request.kind == Kind::LastNumber;
         for second in all[at..].iter().filter(|second| last_number(first) == last_number(second)) {
-            for with_mishap in [false, true] {
-                scenarios.push(Scenario { requests: vec![*first, *second], with_mishap });
+            for with_fault in [false, true] {
+                scenarios.push(Scenario { requests: vec![*first, *second], with_fault });
             }
         }
-        scenarios.push(Scenario { requests: vec![*first; 3], with_mishap: false });
+        scenarios.push(Scenario { requests: vec![*first; 3], with_fault: false });
     }
     scenarios
 }
 
-/// Runs the orders of a scenario, until one is not explained.
+/// Runs the orders of a scenario. Stops at the first order whose outcome the model does not
+/// explain.
 async fn explore(state: &mut State, scenario: &Scenario) -> Explored {
     let requests = &scenario.requests;
     let explored = |orders, all, violation| Explored { name: scenario.name(), orders, all, violation };
     let mut calls = Vec::new();
     for request in requests {
-        match state.run(std::slice::from_ref(request), |_| search::Choice { request: 0, mishap: None }).await
+        match state
+            .run(std::slice::from_ref(request), |_| search::Choice { request: 0, injected: None })
+            .await
         {
             Ok(alone) => calls.extend(alone),
             Err(violation) => return explored(0, false, Some(violation)),
         }
     }
-    let expected = Search::new(calls.clone(), scenario.with_mishap, None).expected();
-    let mut samples = (expected > f64::from(MOST_ORDERS)).then_some(MOST_ORDERS);
+    let expected = Search::new(calls.clone(), scenario.with_fault, None).expected();
+    let mut samples = (expected > f64::from(MAX_ORDERS)).then_some(MAX_ORDERS);
     loop {
-        let mut search = Search::new(calls.clone(), scenario.with_mishap, samples);
+        let mut search = Search::new(calls.clone(), scenario.with_fault, samples);
         let mut orders = 0;
         let too_many = loop {
             let Some(mut order) = search.next() else { break false };
-            // Requests that lose a race make more calls than they do alone.
-            if orders == MOST_ORDERS as usize {
+            // A request that loses a race makes more calls than it does alone.
+            if orders == MAX_ORDERS as usize {
                 break true;
             }
             orders += 1;
-            if let Err(violation) = state.run(requests, |waits| order.next(waits)).await {
+            if let Err(violation) = state.run(requests, |waiting| order.next(waiting)).await {
                 return explored(orders, false, Some(violation));
             }
         };
         if !too_many {
             return explored(orders, samples.is_none(), None);
         }
-        samples = Some(MOST_ORDERS);
+        samples = Some(MAX_ORDERS);
     }
 }
 
@@ -120,7 +124,7 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
     let filter = std::env::var("RACES").unwrap_or_default();
     let scenarios: Vec<Scenario> =
         scenarios().into_iter().filter(|scenario| scenario.name().contains(&filter)).collect();
-    assert!(!scenarios.is_empty(), "no race is called {filter}");
+    assert!(!scenarios.is_empty(), "no race has {filter} in its name");
     let (started, next, explored) = (Instant::now(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|threads| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
@@ -132,7 +136,7 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
                         let started = Instant::now();
                         let done = explore(&mut state, scenario).await;
                         let Explored { name, orders, all, .. } = &done;
-                        let which = if *all { "all" } else { "of more" };
+                        let which = if *all { "all" } else { "sample" };
                         println!("{orders:>6} {which:<7} {:>6.1} s  {name}", started.elapsed().as_secs_f64());
                         explored.lock().unwrap().push(done);
                     }
@@ -154,7 +158,7 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
         .collect();
     assert!(
         violations.is_empty(),
-        "{} races ended as no order explains:\n{}",
+        "{} races have an outcome that no order explains:\n{}",
         violations.len(),
         violations.join("\n")
     );
@@ -173,12 +177,12 @@ fn every_route_races() {
         })
         .collect();
     let routes = ROUTES.iter().map(|route| (route.method.to_string(), route.path.to_owned()));
-    assert_eq!(racing, routes.collect(), "a new route needs a line in requests.rs");
+    assert_eq!(racing, routes.collect(), "add the new route to requests.rs");
     for route in ROUTES.iter().filter(|route| route.idempotent) {
         let path = route.path;
         let with_key = requests().into_iter().filter(|request| request.has_key);
         let mut calls = with_key.map(|request| (request.call)(&run));
         let races = calls.any(|call| matches!(call, Call::Http(_, url, _) if url.starts_with(path)));
-        assert!(races, "{path} takes an Idempotency-Key, and needs a line with one in requests.rs");
+        assert!(races, "{path} takes an Idempotency-Key: add it with a key to requests.rs");
     }
 }

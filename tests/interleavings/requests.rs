@@ -1,4 +1,4 @@
-//! The table of requests that race. A new route gets a line in [`requests`].
+//! The table of requests that race. Add every new route to [`requests`].
 
 use http::Method;
 use loyalty_codes::{
@@ -13,39 +13,40 @@ use crate::{
     state::{FIRST_NUMBER, Run, answer, digits, org},
 };
 
-/// What requests have in common: it is made ready before a race, and looked at after it.
+/// Kind of a request. It determines what is prepared before a race and what is checked after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The OTPs of one customer.
     Otps,
-    /// The org's numbers.
+    /// The org's card numbers.
     Numbers,
     /// The identifiers of new customers.
     Customers,
-    /// The org's numbering plan: each run has an org of its own.
+    /// The org's numbering plan. Each run has its own org.
     Plan,
-    /// The last number of an org of its own. Such requests race among themselves.
+    /// The last card number of an org. Each run has its own org. These requests race only among
+    /// themselves.
     LastNumber,
 }
 
-/// What is sent.
+/// The call that a request makes.
 pub enum Call {
     Http(Method, String, Value),
-    /// An operator applies the first of these definitions of the org that is not refused for the
-    /// sake of its numbers.
+    /// An operator applies the definitions in turn until one is not refused because of possible
+    /// duplicate numbers.
     Apply(Vec<Definition>),
 }
 
-/// One that takes part in races.
+/// A request that takes part in races.
 #[derive(Clone, Copy)]
 pub struct Request {
     pub name: &'static str,
     pub kind: Kind,
-    /// All requests with a key have the same one in a run.
+    /// All requests with an idempotency key share one key in a run.
     pub has_key: bool,
     pub call: fn(&Run) -> Call,
-    /// What it does and is answered, if it comes alone. Where both are right, it may depend on the
-    /// status that it was answered with.
+    /// Effect and expected answer of the request if it runs alone. If two answers are allowed, the
+    /// actual status decides.
     pub step: fn(&mut Model, Option<u16>) -> Expected,
 }
 
@@ -88,18 +89,26 @@ impl Request {
     }
 }
 
-/// Everything that races.
+/// All requests that race.
 pub fn requests() -> Vec<Request> {
     const FETCH: Request = Request::new("fetch", Kind::Otps, Run::fetch, fetched);
     const GENERATE: Request = Request::new("generate", Kind::Otps, |run| run.otp("generate", ""), generated);
-    const RIGHT: Request =
-        Request::new("validate, right", Kind::Otps, |run| run.otp("validate", FIRST_CODE), judged_right);
-    const WRONG: Request =
-        Request::new("validate, wrong", Kind::Otps, |run| run.otp("validate", "WRONG23"), judged_wrong);
+    const RIGHT: Request = Request::new(
+        "validate, right",
+        Kind::Otps,
+        |run| run.otp("validate", FIRST_CODE),
+        right_code_validated,
+    );
+    const WRONG: Request = Request::new(
+        "validate, wrong",
+        Kind::Otps,
+        |run| run.otp("validate", "WRONG23"),
+        wrong_code_validated,
+    );
     const NUMBER: Request =
-        Request::new("cardNumber", Kind::Numbers, |_| card_number(Method::GET), number_given);
+        Request::new("cardNumber", Kind::Numbers, |_| card_number(Method::GET), number_allocated);
     const POSTED_NUMBER: Request =
-        Request::new("cardNumber, POST", Kind::Numbers, |_| card_number(Method::POST), number_given);
+        Request::new("cardNumber, POST", Kind::Numbers, |_| card_number(Method::POST), number_allocated);
     const REGISTER: Request = Request::new("register", Kind::Customers, Run::register, registered);
     vec![
         FETCH,
@@ -113,7 +122,12 @@ pub fn requests() -> Vec<Request> {
         POSTED_NUMBER.with_key("cardNumber, key"),
         REGISTER,
         REGISTER.with_key("register, key"),
-        Request::new("register, number by hand", Kind::Customers, Run::register_by_hand, registered_by_hand),
+        Request::new(
+            "register, explicit number",
+            Kind::Customers,
+            Run::register_explicit_number,
+            explicit_number_registered,
+        ),
         Request::new("register, same e-mail", Kind::Customers, Run::register_same_email, |model, _| {
             model.register_with_number(["other mobile", "email"], "other mobile, by number")
         }),
@@ -124,14 +138,14 @@ pub fn requests() -> Vec<Request> {
     ]
 }
 
-/// What is asked after a race whose requests are of these kinds, to see what they left behind.
-/// Requests with a key are sent again, too.
-pub fn afterwards(kinds: &[Kind]) -> Vec<Request> {
+/// Requests that follow a race of these kinds, to check its results. Requests with a key are also
+/// sent again.
+pub fn follow_ups(kinds: &[Kind]) -> Vec<Request> {
     let of = |kind| move |request: &Request| request.kind == kind && !request.has_key;
     let mut asked = Vec::new();
     if kinds.contains(&Kind::Otps) {
         let otps = requests().into_iter().filter(of(Kind::Otps));
-        // A wrong code would show nothing more.
+        // A request with a wrong code would show nothing more.
         asked.extend(otps.filter(|request| request.name != "validate, wrong"));
     }
     let number = requests().into_iter().find(of(Kind::Numbers));
@@ -139,19 +153,19 @@ pub fn afterwards(kinds: &[Kind]) -> Vec<Request> {
         asked.extend(number);
     }
     if kinds.contains(&Kind::Plan) {
-        // Whatever was given under the first plan must have been remembered.
+        // The range of the first plan must exclude every number that was given under it.
         asked.push(Request::new("return to the first plan", Kind::Plan, Run::first_plan, first_plan));
         asked.extend(number);
     }
     asked
 }
 
-/// Not sent: the answer is read from the items.
+/// Not a request: its answer is built from the stored items.
 pub const LOOKUP: Request = Request::new(
     "identifiers",
     Kind::Customers,
     |_| Call::Http(Method::GET, String::new(), json!({})),
-    |model, _| Expected::Holders(model.holders.clone()),
+    |model, _| Expected::Owners(model.owners.clone()),
 );
 
 fn card_number(method: Method) -> Call {
@@ -175,7 +189,7 @@ impl Run {
         register(&[("mobile", self.mobile(1)), ("email", self.email())])
     }
 
-    fn register_by_hand(&self) -> Call {
+    fn register_explicit_number(&self) -> Call {
         register(&[("mobile", self.mobile(2)), ("externalId", self.next_number.clone())])
     }
 
@@ -192,7 +206,7 @@ impl Run {
     }
 
     fn first_plan(&self) -> Call {
-        // A run takes fewer numbers than that.
+        // A run takes fewer numbers than this.
         let offsets = (0..20).map(|taken| format!("CONF_CARD_NUMBER_OFFSET = {}", FIRST_NUMBER + taken));
         Call::Apply(offsets.map(|offset| org(self.org, &offset)).collect())
     }
@@ -222,25 +236,25 @@ fn generated(model: &mut Model, _status: Option<u16>) -> Expected {
     Expected::Otp
 }
 
-fn judged_right(model: &mut Model, status: Option<u16>) -> Expected {
+fn right_code_validated(model: &mut Model, status: Option<u16>) -> Expected {
     if model.failed_attempts < FAILED_ATTEMPTS && model.first_is_valid {
         model.first_is_valid = false;
-        return Expected::Judged(true);
+        return Expected::Validated(true);
     }
-    judged_wrong(model, status)
+    wrong_code_validated(model, status)
 }
 
-fn judged_wrong(model: &mut Model, _status: Option<u16>) -> Expected {
+fn wrong_code_validated(model: &mut Model, _status: Option<u16>) -> Expected {
     if model.failed_attempts == FAILED_ATTEMPTS {
         return Expected::Refused(429);
     }
     model.failed_attempts += 1;
-    Expected::Judged(false)
+    Expected::Validated(false)
 }
 
-fn number_given(model: &mut Model, status: Option<u16>) -> Expected {
-    // Where somebody else has taken the last number and has not answered yet, there is none left.
-    if model.numbers_left == 1 && model.rivals.len() > 1 && status == Some(409) {
+fn number_allocated(model: &mut Model, status: Option<u16>) -> Expected {
+    // Another request may have taken the last number without an answer yet. Then no number is left.
+    if model.numbers_left == 1 && model.race_kinds.len() > 1 && status == Some(409) {
         model.last_is_pending = true;
     }
     if model.numbers_left == 0 || model.last_is_pending && status == Some(409) {
@@ -255,22 +269,22 @@ fn registered(model: &mut Model, _status: Option<u16>) -> Expected {
     model.register_with_number(["second mobile", "email"], "second mobile, by number")
 }
 
-fn registered_by_hand(model: &mut Model, status: Option<u16>) -> Expected {
-    // The number may be the one that a registration was given, or the one after it.
+fn explicit_number_registered(model: &mut Model, status: Option<u16>) -> Expected {
+    // The number may be one that a registration has taken, or the next one.
     if model.number_registered && status == Some(409) {
         return Expected::Refused(409);
     }
-    model.register(&["mobile by hand", "number by hand"])
+    model.register(&["mobile with explicit number", "explicit number"])
 }
 
-/// Operators who come at the same time may be told so.
-fn is_refused(model: &Model, status: Option<u16>) -> bool {
-    let operators = model.rivals.iter().filter(|kind| **kind == Kind::Plan).count();
+/// Whether an operator's change is refused because of another operator's concurrent change.
+fn is_concurrent_change_refused(model: &Model, status: Option<u16>) -> bool {
+    let operators = model.race_kinds.iter().filter(|kind| **kind == Kind::Plan).count();
     operators > 1 && status == Some(409)
 }
 
 fn plan_changed(model: &mut Model, status: Option<u16>) -> Expected {
-    if is_refused(model, status) {
+    if is_concurrent_change_refused(model, status) {
         return Expected::Refused(409);
     }
     model.digits = digits(true);
@@ -278,8 +292,8 @@ fn plan_changed(model: &mut Model, status: Option<u16>) -> Expected {
 }
 
 fn name_changed(model: &mut Model, status: Option<u16>) -> Expected {
-    // It has the first plan, which would give numbers again that it gave before it was changed.
-    if is_refused(model, status) || model.digits == digits(true) {
+    // The definition has the first plan. That plan could repeat numbers after the plan was changed.
+    if is_concurrent_change_refused(model, status) || model.digits == digits(true) {
         return Expected::Refused(409);
     }
     Expected::Applied
@@ -291,23 +305,23 @@ fn first_plan(model: &mut Model, _status: Option<u16>) -> Expected {
 }
 
 impl Model {
-    /// All identifiers or none.
+    /// Registers all identifiers or none.
     fn register(&mut self, identifiers: &[&'static str]) -> Expected {
-        if identifiers.iter().any(|identifier| self.holders.contains_key(identifier)) {
+        if identifiers.iter().any(|identifier| self.owners.contains_key(identifier)) {
             return Expected::Refused(409);
         }
         for identifier in identifiers {
-            self.holders.insert(identifier, self.given.len());
+            self.owners.insert(identifier, self.allocated.len());
         }
         Expected::User
     }
 
-    /// All of these, with a number of the sequence.
+    /// Registers all identifiers, with a generated card number.
     fn register_with_number(&mut self, identifiers: [&'static str; 2], number: &'static str) -> Expected {
         let expected = self.register(&identifiers);
         if matches!(expected, Expected::User) {
             self.number_registered = true;
-            self.holders.insert(number, self.given.len());
+            self.owners.insert(number, self.allocated.len());
         }
         expected
     }

@@ -1,4 +1,4 @@
-//! The state that each run starts from, and how its requests are let through call by call.
+//! Prepares the state of each run, and releases the calls of its requests one by one.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,24 +31,24 @@ use tokio::{
 use crate::{
     common::{
         Answer, PASSWORD, TestService, TestTable, demo_org_with,
-        faults::{Fault, Faults, behind_faults},
+        faults::{Fault, Faults, with_fault_proxy},
     },
-    model::{DAILY_LIMIT, FAILED_ATTEMPTS, FIRST_CODE, Model, New, Outcome, explain},
-    requests::{Kind, LOOKUP, Request, afterwards},
-    search::{Choice, Mishap},
+    model::{DAILY_LIMIT, FAILED_ATTEMPTS, FIRST_CODE, Model, Outcome, UniqueValue, explain},
+    requests::{Kind, LOOKUP, Request, follow_ups},
+    search::{Choice, InjectedFault},
 };
 
 type Attributes = HashMap<String, AttributeValue>;
 
-/// Requests race in threes at most.
+/// At most three requests race.
 const PROCESSES: usize = 3;
-/// The engine keeps each transaction's token for ten minutes, and looks through all of them at each
-/// transaction.
+/// Number of runs on one engine. The engine keeps each transaction's token for ten minutes, and
+/// searches all of them at each transaction.
 const RUNS_OF_AN_ENGINE: u64 = 300;
-/// Far longer than a call takes, or the backoff before it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout that detects a hang. It is much longer than a call and the backoff before it.
+const HANG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the org's numbers are, before its plan changes and after.
+/// Number of digits of the org's card numbers, before and after its plan is changed.
 pub const fn digits(changed: bool) -> usize {
     if changed { 12 } else { 10 }
 }
@@ -56,20 +56,20 @@ pub const fn digits(changed: bool) -> usize {
 /// The offset of the org's first plan.
 pub const FIRST_NUMBER: u64 = 1_000_000_010;
 
-/// What the requests of one run are about.
+/// Data of one run that its requests use.
 pub struct Run {
     pub org: OrgId,
     pub key: String,
-    /// The org's number that was given last.
+    /// The last card number that the org has given.
     last_number: Option<String>,
-    /// What the org's next number would be.
+    /// The card number that would follow.
     pub next_number: String,
     till: String,
     number: u64,
 }
 
 impl Run {
-    /// One that is not run.
+    /// A run that is only used to list its calls.
     pub fn example() -> Self {
         Self {
             org: ORG,
@@ -81,7 +81,7 @@ impl Run {
         }
     }
 
-    /// The mobile of the customer, and those of others.
+    /// Mobile 0 is the customer's. The others belong to new customers.
     pub fn mobile(&self, of: u64) -> String {
         (9_000_000_000 + self.number * 10 + of).to_string()
     }
@@ -91,43 +91,43 @@ impl Run {
     }
 }
 
-/// One of the processes that race.
+/// A process for one of the racing requests.
 struct Process {
     service: TestService,
     faults: Faults,
 }
 
-/// A call that waits until it is let through.
+/// A held call.
 struct Held {
     operation: String,
     decision: Arc<SetOnce<Option<Fault>>>,
 }
 
-/// A request on its way.
+/// A request in progress.
 struct Racer {
     name: &'static str,
     task: JoinHandle<Answer>,
     held: mpsc::UnboundedReceiver<Held>,
-    waits: Option<Held>,
+    held_call: Option<Held>,
     outcome: Option<Outcome>,
     calls: usize,
-    has_mishap: bool,
+    has_fault: bool,
 }
 
-/// An engine with processes on it.
+/// An engine and its processes.
 pub struct State {
     table: TestTable,
-    clean: TestService,
+    direct: TestService,
     processes: Vec<Process>,
-    /// The bare SDK.
+    /// A plain SDK client.
     setup: aws_sdk_dynamodb::Client,
     timezone: TimeZone,
     runs: u64,
-    /// The numbers and users of all runs.
-    given: HashSet<(OrgId, New, String)>,
+    /// The card numbers and users of all runs.
+    allocated: HashSet<(OrgId, UniqueValue, String)>,
 }
 
-/// The org with limits that two requests reach.
+/// Defines an org with limits that two requests reach.
 pub fn org(id: OrgId, config: &str) -> Definition {
     let limits = format!(
         "CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = {FAILED_ATTEMPTS}\n{config}"
@@ -140,12 +140,12 @@ const ORG: OrgId = OrgId(966);
 impl State {
     pub async fn new() -> Self {
         let table = TestTable::new().await;
-        let clean = table.service("store.server");
-        clean.apply(&org(ORG, "")).await.unwrap();
-        clean.create_till("store.server", ORG.0, Permission::ALL).await;
+        let direct = table.service("store.server");
+        direct.apply(&org(ORG, "")).await.unwrap();
+        direct.create_till("store.server", ORG.0, Permission::ALL).await;
         let mut processes = Vec::new();
         for _ in 0..PROCESSES {
-            let (_, faults) = behind_faults(&table, "store.server").await;
+            let (_, faults) = with_fault_proxy(&table, "store.server").await;
             let retries = RetryConfig::standard().with_initial_backoff(Duration::from_millis(1));
             let config = table.client().config().to_builder();
             let config = config.endpoint_url(faults.endpoint()).retry_config(retries).build();
@@ -154,13 +154,13 @@ impl State {
             warm_up(&service).await;
             processes.push(Process { service, faults });
         }
-        warm_up(&clean).await;
-        let timezone = clean.store.org(ORG).await.unwrap().unwrap().timezone.clone();
+        warm_up(&direct).await;
+        let timezone = direct.store.org(ORG).await.unwrap().unwrap().timezone.clone();
         let setup = table.client();
-        Self { table, clean, processes, setup, timezone, runs: 0, given: HashSet::new() }
+        Self { table, direct, processes, setup, timezone, runs: 0, allocated: HashSet::new() }
     }
 
-    /// A state that nobody has changed, for requests of these kinds.
+    /// Prepares a fresh state for requests of these kinds.
     async fn fresh(&mut self, kinds: &[Kind]) -> (Run, TestService, Vec<TestService>) {
         if self.runs == RUNS_OF_AN_ENGINE {
             *self = Self::new().await;
@@ -175,7 +175,7 @@ impl State {
             till: "store.server".to_owned(),
             number,
         };
-        let mut clean = self.clean.clone();
+        let mut direct = self.direct.clone();
         let mut services: Vec<TestService> =
             self.processes.iter().map(|process| process.service.clone()).collect();
         services.truncate(kinds.len());
@@ -184,9 +184,9 @@ impl State {
             run.till = format!("till-{number}");
             let last = "CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99";
             let config = if kinds.contains(&Kind::LastNumber) { last } else { "" };
-            clean.apply(&org(run.org, config)).await.unwrap();
-            clean.create_till(&run.till, run.org.0, Permission::ALL).await;
-            clean = clean.as_till(&run.till, PASSWORD);
+            direct.apply(&org(run.org, config)).await.unwrap();
+            direct.create_till(&run.till, run.org.0, Permission::ALL).await;
+            direct = direct.as_till(&run.till, PASSWORD);
             for service in &mut services {
                 *service = service.another_process().as_till(&run.till, PASSWORD);
                 warm_up(service).await;
@@ -196,17 +196,17 @@ impl State {
             self.issue_first_otp(&run).await;
         }
         if kinds.contains(&Kind::Customers) || kinds.contains(&Kind::Plan) {
-            // An earlier run may have registered this one by hand.
-            let number = clean.card_number().await;
+            // An earlier run may have registered this number explicitly.
+            let number = direct.card_number().await;
             run.next_number = (number.parse::<u64>().unwrap() + 1).to_string();
             run.last_number = Some(number);
         }
-        // What is issued from now on is newer.
+        // Later OTPs are newer.
         self.table.clock.advance(TimeDelta::milliseconds(1));
-        (run, clean, services)
+        (run, direct, services)
     }
 
-    /// Gives a customer an OTP, by the items that every version has stored for it.
+    /// Writes the items of a customer with an OTP, in the form that every version stores.
     async fn issue_first_otp(&self, run: &Run) {
         let now = self.table.clock.now();
         let (user, created_id) = (1_000_000_000 + run.number, now.timestamp_millis() * 1000);
@@ -233,45 +233,45 @@ impl State {
         batch.send().await.unwrap();
     }
 
-    /// Lets requests race from a fresh state, in the order that `next` says, given which of them
-    /// wait with a call. Returns how many calls each made.
+    /// Runs concurrent requests from a fresh state. `next` chooses the call to release, given which
+    /// requests have a held call. Returns the number of calls of each request.
     ///
     /// # Errors
-    /// What was seen, where no order of whole requests explains it.
+    /// Describes the calls and answers, if no order of whole requests explains them.
     pub async fn run(
         &mut self,
         requests: &[Request],
         mut next: impl FnMut(&[bool]) -> Choice,
     ) -> Result<Vec<usize>, String> {
         let kinds: Vec<Kind> = requests.iter().map(|request| request.kind).collect();
-        let (run, clean, services) = self.fresh(&kinds).await;
+        let (run, direct, services) = self.fresh(&kinds).await;
         let run = Arc::new(run);
         let mut racers = Vec::new();
         for ((request, service), process) in requests.iter().zip(services).zip(&self.processes) {
             let mut racer = Racer::start(*request, service, &run, &process.faults);
-            racer.goes_on().await;
+            racer.advance().await;
             racers.push(racer);
         }
         let mut trace = Vec::new();
         loop {
-            let waits: Vec<bool> = racers.iter().map(|racer| racer.waits.is_some()).collect();
-            if !waits.contains(&true) {
+            let waiting: Vec<bool> = racers.iter().map(|racer| racer.held_call.is_some()).collect();
+            if !waiting.contains(&true) {
                 break;
             }
-            let choice = next(&waits);
-            trace.push(racers[choice.request].release(choice.mishap));
-            racers[choice.request].goes_on().await;
+            let choice = next(&waiting);
+            trace.push(racers[choice.request].release(choice.injected));
+            racers[choice.request].advance().await;
         }
-        self.processes.iter().for_each(|process| process.faults.end());
+        self.processes.iter().for_each(|process| process.faults.clear());
         let calls = racers.iter().map(|racer| racer.calls).collect();
         let race = requests.iter().zip(racers.into_iter().filter_map(|racer| racer.outcome));
         let race: Vec<(&Request, Outcome)> = race.collect();
 
         let again: Vec<Request> = requests.iter().filter(|request| request.has_key).copied().collect();
-        let again: Vec<Request> = again.into_iter().chain(afterwards(&kinds)).collect();
+        let again: Vec<Request> = again.into_iter().chain(follow_ups(&kinds)).collect();
         let mut later = Vec::new();
         for request in &again {
-            later.push((request, Outcome::Answered(request.send(clean.clone(), &run).await)));
+            later.push((request, Outcome::Answered(request.send(direct.clone(), &run).await)));
         }
         if kinds.contains(&Kind::Customers) {
             later.push((&LOOKUP, Outcome::Answered(self.look_up(&run).await)));
@@ -279,9 +279,9 @@ impl State {
         let numbers_left = if kinds.contains(&Kind::LastNumber) { 1 } else { usize::MAX };
         let first_digits = if kinds.contains(&Kind::LastNumber) { 2 } else { digits(false) };
         let mut model = Model::new(kinds, first_digits, numbers_left);
-        model.given.extend(run.last_number.clone().map(|number| (New::Number, Some(number))));
+        model.allocated.extend(run.last_number.clone().map(|number| (UniqueValue::Number, Some(number))));
         let explained = explain(&model, &race, &later);
-        let is_new = explained.is_some_and(|model| self.was_never_given(&run, &model));
+        let is_new = explained.is_some_and(|model| self.values_are_new(&run, &model));
         if is_new {
             Ok(calls)
         } else {
@@ -296,53 +296,53 @@ impl State {
         }
     }
 
-    /// Whether no earlier run was given any number or user of this one.
-    fn was_never_given(&mut self, run: &Run, model: &Model) -> bool {
-        model.given.iter().all(|(new, value)| match value {
-            Some(value) if *new != New::Otp => self.given.insert((run.org, *new, value.clone())),
+    /// Returns whether no earlier run has the same card numbers or users.
+    fn values_are_new(&mut self, run: &Run, model: &Model) -> bool {
+        model.allocated.iter().all(|(new, value)| match value {
+            Some(value) if *new != UniqueValue::Otp => self.allocated.insert((run.org, *new, value.clone())),
             _ => true,
         })
     }
 
-    /// Who has which identifier, as the items say, and the numbers that the new customers were
-    /// given.
+    /// Reads from the items the owner of each identifier, and the card numbers of the new
+    /// customers.
     async fn look_up(&self, run: &Run) -> Answer {
         let mobile = |of| identity(run.org, "mobile", &format!("91{}", run.mobile(of)));
         let wanted = [
             ("second mobile", mobile(1)),
-            ("mobile by hand", mobile(2)),
+            ("mobile with explicit number", mobile(2)),
             ("other mobile", mobile(3)),
             ("email", identity(run.org, "email", &run.email())),
-            ("number by hand", external_id(run.org, &run.next_number)),
+            ("explicit number", external_id(run.org, &run.next_number)),
         ];
         let keys = wanted.iter().map(|(_, partition)| key(partition, "ID")).collect();
         let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build().unwrap();
         let batch = self.setup.batch_get_item().request_items(self.table.name(), keys).send().await.unwrap();
         let found = batch.responses.unwrap().remove(self.table.name()).unwrap_or_default();
-        let mut holders = serde_json::Map::new();
+        let mut owners = serde_json::Map::new();
         for (name, partition) in wanted {
             let item = found.iter().find(|item| item["PK"] == S(partition.clone()));
-            holders.insert(name.to_owned(), item.map(user_id).into());
+            owners.insert(name.to_owned(), item.map(user_id).into());
         }
         let mut numbers = Vec::new();
         for (name, by_number) in
             [("second mobile", "second mobile, by number"), ("other mobile", "other mobile, by number")]
         {
-            if let Some(user) = holders[name].as_u64() {
+            if let Some(user) = owners[name].as_u64() {
                 let number = self.number_of(run.org, user).await;
                 let item = self.item(&external_id(run.org, &number), "ID").await;
-                holders.insert(by_number.to_owned(), item.as_ref().map(user_id).into());
+                owners.insert(by_number.to_owned(), item.as_ref().map(user_id).into());
                 numbers.push(number);
             }
         }
-        // Then, somebody was given it without asking for it.
+        // In this case a registration has generated that number.
         if numbers.contains(&run.next_number) {
-            holders.remove("number by hand");
+            owners.remove("explicit number");
         }
-        answer(200, json!({"holders": holders, "numbers": numbers}))
+        answer(200, json!({"owners": owners, "numbers": numbers}))
     }
 
-    /// The number that a user was given, as the profile says.
+    /// The card number in the profile of a user.
     async fn number_of(&self, org: OrgId, user: u64) -> String {
         let profile = self.item(&format!("ORG#{org}#USER#{user}"), "PROFILE").await.unwrap();
         let identifiers: Vec<(Value, String, String)> =
@@ -360,7 +360,7 @@ impl State {
 }
 
 impl Racer {
-    /// Starts a request whose every call is held.
+    /// Starts a request. The proxy holds each of its calls.
     fn start(request: Request, service: TestService, run: &Arc<Run>, faults: &Faults) -> Self {
         let (hold, held) = mpsc::unbounded_channel();
         faults.inject(move |operation, _| {
@@ -370,12 +370,12 @@ impl Racer {
         });
         let run = Arc::clone(run);
         let task = tokio::spawn(async move { request.send(service, &run).await });
-        Self { name: request.name, task, held, waits: None, outcome: None, calls: 0, has_mishap: false }
+        Self { name: request.name, task, held, held_call: None, outcome: None, calls: 0, has_fault: false }
     }
 
     /// Waits until the request makes its next call or ends. Requests make one call at a time, and
-    /// nobody else goes on meanwhile.
-    async fn goes_on(&mut self) {
+    /// no other request runs meanwhile.
+    async fn advance(&mut self) {
         let next = async {
             tokio::select! {
                 biased;
@@ -383,29 +383,29 @@ impl Racer {
                 ended = &mut self.task => (None, Some(ended)),
             }
         };
-        let next = timeout(PATIENCE, next).await;
-        let (held, ended) = next.unwrap_or_else(|_| panic!("{} neither goes on nor ends", self.name));
-        self.waits = held;
+        let next = timeout(HANG_TIMEOUT, next).await;
+        let (held, ended) = next.unwrap_or_else(|_| panic!("{} neither makes a call nor ends", self.name));
+        self.held_call = held;
         self.outcome = ended.map(|ended| match ended {
-            Ok(answer) if answer.status == 503 && self.has_mishap => Outcome::Unknown,
+            Ok(answer) if answer.status == 503 && self.has_fault => Outcome::Unknown,
             Ok(answer) => Outcome::Answered(answer),
             Err(error) if error.is_cancelled() => Outcome::Unknown,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         });
     }
 
-    /// Lets the call through that waits, and tells of it.
-    fn release(&mut self, mishap: Option<Mishap>) -> String {
-        let held = self.waits.take().expect("it waits");
+    /// Releases the held call, and returns a description of it.
+    fn release(&mut self, injected: Option<InjectedFault>) -> String {
+        let held = self.held_call.take().expect("the request has a held call");
         self.calls += 1;
-        self.has_mishap |= mishap.is_some();
-        let (fault, ending) = match mishap {
+        self.has_fault |= injected.is_some();
+        let (fault, ending) = match injected {
             None => (None, ""),
-            Some(Mishap::AnswerLost) => (Some(Fault::LostAnswer), " (answer lost)"),
-            Some(Mishap::Refused) => (Some(Fault::error("ExpiredTokenException")), " (refused)"),
-            Some(Mishap::Killed) => (Some(Fault::Killed(self.task.abort_handle())), " (killed)"),
+            Some(InjectedFault::AnswerLost) => (Some(Fault::ResetBeforeAnswer), " (answer lost)"),
+            Some(InjectedFault::Refused) => (Some(Fault::error("ExpiredTokenException")), " (refused)"),
+            Some(InjectedFault::Killed) => (Some(Fault::Killed(self.task.abort_handle())), " (killed)"),
         };
-        held.decision.set(fault).expect("it is decided once");
+        held.decision.set(fault).expect("each call is decided once");
         format!("{}: {}{ending}", self.name, held.operation)
     }
 }
@@ -428,17 +428,17 @@ fn put<const N: usize>(
     WriteRequest::builder().put_request(PutRequest::builder().set_item(Some(item)).build().unwrap()).build()
 }
 
-/// Fills the caches, so that a race begins with what its requests are about.
+/// Fills the caches, so that a race starts with the calls that matter.
 async fn warm_up(service: &TestService) {
     assert_eq!(service.get("/v2/otp").await.status, 400);
 }
 
-/// An answer that is none of the API's.
+/// An answer that does not come from the API.
 pub fn answer(status: u16, json: Value) -> Answer {
     Answer { status, headers: HeaderMap::new(), text: String::new(), json }
 }
 
-/// The partition that says who has an identifier, spelled out here: it must be the same in every
+/// The partition of an identity item. It is written out here, because it must be the same in every
 /// version.
 fn identity(org: OrgId, name: &str, value: &str) -> String {
     format!("ORG#{org}#ID#INSTORE##{name}#{value}")

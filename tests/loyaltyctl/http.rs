@@ -1,4 +1,4 @@
-//! `serve` and callers who are slow, go away or hold it up.
+//! `serve` with callers that are slow, disconnect or keep connections open.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::common::{
     self, PASSWORD, TestService, TestTable,
-    served::{PATIENCE, Served},
+    served::{HANG_TIMEOUT, Served},
 };
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -34,12 +34,12 @@ struct Server {
 }
 
 impl Server {
-    /// With limits that nothing here reaches, but for those that `limits` shortens.
+    /// Starts a server with limits that no test reaches. `limits` can shorten some of them.
     async fn start(limits: impl FnOnce(&mut Limits)) -> Self {
         let (table, service) = common::demo().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut all = Limits { head: PATIENCE, body: PATIENCE, drain: PATIENCE, connections: 64 };
+        let mut all = Limits { head: HANG_TIMEOUT, body: HANG_TIMEOUT, drain: HANG_TIMEOUT, connections: 64 };
         limits(&mut all);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async { stopped.await.unwrap() };
@@ -51,18 +51,18 @@ impl Server {
         Connection::connect(self.address).await.unwrap()
     }
 
-    /// A request for the next card number that has been read but for its body of two bytes.
+    /// Sends the head of a request for a card number. The server waits for the body of two bytes.
     async fn begin_request(&self) -> Connection {
         let mut connection = self.connect().await;
         let head = head(2).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
         connection.write_all(head.as_bytes()).await.unwrap();
         let mut bytes = [0; CONTINUE.len()];
-        timeout(PATIENCE, connection.read_exact(&mut bytes)).await.unwrap().unwrap();
+        timeout(HANG_TIMEOUT, connection.read_exact(&mut bytes)).await.unwrap().unwrap();
         assert_eq!(bytes, CONTINUE);
         connection
     }
 
-    /// Tells it to end, and returns once no new connection is accepted.
+    /// Tells the server to end. Returns when it accepts no more connections.
     async fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         while Connection::connect(self.address).await.is_ok() {
@@ -71,14 +71,14 @@ impl Server {
     }
 
     async fn drained(&mut self) -> Drained {
-        timeout(PATIENCE, &mut self.serving).await.unwrap().unwrap()
+        timeout(HANG_TIMEOUT, &mut self.serving).await.unwrap().unwrap()
     }
 }
 
-/// Sent when a handler asks for the body of a request that expects it.
+/// The server's interim response when it reads the body of a request with `Expect: 100-continue`.
 const CONTINUE: [u8; 25] = *b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The head of a request for the next card number, with a body of so many bytes.
+/// The head of a request for a card number with a body of this many bytes.
 fn head(length: usize) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let credentials = STANDARD.encode(format!("store.server:{PASSWORD}"));
@@ -88,19 +88,19 @@ fn head(length: usize) -> String {
     )
 }
 
-/// Everything until the server closes the connection.
+/// Reads until the server closes the connection.
 async fn rest(connection: &mut Connection) -> String {
     let mut text = String::new();
-    timeout(PATIENCE, connection.read_to_string(&mut text)).await.unwrap().unwrap();
+    timeout(HANG_TIMEOUT, connection.read_to_string(&mut text)).await.unwrap().unwrap();
     text
 }
 
-/// An answer on a connection that stays open.
+/// Reads an answer on a connection that stays open.
 async fn answer(connection: &mut Connection) -> String {
     let mut text = String::new();
     while !text.ends_with('}') {
         let mut bytes = [0; 1024];
-        let count = timeout(PATIENCE, connection.read(&mut bytes)).await.unwrap().unwrap();
+        let count = timeout(HANG_TIMEOUT, connection.read(&mut bytes)).await.unwrap().unwrap();
         assert!(count > 0, "closed after {text}");
         text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
     }
@@ -108,7 +108,7 @@ async fn answer(connection: &mut Connection) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_request_is_dropped_in_time() {
+async fn an_incomplete_request_is_dropped_after_the_time_limit() {
     let server = Server::start(|limits| limits.head = SHORT).await;
     for half in ["", "GET /v2", "GET /v2/cardNumber HTTP/1.1\r\nHost: x\r\n"] {
         let started = Instant::now();
@@ -120,7 +120,7 @@ async fn half_a_request_is_dropped_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_trickles_gains_no_time() {
+async fn a_slowly_sent_head_does_not_extend_the_time_limit() {
     let server = Server::start(|limits| limits.head = SHORT).await;
     let mut connection = server.connect().await;
     let (mut read, mut write) = connection.split();
@@ -137,7 +137,7 @@ async fn a_head_that_trickles_gains_no_time() {
             read = read.read(&mut byte) => assert!(!matches!(read, Ok(1..))),
         }
     };
-    timeout(PATIENCE, closed).await.unwrap();
+    timeout(HANG_TIMEOUT, closed).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +153,7 @@ async fn a_body_that_is_too_slow_is_a_408_and_takes_no_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_is_refused_and_takes_no_number() {
+async fn an_incomplete_body_is_refused_and_takes_no_number() {
     let server = Server::start(|_| {}).await;
     let mut connection = server.connect().await;
     connection.write_all(head(10).as_bytes()).await.unwrap();
@@ -181,17 +181,17 @@ async fn a_request_that_is_running_is_answered_when_the_server_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_does_not_end_is_cut_when_the_time_is_over() {
+async fn a_request_that_does_not_end_is_cut_after_the_drain_time() {
     let mut server = Server::start(|limits| limits.drain = SHORT).await;
     let mut connection = server.begin_request().await;
     server.stop().await;
     assert_eq!(server.drained().await, Drained { aborted: 1, time_left: Duration::ZERO });
     let mut byte = [0];
-    assert!(!matches!(timeout(PATIENCE, connection.read(&mut byte)).await.unwrap(), Ok(1..)));
+    assert!(!matches!(timeout(HANG_TIMEOUT, connection.read(&mut byte)).await.unwrap(), Ok(1..)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_connections_than_allowed_wait_for_their_turn() {
+async fn connections_over_the_limit_wait() {
     let server = Server::start(|limits| limits.connections = 1).await;
     let mut first = server.connect().await;
     first.write_all(format!("{}{{}}", head(2)).as_bytes()).await.unwrap();
@@ -199,7 +199,7 @@ async fn more_connections_than_allowed_wait_for_their_turn() {
     let mut second = server.connect().await;
     second.write_all(format!("{}{{}}", head(2)).as_bytes()).await.unwrap();
     let mut byte = [0];
-    assert!(timeout(SHORT, second.read(&mut byte)).await.is_err(), "it waits");
+    assert!(timeout(SHORT, second.read(&mut byte)).await.is_err(), "the second connection must wait");
     drop(first);
     assert!(answer(&mut second).await.starts_with("HTTP/1.1 200 "));
 }
@@ -210,7 +210,7 @@ fn signal(served: &Served, name: &str) {
 }
 
 #[test]
-fn a_terminated_server_ends_well() {
+fn a_terminated_server_exits_successfully() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["-TERM", "-INT"] {
         let mut served = Served::start(&["--db", folder.path().join("x.db").to_str().unwrap()]);
@@ -230,7 +230,7 @@ fn a_second_signal_ends_the_server_at_once() {
         let started = Instant::now();
         signal(&served, "-TERM");
         served.wait_until(|line| line.contains("another signal ends it at once"));
-        assert!(served.process.try_wait().unwrap().is_none(), "it waits for the request");
+        assert!(served.process.try_wait().unwrap().is_none(), "the server must wait for the request");
         signal(&served, name);
         let status = served.process.wait().unwrap();
         assert_eq!(status.code(), Some(code));

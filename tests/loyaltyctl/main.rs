@@ -1,5 +1,5 @@
-//! `loyaltyctl` as its users run it.
-#![allow(clippy::unwrap_used, reason = "what fails in a test should fail loudly")]
+//! Runs `loyaltyctl` as its users do.
+#![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -20,17 +20,17 @@ use std::{
 
 use common::{
     TestTable,
-    served::{PATIENCE, Served, loyaltyctl},
+    served::{HANG_TIMEOUT, Served, loyaltyctl},
 };
 use serde_json::{Value, json};
 
-/// Runs a command that ends by itself; one that does not is killed and fails the test.
+/// Runs a command until it ends. Kills a command that does not end, and fails the test.
 fn finish(command: &mut Command) -> Output {
     let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let id = process.id().to_string();
     let (send, output) = mpsc::channel();
     std::thread::spawn(move || send.send(process.wait_with_output()));
-    let Ok(finished) = output.recv_timeout(PATIENCE) else {
+    let Ok(finished) = output.recv_timeout(HANG_TIMEOUT) else {
         Command::new("kill").args(["-KILL", &id]).status().unwrap();
         panic!("{command:?} does not end");
     };
@@ -48,7 +48,7 @@ fn paste(lines: &str) -> Vec<Value> {
         .collect()
 }
 
-/// A command on a table of its own, and what it printed.
+/// Runs commands on a table of its own.
 struct Operator {
     table: TestTable,
 }
@@ -89,7 +89,7 @@ fn the_printed_requests_work_when_pasted_in_their_order() {
     let answers = paste(&served.requests());
     assert!(answers[0]["createdId"].is_u64(), "{answers:?}");
     assert_eq!((&answers[1]["orgId"], &answers[1]["userId"]), (&json!(966), &json!(313_302_314)));
-    assert_eq!(answers[1], answers[2], "both spellings");
+    assert_eq!(answers[1], answers[2], "both spellings must have the same answer");
     assert_eq!(answers[3], json!({"entity": true, "warnings": []}));
     assert_eq!(answers[4], json!({"entity": "1000000010", "warnings": []}));
     assert_eq!(answers[5]["createdId"], 313_302_315);
@@ -98,13 +98,13 @@ fn the_printed_requests_work_when_pasted_in_their_order() {
     let code = answers[1]["code"].as_str().unwrap();
     served.wait_for("delivered by SMS to 918799361139: ");
     assert_eq!(
-        served.said.last().unwrap(),
+        served.printed.last().unwrap(),
         &format!("delivered by SMS to 918799361139: Hi user.Your otp for validation is {code}.")
     );
 }
 
 #[test]
-fn everything_survives_a_kill_and_the_password_works_again() {
+fn all_data_survives_a_kill_and_the_password_still_works() {
     let folder = tempfile::tempdir().unwrap();
     let db = folder.path().join("deep/dynamodb.db");
     let arguments = ["--demo", "--db", db.to_str().unwrap()];
@@ -134,7 +134,7 @@ fn it_is_ready_in_under_a_second() {
     assert!(best < Duration::from_secs(1), "{best:?}");
 }
 
-/// The head and the body of what `curl` gets.
+/// Fetches a URL with `curl`, and returns the head and the body of the response.
 fn get(url: &str) -> (String, String) {
     let output = finish(Command::new("curl").args(["-sSi", url]));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -143,7 +143,7 @@ fn get(url: &str) -> (String, String) {
 }
 
 #[test]
-fn the_reference_page_is_served_with_all_that_it_loads() {
+fn the_reference_page_is_served_with_all_its_resources() {
     let served = Served::start(&["--in-memory"]);
     let base = served.base().to_owned();
     let page = served.after("The reference, to read and to try out, is at ").to_owned();
@@ -177,7 +177,7 @@ fn the_openapi_document_is_the_one_that_is_checked_in() {
     let written = finish(&mut loyaltyctl(&["openapi"]));
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
     let current = std::fs::read(file).unwrap() == written.stdout;
-    assert!(current, "openapi.json is stale; `make openapi` writes it anew");
+    assert!(current, "openapi.json is out of date: run `make openapi`");
 }
 
 #[test]
@@ -206,11 +206,11 @@ fn serving_another_endpoint_needs_its_table() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ResourceNotFoundException"));
     let demo = finish(&mut loyaltyctl(&["--endpoint", &endpoint, "serve", "--demo"]));
-    assert_eq!(demo.status.code(), Some(2), "a demo belongs on an embedded DynamoDB only");
+    assert_eq!(demo.status.code(), Some(2), "a demo needs an embedded DynamoDB");
 }
 
 #[test]
-fn an_address_that_is_taken_is_an_error_that_names_it() {
+fn an_address_in_use_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = finish(&mut loyaltyctl(&["serve", "--in-memory", "--listen", &address]));
@@ -240,7 +240,7 @@ async fn table_create_is_idempotent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn org_apply_creates_updates_and_says_what_changed() {
+async fn org_apply_creates_updates_and_reports_changes() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();
     let file = write(&folder, common::DEMO_ORG);
@@ -263,7 +263,7 @@ async fn org_apply_creates_updates_and_says_what_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_file_is_refused_with_everything_that_is_wrong() {
+async fn an_invalid_file_is_refused_with_all_errors() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();
     for (from, to, expected) in [
@@ -312,9 +312,9 @@ async fn tills_are_created_listed_rotated_and_revoked() {
     assert!(message.contains("till rotate shop.1"), "{message}");
 
     let rotated = operator.json(&["till", "rotate", "shop.1"])["password"].as_str().unwrap().to_owned();
-    assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "the two overlap");
+    assert_eq!((status(&password).await, status(&rotated).await), (200, 200), "both passwords must work");
     let (code, message) = operator.refusal(&["till", "rotate", "shop.1"]);
-    assert_eq!(code, 3, "a second rotation would end a password that is in use");
+    assert_eq!(code, 3, "a second rotation must not end a password in use");
     for advice in ["revoke shop.1 --old", "revoke shop.1 --new"] {
         assert!(message.contains(advice), "{message}");
     }
@@ -364,7 +364,7 @@ fn an_endpoint_without_a_scheme_and_a_missing_table_are_explained() {
 }
 
 #[test]
-fn help_and_completions_are_worth_having() {
+fn help_has_examples_and_every_shell_has_completions() {
     let help = String::from_utf8(finish(&mut loyaltyctl(&["--help"])).stdout).unwrap();
     for expected in ["Exit codes:", "Examples:", "serve", "table", "org", "till", "completions"] {
         assert!(help.contains(expected), "{help}");

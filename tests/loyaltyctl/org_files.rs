@@ -1,4 +1,4 @@
-//! An org's file is checked as a whole when it is applied, and can be had back.
+//! An org's file is checked as a whole when it is applied, and can be exported.
 
 use std::{
     io::Write,
@@ -63,7 +63,7 @@ async fn an_exported_org_applies_unchanged_from_standard_input() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_work_is_refused_at_once_and_writes_nothing() {
+async fn an_invalid_definition_is_refused_and_writes_nothing() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();
     let text = common::DEMO_ORG

@@ -1,4 +1,4 @@
-//! What is printed, and what becomes of a command whose output cannot be.
+//! The output of commands, and errors when it cannot be written.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,40 +15,40 @@ use super::{
     Operator,
     common::{
         self,
-        served::{PATIENCE, Served, loyaltyctl},
+        served::{HANG_TIMEOUT, Served, loyaltyctl},
     },
     finish, paste, write,
 };
 
-/// A disk without room for another byte.
+/// A device that is always full.
 pub fn full_disk() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// A pipe whose reader has gone away.
+/// A pipe whose reader has closed it.
 pub fn closed_pipe() -> PipeWriter {
     pipe().unwrap().1
 }
 
-/// Runs a command that ends by itself and whose standard output is `output`.
+/// Runs a command until it ends, with `output` as its standard output.
 pub fn finish_into(command: &mut Command, output: impl Into<Stdio>) -> Output {
     let process = command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap();
     wait(process)
 }
 
-/// Waits for a process to end; one that does not is killed and fails the test.
+/// Waits for a process to end. Kills a process that does not end, and fails the test.
 pub fn wait(process: Child) -> Output {
     let id = process.id().to_string();
     let (send, ended) = mpsc::channel();
     std::thread::spawn(move || send.send(process.wait_with_output()));
-    let Ok(ended) = ended.recv_timeout(PATIENCE) else {
+    let Ok(ended) = ended.recv_timeout(HANG_TIMEOUT) else {
         Command::new("kill").args(["-KILL", &id]).status().unwrap();
         panic!("process {id} does not end");
     };
     ended.unwrap()
 }
 
-/// Commands that print, on an endpoint.
+/// Commands that print something, for this endpoint.
 fn printing(endpoint: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["--help"],
@@ -69,10 +69,10 @@ fn a_full_disk_is_an_error_of_every_command_that_prints() {
     let served = Served::start(&["--in-memory", "--demo"]);
     for arguments in printing(served.dynamodb()) {
         let ended = finish_into(&mut loyaltyctl(&arguments), full_disk());
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(said.contains("cannot write to standard output: No space left"), "{arguments:?}: {said}");
-        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("cannot write to standard output: No space left"), "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     }
 }
 
@@ -87,7 +87,7 @@ fn a_closed_pipe_ends_every_command_that_prints_quietly() {
 }
 
 #[test]
-fn an_error_that_cannot_be_told_is_an_exit_code_still() {
+fn an_error_that_cannot_be_printed_still_sets_the_exit_code() {
     for (arguments, code) in [(&["org", "frobnicate"][..], 2), (&["serve", "--listen", "192.0.2.1:1"], 1)] {
         for stderr in [Stdio::from(full_disk()), Stdio::from(closed_pipe())] {
             let mut command = loyaltyctl(arguments);
@@ -99,7 +99,7 @@ fn an_error_that_cannot_be_told_is_an_exit_code_still() {
 }
 
 #[test]
-fn a_server_whose_console_is_gone_goes_on_serving() {
+fn a_server_keeps_running_after_its_console_is_closed() {
     let (reader, writer) = pipe().unwrap();
     let (errors, stderr) = pipe().unwrap();
     let mut process = loyaltyctl(&["serve", "--in-memory", "--demo", "--listen", "127.0.0.1:0"])
@@ -115,19 +115,19 @@ fn a_server_whose_console_is_gone_goes_on_serving() {
         }
     }
     drop(errors);
-    // The console is closed: neither the log line nor the delivered message can be written.
+    // The console is closed. Neither the log line nor the delivered message can be written.
     let requests = &requests[requests.find("# issue").unwrap()..];
     for _ in 0..2 {
         let answers = paste(requests);
         assert!(answers[0]["createdId"].is_u64(), "{answers:?}");
         assert_eq!(answers[3], json!({"entity": true, "warnings": []}));
     }
-    assert!(process.try_wait().unwrap().is_none(), "it is running still");
+    assert!(process.try_wait().unwrap().is_none(), "the server must keep running");
     process.kill().unwrap();
     process.wait().unwrap();
 }
 
-/// What a command prints on a terminal, where `variables` are set.
+/// Returns a command's output on a terminal, with these environment variables.
 fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let command = loyaltyctl(arguments);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -142,7 +142,7 @@ fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_terminal_gets_colours_unless_somebody_refuses_them() {
+fn a_terminal_gets_colours_unless_a_variable_disables_them() {
     let served = Served::start(&["--in-memory", "--demo"]);
     let list = ["--endpoint", served.dynamodb(), "org", "list"];
     for arguments in
@@ -161,7 +161,7 @@ fn a_terminal_gets_colours_unless_somebody_refuses_them() {
 }
 
 #[test]
-fn elsewhere_there_are_colours_only_if_somebody_insists() {
+fn other_outputs_get_colours_only_if_a_variable_forces_them() {
     let served = Served::start(&["--in-memory", "--demo"]);
     let arguments = ["--endpoint", served.dynamodb(), "till", "rotate", "store.server"];
     let plain = finish(loyaltyctl(&arguments).env("CLICOLOR_FORCE", "0"));
@@ -172,7 +172,7 @@ fn elsewhere_there_are_colours_only_if_somebody_insists() {
 }
 
 #[test]
-fn with_json_what_is_wrong_with_the_arguments_is_json_too() {
+fn with_json_argument_errors_are_json() {
     for arguments in [
         &["--json"][..],
         &["--json", "frobnicate"],
@@ -188,15 +188,18 @@ fn with_json_what_is_wrong_with_the_arguments_is_json_too() {
         assert!(output.stdout.is_empty());
     }
     let plain = finish(&mut loyaltyctl(&["org", "show", "--", "--json"]));
-    assert!(plain.stderr.starts_with(b"error: invalid value '--json'"), "it is an argument of the command");
+    assert!(
+        plain.stderr.starts_with(b"error: invalid value '--json'"),
+        "after `--`, `--json` is an argument of the command"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stored_name_or_an_argument_cannot_steer_the_terminal() {
+async fn a_stored_name_or_an_argument_cannot_control_the_terminal() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();
     operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
-    // As an earlier version, or somebody with a console, could have stored it.
+    // An earlier version or a user of the AWS console could have stored this name.
     let name = "Demo\u{1b}[2J\tStores\n\u{9b}1m\u{202e}";
     let table = &operator.table;
     let client = table.client();
@@ -213,23 +216,23 @@ async fn a_stored_name_or_an_argument_cannot_steer_the_terminal() {
         }
         client.put_item().table_name(table.name()).set_item(Some(item)).send().await.unwrap();
     }
-    let steers = |bytes: &[u8]| {
+    let control_characters_in = |bytes: &[u8]| {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let found = text.chars().any(|c| (c.is_control() && !matches!(c, '\n' | '\t')) || c == '\u{202e}');
         found.then_some(text)
     };
     for arguments in [&["org", "list"][..], &["org", "show", "966"]] {
         let text = operator.run(arguments).stdout;
-        assert_eq!(steers(&text), None);
+        assert_eq!(control_characters_in(&text), None);
         assert!(String::from_utf8(text).unwrap().contains(r"Demo\u{1b}[2J\tStores\n"));
-        assert_eq!(steers(&operator.run(&[&["--json"], arguments].concat()).stdout), None);
+        assert_eq!(control_characters_in(&operator.run(&[&["--json"], arguments].concat()).stdout), None);
     }
-    assert_eq!(operator.json(&["org", "list"])[0]["name"], name, "JSON says the same in escapes");
+    assert_eq!(operator.json(&["org", "list"])[0]["name"], name, "JSON contains the name with escapes");
     for argument in ["\u{1b}[2J", "a\u{9b}b"] {
         for command in
             [["org", argument].as_slice(), &["org", "apply", argument], &["till", "rotate", argument]]
         {
-            assert_eq!(steers(&operator.run(command).stderr), None, "{command:?}");
+            assert_eq!(control_characters_in(&operator.run(command).stderr), None, "{command:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A till's password is seen before it counts, and a lost one is replaced without losing another.
+//! A till's password is printed before it is stored. A lost new password can be replaced while the
+//! old one works.
 
 use std::process::{Output, Stdio};
 
@@ -8,7 +9,7 @@ use super::{
     Operator,
     common::{
         self,
-        faults::{Fault, behind_faults},
+        faults::{Fault, with_fault_proxy},
         served::loyaltyctl,
     },
     finish,
@@ -37,7 +38,7 @@ impl Operator {
         self.json(arguments)["password"].as_str().unwrap().to_owned()
     }
 
-    /// What a caller with this password gets from a process that has seen nothing before.
+    /// Returns the status that a caller with this password gets from a process with empty caches.
     async fn status(&self, password: &str) -> u16 {
         self.table.service("shop.1").as_till("shop.1", password).get("/v2/cardNumber").await.status
     }
@@ -54,9 +55,9 @@ async fn a_password_that_cannot_be_printed_changes_nothing() {
             (&[], Stdio::from(closed_pipe())),
         ] {
             let output = operator.run_into(&[json, arguments].concat(), output);
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{said}");
-            assert!(said.contains("nothing was changed"), "{said}");
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains("nothing was changed"), "{stderr}");
         }
     };
     fails(&CREATE);
@@ -65,7 +66,11 @@ async fn a_password_that_cannot_be_printed_changes_nothing() {
     fails(&ROTATE);
     assert_eq!(operator.json(&["till", "list"])[0]["state"], "active");
     assert_eq!(operator.status(&password).await, 200);
-    assert_eq!(operator.status(&operator.password(&ROTATE)).await, 200, "it works once it can be printed");
+    assert_eq!(
+        operator.status(&operator.password(&ROTATE)).await,
+        200,
+        "the rotation must work when the password can be printed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,16 +89,20 @@ async fn a_lost_new_password_is_replaced_while_the_old_one_works() {
     operator.json(&["till", "revoke", "shop.1", "--old"]);
     let (code, message) = operator.refusal(&["till", "revoke", "shop.1", "--new"]);
     assert_eq!(code, 3, "{message}");
-    assert_eq!(operator.status(&replaced).await, 200, "the only password of a till is not its new one");
+    assert_eq!(
+        operator.status(&replaced).await,
+        200,
+        "the only password of a till does not count as a new one"
+    );
     assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new", "--old"]).0, 2);
     operator.json(&["till", "revoke", "shop.1"]);
     assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new"]).0, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_printed_before_the_till_has_it() {
+async fn a_password_is_printed_before_it_is_stored() {
     let operator = with_demo_org().await;
-    let (_service, faults) = behind_faults(&operator.table, "shop.1").await;
+    let (_service, faults) = with_fault_proxy(&operator.table, "shop.1").await;
     let endpoint = faults.endpoint();
     let through = |arguments: &[&str]| {
         let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", operator.table.name(), "--json"]);
@@ -110,18 +119,18 @@ async fn a_password_is_printed_before_the_till_has_it() {
         assert_eq!(output.status.code(), Some(1));
         let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(printed["password"].as_str().unwrap().len(), 26);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("password above works is not certain"), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("password above works is not certain"), "{stderr}");
         let listed = operator.json(&["till", "list"]);
         assert_eq!(listed.as_array().unwrap().len(), tills, "{listed}");
         assert!(listed[0]["state"] != "rotating", "{listed}");
 
-        // DynamoDB has taken what it does not answer: the printed password works all the same.
-        faults.inject(|operation, _| operation.starts_with("Transact").then_some(Fault::LostAnswer));
+        // DynamoDB carries out the write, but its answer is lost. The printed password works.
+        faults.inject(|operation, _| operation.starts_with("Transact").then_some(Fault::ResetBeforeAnswer));
         let output = through(arguments);
         let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(operator.status(printed["password"].as_str().unwrap()).await, 200);
-        faults.end();
+        faults.clear();
     }
 }

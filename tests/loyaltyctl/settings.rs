@@ -1,4 +1,4 @@
-//! A setting that cannot work fails the start by its name, and no error shows a request.
+//! An invalid setting fails the start with its name. No error message contains a request.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use super::{
     finish,
 };
 
-/// The tool without settings of whoever runs the tests.
+/// The command without the AWS settings of the test's environment.
 fn bare(arguments: &[&str]) -> Command {
     let mut command = loyaltyctl(arguments);
     for variable in ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_DYNAMODB"] {
@@ -20,7 +20,8 @@ fn bare(arguments: &[&str]) -> Command {
     command
 }
 
-/// The exit code of a command that fails, and its message, which holds no part of a request.
+/// Returns the exit code and the message of a command that fails. The message must not contain any
+/// part of a request.
 fn failure(command: &mut Command) -> (i32, String) {
     let output = finish(command);
     let message = String::from_utf8(output.stderr).unwrap();
@@ -31,7 +32,7 @@ fn failure(command: &mut Command) -> (i32, String) {
 }
 
 #[test]
-fn a_wrong_setting_fails_the_start_by_its_name() {
+fn an_invalid_setting_fails_the_start_with_its_name() {
     let list: &[&str] = &["org", "list"];
     let serve: &[&str] = &["serve", "--in-memory", "--listen", "127.0.0.1:0"];
     for (variable, value, commands) in [
@@ -57,7 +58,7 @@ fn a_wrong_setting_fails_the_start_by_its_name() {
 }
 
 #[test]
-fn a_wrong_endpoint_is_an_error_of_the_command_line() {
+fn an_invalid_endpoint_is_a_command_line_error() {
     for endpoint in ["127.0.0.1:8000", "http://", "http://a b", "http://a:b", "ftp://a"] {
         let (code, message) = failure(&mut bare(&["--endpoint", endpoint, "org", "list"]));
         assert_eq!(code, 2, "{message}");
@@ -66,9 +67,9 @@ fn a_wrong_endpoint_is_an_error_of_the_command_line() {
 }
 
 #[test]
-fn where_no_dynamodb_answers_the_error_names_what_points_there() {
+fn an_unreachable_dynamodb_is_an_error_that_names_the_setting() {
     let served = Served::start(&["--in-memory"]);
-    // Nobody; the API itself, which is no DynamoDB.
+    // An address where nothing listens, and the API itself, which is not DynamoDB.
     for endpoint in ["http://127.0.0.1:9", served.base()] {
         let (code, message) = failure(&mut bare(&["--endpoint", endpoint, "org", "list"]));
         assert_eq!(code, 1, "{message}");

@@ -1,5 +1,6 @@
-// The four hot routes as one would write them on the AWS SDK for JavaScript v3, to compare with: the same DynamoDB
-// calls, without the rules around them. The loop at the end is the Runtime API's, which AWS's own client does in C++.
+// The four hot routes on the AWS SDK for JavaScript v3, for comparison. They make the same DynamoDB
+// calls, without the service's rules. The loop at the end talks to the Runtime API. AWS's client
+// for it is in C++.
 import {
   DynamoDBClient,
   GetItemCommand,
@@ -185,7 +186,7 @@ async function serve() {
   }
 }
 
-// Nanoseconds of each call on a warm process. Every round has a day of its own, as in the other benches.
+// Nanoseconds of each call on a warm process. Every round has its own day, as in the other benches.
 async function measure(calls) {
   const entityValue = "8799361139";
   const customer = { source: "INSTORE", accountId: "", identifierValue: entityValue, scope: "POINTS" };

@@ -1,5 +1,5 @@
-"""The four hot routes as one would write them on boto3, to compare with: the same DynamoDB calls, without the rules
-around them. The loop at the end is the Runtime API's, which AWS's own client does in C++."""
+"""The four hot routes on boto3, for comparison. They make the same DynamoDB calls, without the service's rules.
+The loop at the end talks to the Runtime API. AWS's client for it is in C++."""
 
 import base64
 import hashlib
@@ -175,7 +175,7 @@ def serve():
 
 
 def measure(calls):
-    """Nanoseconds of each call on a warm process. Every round has a day of its own, as in the other benches."""
+    """Nanoseconds of each call on a warm process. Every round has its own day, as in the other benches."""
     mobile = "8799361139"
     customer = {"source": "INSTORE", "accountId": "", "identifierValue": mobile, "scope": "POINTS"}
     taken = {"fetch": [], "cardNumber": [], "generate": [], "validate": []}

@@ -1,5 +1,5 @@
-//! The same fetch as a Rust function that takes every crate as it comes: default features of `aws-config`, of
-//! `aws-sdk-dynamodb` and of `lambda_http`, and tokio's default runtime.
+//! The fetch route as a Rust function with all default features of `aws-config`, `aws-sdk-dynamodb`
+//! and `lambda_http`, and with tokio's default runtime.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The least that a function on `lambda_http` can do: what no cold start goes below.
+//! The smallest function with `lambda_http`: a lower limit of cold starts.
 
 use lambda_http::{Body, Error, Request, Response, run, service_fn};
 
