@@ -96,7 +96,8 @@ pub fn check_endpoint(url: &str) -> Result<String, String> {
     if well_formed {
         Ok(url.to_owned())
     } else {
-        Err(format!("`{url}` is not an endpoint; the form is http://HOST:PORT or https://HOST"))
+        let shown = if url.contains('@') { "a URL with a user name" } else { &format!("`{url}`") };
+        Err(format!("{shown} is not an endpoint; the form is http://HOST:PORT or https://HOST"))
     }
 }
 
@@ -198,7 +199,7 @@ mod tests {
             ] {
                 let error = read(variable, url).unwrap_err();
                 assert_eq!(error.variable, variable, "{url}");
-                assert!(error.to_string().contains(url), "{error}");
+                assert!(error.to_string().contains(url) != url.contains('@'), "{error}");
             }
             for url in
                 ["http://127.0.0.1:8000", "https://dynamodb.us-east-1.amazonaws.com/", "http://[::1]:8000"]

@@ -140,19 +140,29 @@ fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result
     }
 }
 
-/// Restores a bare `+` before a number. A number with an international prefix after its spaces is
-/// left as it is.
+/// Restores a bare `+` before a number. What may stand before the plus is skipped. A number with an
+/// international prefix after its spaces is left as it is.
 fn with_leading_plus(value: &Value) -> Cow<'_, str> {
     let form = typed_text::number(&value.form).to_ascii_lowercase();
     let plus = typed_text::number(&value.plus).to_ascii_lowercase();
-    let number = |text: &str| {
-        text.strip_prefix("tel:").unwrap_or(text).trim_start_matches(|c| matches!(c, ' ' | '(')).to_owned()
-    };
-    let (form, plus) = (number(&form), number(&plus));
-    if plus.starts_with('+') && !["+", "00"].iter().any(|prefix| form.starts_with(prefix)) {
-        format!("+{form}").into()
+    let number = without_decoration(&form);
+    if without_decoration(&plus).starts_with('+') && !["+", "00"].iter().any(|p| number.starts_with(p)) {
+        format!("+{number}").into()
     } else {
         form.into()
+    }
+}
+
+/// The number behind what may stand before its first digit or plus: `tel:`, spaces, brackets and signs.
+fn without_decoration(text: &str) -> &str {
+    let mut number = text.strip_prefix("tel:").unwrap_or(text);
+    loop {
+        let rest = number.strip_prefix("(0)").unwrap_or(number);
+        let rest = rest.strip_prefix([' ', '(', ')', '-', '.', '/']).unwrap_or(rest);
+        if rest == number {
+            return number;
+        }
+        number = rest;
     }
 }
 

@@ -74,8 +74,12 @@ impl PathParameters<'_> {
         match self {
             Self::Encoded(text) => {
                 let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
-                let pairs = text.split('&').filter_map(|piece| piece.split_once('='));
-                Ok(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+                // A piece without `=` may be what follows a `&` in a value that was not encoded.
+                let pairs = text.split('&').filter(|piece| !piece.is_empty()).map(|piece| {
+                    let (name, value) = piece.split_once('=').ok_or(Problem::PathAmbiguous)?;
+                    Ok((decode(name), decode(value)))
+                });
+                pairs.collect()
             }
             Self::Decoded(text) => decoded_pairs(text).ok_or(Problem::PathAmbiguous),
         }

@@ -351,6 +351,9 @@ pub(super) fn problems(definition: &Definition) -> Vec<String> {
     require(trunk_prefix.len() <= 4 && digits(trunk_prefix), &|| {
         format!("trunk_prefix `{trunk_prefix}` is not 1 to 4 digits")
     });
+    require(!trunk_prefix.starts_with("00") && trunk_prefix != code, &|| {
+        format!("trunk_prefix `{trunk_prefix}` is how international numbers begin; leave it out")
+    });
     let length = config.otp_length;
     require((4..=50).contains(&length), &|| {
         format!("CONF_OTP_LENGTH is {length}, not within 4 to 50; below 10,000 codes, one is guessed")

@@ -10,6 +10,12 @@ use super::{
     typed_text,
 };
 
+/// The longest name of an org, in characters.
+const MAX_NAME_LENGTH: usize = 255;
+
+/// The most accounts of a source. An org's item, with all of them, is at most 400 KB.
+const MAX_ACCOUNTS: usize = 200;
+
 impl Definition {
     /// Checks the definition, including its numbering plan, before it is applied.
     ///
@@ -23,7 +29,14 @@ impl Definition {
             }),
         );
         problems.extend(self.phone_number_problems());
+        if self.name.chars().count() > MAX_NAME_LENGTH {
+            problems.push(format!("name is longer than {MAX_NAME_LENGTH} characters"));
+        }
         for (source, accounts) in &self.sources {
+            if accounts.len() > MAX_ACCOUNTS {
+                problems.push(format!("sources.{source} has more than {MAX_ACCOUNTS} accounts"));
+                continue;
+            }
             problems.extend(account_problems(*source, accounts));
             if accounts.is_empty() && *source != Source::Instore {
                 problems.push(format!("sources.{source} has no account; name one, or leave the source out"));

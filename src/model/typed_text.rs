@@ -62,7 +62,8 @@ pub fn has_control(text: &str) -> bool {
 /// [`opaque_id`] removes.
 #[must_use]
 pub fn looks_like(a: &str, b: &str) -> bool {
-    let appearance = |id| opaque_id(id).replace(' ', "").to_lowercase();
+    let compatible = ComposingNormalizerBorrowed::new_nfkc();
+    let appearance = |id| compatible.normalize(&identifier(id)).replace(' ', "").to_lowercase();
     appearance(a) == appearance(b)
 }
 

@@ -296,3 +296,34 @@ async fn a_name_is_stored_sanitized() {
     assert_eq!(stored[0]["first_name"], "علی\u{200c}رضا");
     assert_eq!(stored[0]["last_name"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_bare_plus_behind_any_decoration_leads_to_the_international_number() {
+    let (_table, service) = demo().await;
+    let register = async |mobile: &str| {
+        let identifiers = json!([{"type": "mobile", "value": mobile}]);
+        let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+        let answer = service.post("/v2/customers", &body).await;
+        let otp = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS"});
+        assert_eq!(service.post("/v2/otp/generate", &otp).await.status, 200);
+        answer.json["createdId"].clone()
+    };
+    let (abroad, national) = (register("+6598765432").await, register("6598765432").await);
+    assert_ne!(abroad, national);
+    let fetch = async |mobile: &str| {
+        let url =
+            format!("/v2/otp?source=INSTORE&scope=POINTS&identifierName=mobile&identifierValue={mobile}");
+        service.get(&url).await.json["userId"].clone()
+    };
+    for mobile in [
+        "+6598765432",
+        "(+65)98765432",
+        "-+6598765432",
+        "/+65.98765432",
+        "tel:(+65)98765432",
+        "(0)+6598765432",
+    ] {
+        assert_eq!(fetch(mobile).await, abroad, "{mobile}");
+    }
+    assert_eq!(fetch("(65)98765432").await, national);
+}
