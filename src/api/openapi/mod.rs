@@ -55,8 +55,8 @@ when several parameters are wrong. A path that is not described here is 404 with
 - Enumerated values may be in any case; the usual spellings are listed.
 - An empty value counts as absent, and so does `null` in a body. A parameter passed twice with different values is a \
 400. Unknown parameters, members and headers are ignored.
-- What people type or paste is cleaned: white space is a space, and is trimmed; identifiers and codes lose the characters that \
-nobody sees, and every dash in them is `-`; digits of any script are digits.
+- Typed text is cleaned: white space becomes a space and is trimmed; invisible characters are removed from \
+identifiers and codes, and every dash in them becomes `-`; decimal digits of any script are read as digits.
 - A whole number is read as its digits where text is meant.
 - A trailing slash changes nothing.";
 

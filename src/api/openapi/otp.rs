@@ -52,7 +52,7 @@ pub fn fetch() -> Operation {
         body: None,
         response: json!({
             "orgId": {"type": "integer"},
-            "userId": {"type": ["integer", "null"], "description": "`null` for REGISTRATION"},
+            "userId": {"type": ["integer", "null"], "description": "`null` if the OTP belongs to a contact who is not registered"},
             "code": {"type": "string"},
             "validUpto": {
                 "type": "string",
@@ -156,7 +156,7 @@ pub fn validate() -> Operation {
         description: "`true` exactly once for a right code, `false` for a wrong, expired or used one. After \
                       `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` wrong codes within `CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE` \
                       minutes: 429, for a right code too. With an `Idempotency-Key`, a request that is sent again gets \
-                      the same verdict.",
+                      the same result.",
         parameters: Vec::new(),
         body: Some((entity_body(&["entityType", "entityValue", "action", "code"], code), example)),
         response: json!({"entity": {"type": "boolean"}}),
