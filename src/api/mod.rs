@@ -273,7 +273,8 @@ fn find_route<'a>(
     path: &'a Path,
     base_path: &str,
 ) -> Result<(&'static Route, Option<PathParameters<'a>>), ApiError> {
-    // A gateway may have removed the base path already, and a base path may look like the beginning of a route.
+    // A gateway may have removed the base path already, and a base path may look like the beginning
+    // of a route.
     let is_route = |own: &str| ROUTES.iter().any(|route| route.path == own);
     let (own, parameters) =
         Some(path.resolve("")).filter(|(own, _)| is_route(own)).unwrap_or_else(|| path.resolve(base_path));

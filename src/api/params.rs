@@ -153,7 +153,8 @@ fn with_leading_plus(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// The number behind what may stand before its first digit or plus: `tel:`, spaces, brackets and signs.
+/// The number behind what may stand before its first digit or plus: `tel:`, spaces, brackets and
+/// signs.
 fn without_decoration(text: &str) -> &str {
     let mut number = text.strip_prefix("tel:").unwrap_or(text);
     loop {

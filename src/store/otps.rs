@@ -195,8 +195,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Where the OTPs of an identifier for `scope` are. `None` if they belong to a customer and the identifier
-    /// is not registered.
+    /// Where the OTPs of an identifier for `scope` are. `None` if they belong to a customer and the
+    /// identifier is not registered.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -239,9 +239,10 @@ impl Store {
         Ok(vec![current, before])
     }
 
-    /// Judges a typed code, and consumes its OTP or counts a failed attempt, together with the response that
-    /// `respond` makes of the outcome. After a lost race against another validation or a registration, the code
-    /// is snapshot again, by what is stored then and at the time of then.
+    /// Validates a typed code. Consumes its OTP or counts a failed attempt, and stores the response
+    /// that `respond` makes for the outcome, in one transaction. After a lost race with another
+    /// validation or a registration, the code is validated again, with the stored state and the
+    /// time of that moment.
     ///
     /// # Errors
     /// What `respond` fails with, and [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -254,8 +255,8 @@ impl Store {
         respond: impl Fn(bool) -> Result<A, E>,
     ) -> Result<Validation<A>, E> {
         let limit = org.attempt_limit();
-        // Each lost race was won by one of the failed attempts that the limit allows, by one of the day's OTPs of
-        // the customer or of the contact, or by the registration.
+        // Each lost race was won by one of the failed attempts that the limit allows, by one of the
+        // day's OTPs of the customer or of the contact, or by the registration.
         let otps = usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
         for _ in 0..=limit.count + 2 * otps + 1 {
             let Some(history) = self.otp_history(org.id(), typed.identity, typed.scope).await? else {

@@ -223,7 +223,8 @@ async fn count_registrations() -> Vec<Row> {
 
 #[tokio::test]
 async fn each_route_has_exactly_the_listed_round_trips_and_units() {
-    // The units of the embedded engine were recorded on AWS. Other engines report units of their own.
+    // The units of the embedded engine were recorded on AWS. Other engines report units of their
+    // own.
     if std::env::var_os("DYNAMODB_ENDPOINT").is_some() {
         return;
     }
@@ -256,7 +257,8 @@ const LOG_BYTES: f64 = 900.0;
 /// bytes of overhead for each line.
 const OTHER_LOG_BYTES: usize = 230 + 2 * 26;
 
-/// US dollars for the traces of a million requests: X-Ray keeps one request of 20, at 5 dollars a million.
+/// US dollars for the traces of a million requests: X-Ray keeps one request of 20, at 5 dollars a
+/// million.
 const TRACES: f64 = 5.0 / 20.0;
 
 /// The situations of everyday use, as the README lists them.

@@ -79,7 +79,8 @@ pub struct Model {
     pub failed_attempts: usize,
     pub digits: usize,
     pub numbers_left: usize,
-    /// A request was answered that no number is left while one was. Another request must have taken it.
+    /// A request was answered that no number is left while one was. Another request must have taken
+    /// it.
     pub last_is_pending: bool,
     pub owners: BTreeMap<&'static str, usize>,
     /// A registration has taken a number. A request may ask for the same number explicitly.

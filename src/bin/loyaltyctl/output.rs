@@ -84,7 +84,8 @@ impl Output {
         done
     }
 
-    /// A spinner on standard error; hidden where that is no terminal or has no colours, and with `--json`.
+    /// A spinner on standard error; hidden where that is no terminal or has no colours, and with
+    /// `--json`.
     pub fn spinner(&self) -> ProgressBar {
         let terminal = io::stderr().is_terminal();
         if self.json || !terminal || !colours(terminal) {
