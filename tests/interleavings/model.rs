@@ -82,6 +82,8 @@ pub struct Model {
     /// A request was answered that no number is left while one was. Another request must have taken
     /// it.
     pub last_is_pending: bool,
+    /// A fault was injected. It may have skipped a number.
+    pub number_may_be_skipped: bool,
     pub owners: BTreeMap<&'static str, usize>,
     /// A registration has taken a number. A request may ask for the same number explicitly.
     pub number_registered: bool,
@@ -101,6 +103,7 @@ impl Model {
             digits,
             numbers_left,
             last_is_pending: false,
+            number_may_be_skipped: false,
             owners: BTreeMap::new(),
             number_registered: false,
             allocated: Vec::new(),
@@ -203,7 +206,7 @@ impl Model {
 pub fn explain(model: &Model, race: &[(&Request, Outcome)], later: &[(&Request, Outcome)]) -> Option<Model> {
     if race.is_empty() {
         let mut model = model.clone();
-        if model.last_is_pending {
+        if model.last_is_pending && !model.number_may_be_skipped {
             return None;
         }
         let explained = later.iter().all(|(request, outcome)| model.accepts(request, outcome));

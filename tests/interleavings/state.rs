@@ -252,13 +252,14 @@ impl State {
             racer.advance().await;
             racers.push(racer);
         }
-        let mut trace = Vec::new();
+        let (mut trace, mut has_fault) = (Vec::new(), false);
         loop {
             let waiting: Vec<bool> = racers.iter().map(|racer| racer.held_call.is_some()).collect();
             if !waiting.contains(&true) {
                 break;
             }
             let choice = next(&waiting);
+            has_fault |= choice.injected.is_some();
             trace.push(racers[choice.request].release(choice.injected));
             racers[choice.request].advance().await;
         }
@@ -279,6 +280,7 @@ impl State {
         let numbers_left = if kinds.contains(&Kind::LastNumber) { 1 } else { usize::MAX };
         let first_digits = if kinds.contains(&Kind::LastNumber) { 2 } else { digits(false) };
         let mut model = Model::new(kinds, first_digits, numbers_left);
+        model.number_may_be_skipped = has_fault;
         model.allocated.extend(run.last_number.clone().map(|number| (UniqueValue::Number, Some(number))));
         let explained = explain(&model, &race, &later);
         let is_new = explained.is_some_and(|model| self.values_are_new(&run, &model));
