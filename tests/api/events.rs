@@ -262,10 +262,12 @@ async fn characters_that_no_uri_can_contain_are_answered_like_other_values() {
                 "source": ["INSTORE"], "scope": ["POINTS"], "wechat": [format!("a{odd}b")],
             });
         });
-        let v1_path = fetch_by_path("v1", &format!("/v2/otp/{query}"));
-        for (place, request) in [("v2 query", v2_query), ("v1 query", v1_query), ("v1 path", v1_path)] {
+        for (place, request) in [("v2 query", v2_query), ("v1 query", v1_query)] {
             assert_eq!(refusal(&service, request).await, (404, vec![8015]), "{odd:?} in {place}");
         }
+        let v1_path = fetch_by_path("v1", &format!("/v2/otp/{query}"));
+        let expected = if odd.contains('&') { (400, vec![400]) } else { (404, vec![8015]) };
+        assert_eq!(refusal(&service, v1_path).await, expected, "{odd:?} in v1 path");
         let v2_path = fetch_by_path("v2", &format!("/v2/otp/{query}"));
         let expected = if odd.contains(['%', '?', '&']) { (400, vec![400]) } else { (404, vec![8015]) };
         assert_eq!(refusal(&service, v2_path).await, expected, "{odd:?} in v2 path");
