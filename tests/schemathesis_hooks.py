@@ -62,7 +62,7 @@ def filter_body(context, body):
     """Leaves out customers with several external IDs, and texts that are too long in bytes but not in characters."""
     if isinstance(body, dict) and INVISIBLE.search(str(body.get("code"))):
         return False
-    identifiers = list(find_identifiers(body))
+    identifiers = list(find_identifiers(with_plain_integers(body)))
     if any(INVISIBLE.search(value) for _, value in identifiers):
         return False
     external_ids = {value for name, value in identifiers if name.lower().startswith("external")}

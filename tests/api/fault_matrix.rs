@@ -131,9 +131,9 @@ impl Setup {
         let config =
             format!("CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100");
         let (table, direct) = demo_with(&config).await;
-        let (mut faulty, faults) = with_fault_proxy(&table, "store.server").await;
+        let (mut faulty, proxy) = with_fault_proxy(&table, "store.server").await;
         faulty.time_limit = if table.is_shared() { SHARED_TIME_LIMIT } else { TIME_LIMIT };
-        Self { _table: table, direct, faulty, faults, case }
+        Self { _table: table, direct, faulty, faults: proxy, case }
     }
 
     /// Injects the fault into every call of a request: first into that call alone, then into it and

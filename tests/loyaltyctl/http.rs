@@ -229,7 +229,7 @@ fn a_second_signal_ends_the_server_at_once() {
         half.read_exact(&mut [0; CONTINUE.len()]).unwrap();
         let started = Instant::now();
         signal(&served, "-TERM");
-        served.wait_until(|line| line.contains("another signal ends it at once"));
+        served.wait_until(|line| line.contains("another signal ends the process at once"));
         assert!(served.process.try_wait().unwrap().is_none(), "the server must wait for the request");
         signal(&served, name);
         let status = served.process.wait().unwrap();
