@@ -83,9 +83,13 @@ openapi: ## Write openapi.json from the code
 cost-table: ## Write the README's cost table from the counts in tests/api/costs.rs
 	UPDATE_README=1 cargo test --locked --all-features --test api -- costs::the_readme
 
+# The tests that `make test` does not run, and that --all-targets leaves out.
+SEPARATE_TESTS := cargo_lambda emulator interleavings load memory panics
+
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo fmt --check
 	cargo clippy --locked --all-features --all-targets -- --deny warnings
+	cargo clippy --locked --all-features $(addprefix --test ,$(SEPARATE_TESTS)) -- --deny warnings
 	cargo clippy --locked --bin loyalty-codes -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps
 	$(CARGO_DENY) --locked --all-features check bans licenses sources

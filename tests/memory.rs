@@ -1,6 +1,7 @@
 //! Checks that the memory of a long-running Lambda environment does not grow. `make test-memory`
 //! runs this test.
 #![allow(clippy::unwrap_used, reason = "a failure must fail the test")]
+#![allow(clippy::print_stdout, reason = "the figures are for the reader of the log")]
 
 mod common;
 
@@ -63,7 +64,7 @@ async fn memory_does_not_grow_over_100_000_requests_of_1_000_tills() {
         // Each till takes a card number now and then. Other requests are fetches, which read most
         // and write nothing.
         let (name, status) =
-            if request / TILLS % 20 == 0 { ("card-number-get", 200) } else { ("otp-fetch", 404) };
+            if (request / TILLS).is_multiple_of(20) { ("card-number-get", 200) } else { ("otp-fetch", 404) };
         let answer = runtime.invoke(event(name, till)).await;
         assert_eq!(answer["statusCode"], status, "{answer}");
     }

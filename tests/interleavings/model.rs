@@ -70,6 +70,7 @@ struct Stored {
 
 /// The state of an org with one customer.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact of the state")]
 pub struct Model {
     /// The kind of each request of the race.
     pub race_kinds: Vec<Kind>,
@@ -179,14 +180,12 @@ impl Model {
     /// `value`, if it is unique.
     fn may_equal(&mut self, position: usize, value: String) -> bool {
         let (new, known) = self.allocated[position].clone();
-        match known {
-            Some(known) => known == value,
-            None => {
-                let is_new = self.is_unique(new, &value);
-                self.allocated[position].1 = Some(value);
-                is_new
-            }
+        if let Some(known) = known {
+            return known == value;
         }
+        let is_new = self.is_unique(new, &value);
+        self.allocated[position].1 = Some(value);
+        is_new
     }
 
     fn is_new(&mut self, new: UniqueValue, value: String) -> bool {

@@ -364,10 +364,10 @@ impl State {
 impl Racer {
     /// Starts a request. The proxy holds each of its calls.
     fn start(request: Request, service: TestService, run: &Arc<Run>, faults: &Faults) -> Self {
-        let (hold, held) = mpsc::unbounded_channel();
+        let (sender, held) = mpsc::unbounded_channel();
         faults.inject(move |operation, _| {
             let decision = Arc::default();
-            hold.send(Held { operation: operation.to_owned(), decision: Arc::clone(&decision) }).unwrap();
+            sender.send(Held { operation: operation.to_owned(), decision: Arc::clone(&decision) }).unwrap();
             Some(Fault::Held(decision))
         });
         let run = Arc::clone(run);
