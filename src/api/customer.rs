@@ -147,9 +147,9 @@ fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Pro
 }
 
 fn name(entry: &JsonFields<'_>, field: &str) -> Result<Option<String>, Problems> {
-    let name = entry.text(field, Problem::NameInvalid)?.map(|name| typed_text::name(&name));
-    if name.as_ref().is_some_and(|name| name.chars().count() > MAX_NAME_LENGTH) {
+    let name = entry.text(field, Problem::NameInvalid)?.unwrap_or_default();
+    if name.chars().count() > MAX_NAME_LENGTH {
         return Err(Problem::NameInvalid.into());
     }
-    Ok(name.filter(|name| !name.is_empty()))
+    Ok(Some(typed_text::name(&name)).filter(|name| !name.is_empty()))
 }
