@@ -36,8 +36,14 @@ async function authenticate(authorization) {
   return cached(`ORG#${till.org.N}`, "ORG");
 }
 
+// A mobile with the country code, in digits alone.
+function digits(mobile) {
+  const digits = mobile.replace(/\D/g, "");
+  return digits.length === 10 ? `91${digits}` : digits;
+}
+
 async function findCustomer(source, account, mobile) {
-  const found = await get(`${ORG}#ID#${source}#${account}#mobile#91${mobile}`, "ID");
+  const found = await get(`${ORG}#ID#${source}#${account}#mobile#${digits(mobile)}`, "ID");
   return found.user_id.N;
 }
 

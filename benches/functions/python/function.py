@@ -39,8 +39,14 @@ def authenticate(authorization):
     return cached(f"ORG#{till['org']['N']}", "ORG")
 
 
+def digits(mobile):
+    """A mobile with the country code, in digits alone."""
+    digits = "".join(character for character in mobile if character.isdigit())
+    return f"91{digits}" if len(digits) == 10 else digits
+
+
 def find_customer(source, account, mobile):
-    return get(f"{ORG}#ID#{source}#{account}#mobile#91{mobile}", "ID")["user_id"]["N"]
+    return get(f"{ORG}#ID#{source}#{account}#mobile#{digits(mobile)}", "ID")["user_id"]["N"]
 
 
 def otps(user, scope, now):

@@ -23,7 +23,9 @@ async fn fetch(client: &Client, table: &str, request: Request) -> Result<Respons
     get(client, table, "TILL#store.server", "TILL").await?.ok_or("no such till")?;
     get(client, table, "ORG#966", "ORG").await?.ok_or("no such org")?;
     let (source, account) = (parameter("source"), parameter("accountId"));
-    let identity = format!("ORG#966#ID#{source}#{account}#mobile#91{}", parameter("identifierValue"));
+    let digits: String = parameter("identifierValue").chars().filter(char::is_ascii_digit).collect();
+    let country_code = if digits.len() == 10 { "91" } else { "" };
+    let identity = format!("ORG#966#ID#{source}#{account}#mobile#{country_code}{digits}");
     let customer = get(client, table, &identity, "ID").await?.ok_or("no such customer")?;
     let user: u64 = number(&customer, "user_id")?;
     let earliest = (Utc::now() - TimeDelta::days(1)).timestamp_millis() * 1000;
