@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        customer::{IdentifierName, Identity, Source, UserId},
+        customer::{Identity, Source, UserId},
         message::{Channel, ChannelType, Message, Templates},
         org::{Org, OrgId},
         otp::{Code, CreatedId, OrgDay, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
@@ -161,20 +161,10 @@ fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> 
     let read = |entry: &JsonFields<'_>| {
         let channel_type = ChannelType::parse(&entry.text("type", Problem::ChannelInvalid).ok()??)?;
         let value = entry.text("value", Problem::ChannelInvalid).ok()??;
-        let value = org.identifier(channel_identifier(channel_type), &value).ok()?.value().to_owned();
+        let value = org.identifier(channel_type.identifier(), &value).ok()?.value().to_owned();
         Some(Channel { channel_type, value })
     };
     Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
-}
-
-/// The kind of identifier that a channel's value is.
-pub(super) const fn channel_identifier(channel_type: ChannelType) -> IdentifierName {
-    match channel_type {
-        ChannelType::Sms | ChannelType::Phone | ChannelType::Whatsapp => IdentifierName::Mobile,
-        ChannelType::Email => IdentifierName::Email,
-        // Both identify a customer by an opaque id.
-        ChannelType::Wechat | ChannelType::Zalo => IdentifierName::Wechat,
-    }
 }
 
 /// Reads `template` and `emailTemplate`. Absent texts get the documented defaults.

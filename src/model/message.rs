@@ -3,25 +3,43 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{model::otp::Code, secret::Secret, wire::wire_enum};
+use crate::{
+    model::{customer::IdentifierName, otp::Code},
+    secret::Secret,
+    wire::wire_enum,
+};
 
 wire_enum! {
     /// The channel of a message.
     pub enum ChannelType {
-        Sms = "SMS",
+        /// A text message. Some callers write MOBILE.
+        Sms = "SMS" | "MOBILE",
         Email = "EMAIL",
-        /// A call that reads the code out. Some callers write MOBILE.
-        Phone = "PHONE" | "MOBILE",
+        /// A call that reads the code out.
+        Phone = "PHONE",
         Whatsapp = "WHATSAPP",
         Wechat = "WECHAT",
         Zalo = "ZALO",
     }
 }
 
+impl ChannelType {
+    /// The kind of identifier that an address on this channel is.
+    #[must_use]
+    pub const fn identifier(self) -> IdentifierName {
+        match self {
+            Self::Sms | Self::Phone | Self::Whatsapp => IdentifierName::Mobile,
+            Self::Email => IdentifierName::Email,
+            // Both identify a customer by an opaque id.
+            Self::Wechat | Self::Zalo => IdentifierName::Wechat,
+        }
+    }
+}
+
 /// Where a message goes: a channel and the customer's address on it.
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Channel {
     #[serde(rename = "type")]
     pub channel_type: ChannelType,
@@ -35,13 +53,16 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// Message texts with the placeholder `{{ validation_code }}`. The spaces in it are optional.
-#[derive(Debug, Clone)]
+/// Message texts with the placeholder `{{ validation_code }}` or `{{ otp_code }}`. The spaces in it
+/// are optional.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Templates {
     /// For every channel but e-mail.
     pub text: String,
     pub email_subject: String,
     pub email_body: String,
+    /// The id under which the text is registered with India's DLT, or empty.
+    pub sms_template_id: String,
 }
 
 /// The default texts in the public API documentation of generate-otp.
@@ -54,6 +75,7 @@ impl Default for Templates {
                          You will also receive the validation code by SMS on your registered mobile number \
                          shortly."
                 .to_owned(),
+            sms_template_id: String::new(),
         }
     }
 }
@@ -65,14 +87,22 @@ pub struct Message {
     pub text: Secret<String>,
     pub email_subject: Secret<String>,
     pub email_body: Secret<String>,
+    /// The id under which the text is registered with India's DLT, or empty.
+    pub sms_template_id: String,
 }
 
 impl Templates {
     /// Whether the text and the e-mail body have a placeholder. The subject need not have one.
     #[must_use]
     pub fn have_placeholders(&self) -> bool {
-        [&self.text, &self.email_body].iter().all(|template| fill(template, "") != **template)
+        [&self.text, &self.email_body].iter().all(|template| has_placeholder(template))
     }
+}
+
+/// Whether a template has a placeholder for the code.
+#[must_use]
+pub fn has_placeholder(template: &str) -> bool {
+    fill(template, "") != template
 }
 
 impl Message {
@@ -85,9 +115,13 @@ impl Message {
             text: fill(&templates.text),
             email_subject: fill(&templates.email_subject),
             email_body: fill(&templates.email_body),
+            sms_template_id: templates.sms_template_id.clone(),
         }
     }
 }
+
+/// The names that stand for the code in a template.
+pub const PLACEHOLDERS: [&str; 2] = ["validation_code", "otp_code"];
 
 /// Whether a character may surround the name in a placeholder: white space of any kind.
 #[must_use]
@@ -98,7 +132,8 @@ pub const fn is_placeholder_space(c: char) -> bool {
 /// The rest of a text after a placeholder at its beginning. `None` if it begins with none.
 fn after_placeholder(text: &str) -> Option<&str> {
     let name = text.strip_prefix("{{")?.trim_start_matches(is_placeholder_space);
-    name.strip_prefix("validation_code")?.trim_start_matches(is_placeholder_space).strip_prefix("}}")
+    let after_name = PLACEHOLDERS.iter().find_map(|placeholder| name.strip_prefix(placeholder))?;
+    after_name.trim_start_matches(is_placeholder_space).strip_prefix("}}")
 }
 
 fn fill(template: &str, code: &str) -> String {
@@ -129,6 +164,7 @@ mod tests {
         assert_eq!(fill("{{ name }} {{ {{ validation_code }}", "A"), "{{ name }} {{ A");
         assert_eq!(fill("{{{validation_code}}}", "A"), "{A}");
         assert_eq!(fill("{{\u{a0}validation_code\n}}", "A"), "A");
+        assert_eq!(fill("{{ otp_code }}{{otp_code}}", "A"), "AA");
         assert_eq!(fill("{{ validation code }}{{", "A"), "{{ validation code }}{{");
         assert_eq!(fill("plain }} {{", "A"), "plain }} {{");
         assert_eq!(fill("", "A"), "");

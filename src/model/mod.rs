@@ -3,6 +3,7 @@
 
 pub mod card_number;
 pub mod customer;
+pub mod delivery;
 pub mod message;
 pub mod org;
 mod org_check;

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
     customer::{Account, AccountId, Identifier, IdentifierName, Malformed, Source},
-    otp::{AttemptLimit, CodeType, Threshold, ThresholdMode},
+    delivery::{DeliverySettings, TemplateScope, TemplateTexts},
+    message::{ChannelType, Templates},
+    otp::{AttemptLimit, CodeType, Reissue, Scope, Threshold, ThresholdMode},
     phone_number::{NationalLengths, PhoneNumberPlan},
     timezone::TimeZone,
     typed_text,
@@ -45,6 +47,15 @@ pub struct Definition {
     pub sources: BTreeMap<Source, Vec<AccountId>>,
     #[serde(default)]
     pub config: Config,
+    /// Message texts by scope.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub templates: BTreeMap<TemplateScope, TemplateTexts>,
+    /// Who sends which channel. Without it, every channel is accepted and nothing is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliverySettings>,
+    /// Mobiles and e-mail addresses whose OTPs always have the given code and are never sent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub test_identifiers: BTreeMap<String, String>,
 }
 
 /// The `CONF_…` keys of an org, with their defaults.
@@ -61,6 +72,22 @@ pub struct Config {
     pub otp_validity_seconds: i64,
     #[serde(rename = "CONF_OTP_DAILY_LIMIT")]
     pub otp_daily_limit: i64,
+    /// OTPs in a clock hour for an address that they are sent to.
+    #[serde(rename = "CONF_OTP_RATE_LIMIT_ONE_HOUR", skip_serializing_if = "Option::is_none")]
+    pub otp_hourly_limit: Option<i64>,
+    #[serde(rename = "CONF_OTP_COOLDOWN_SECONDS")]
+    pub otp_cooldown_seconds: i64,
+    #[serde(rename = "CONF_OTP_REISSUE")]
+    pub otp_reissue: Reissue,
+    /// The channels of a request that names none.
+    #[serde(rename = "CONF_OTP_COMMUNICATE_VIA", skip_serializing_if = "Vec::is_empty")]
+    pub otp_channels: Vec<ChannelType>,
+    /// The country codes of the mobiles that are sent to. Empty if all are.
+    #[serde(rename = "CONF_OTP_ALLOWED_COUNTRY_CODES", skip_serializing_if = "Vec::is_empty")]
+    pub otp_country_codes: Vec<String>,
+    /// Messages that are sent for the whole org in a clock hour.
+    #[serde(rename = "CONF_OTP_MESSAGES_PER_HOUR", skip_serializing_if = "Option::is_none")]
+    pub otp_hourly_messages: Option<i64>,
     #[serde(rename = "CONF_OTP_THRESHOLD_MODE")]
     pub otp_threshold_mode: ThresholdMode,
     #[serde(rename = "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT")]
@@ -85,6 +112,12 @@ impl Default for Config {
             otp_length: 7,
             otp_validity_seconds: 300,
             otp_daily_limit: 10,
+            otp_hourly_limit: None,
+            otp_cooldown_seconds: 0,
+            otp_reissue: Reissue::New,
+            otp_channels: Vec::new(),
+            otp_country_codes: Vec::new(),
+            otp_hourly_messages: None,
             otp_threshold_mode: ThresholdMode::MinRemaining,
             attempt_count: 5,
             attempt_minutes: 15,
@@ -106,6 +139,9 @@ pub const DEFINITION_KEYS: &[&str] = &[
     "trunk_prefix",
     "sources",
     "config",
+    "templates",
+    "delivery",
+    "test_identifiers",
 ];
 
 /// The keys of `[config]`.
@@ -115,6 +151,12 @@ pub const CONFIG_KEYS: &[&str] = &[
     "CONF_OTP_LENGTH",
     "CONF_OTP_VALIDITY_SECONDS",
     "CONF_OTP_DAILY_LIMIT",
+    "CONF_OTP_RATE_LIMIT_ONE_HOUR",
+    "CONF_OTP_COOLDOWN_SECONDS",
+    "CONF_OTP_REISSUE",
+    "CONF_OTP_COMMUNICATE_VIA",
+    "CONF_OTP_ALLOWED_COUNTRY_CODES",
+    "CONF_OTP_MESSAGES_PER_HOUR",
     "CONF_OTP_THRESHOLD_MODE",
     "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
     "CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE",
@@ -220,6 +262,49 @@ impl Org {
         usize::try_from(self.config().otp_length).unwrap_or_default()
     }
 
+    /// The minimum time between two OTPs of a series.
+    #[must_use]
+    pub const fn otp_cooldown(&self) -> TimeDelta {
+        TimeDelta::seconds(self.definition.config.otp_cooldown_seconds)
+    }
+
+    /// The texts of messages for `scope` that the request does not set: each text is that of the
+    /// scope, else the default one of the org, else the built-in one.
+    #[must_use]
+    pub fn templates(&self, scope: Scope) -> Templates {
+        let texts = |scope| self.definition.templates.get(&TemplateScope(scope));
+        let mut templates = Templates::default();
+        for texts in [texts(None), texts(Some(scope))].into_iter().flatten() {
+            texts.replace_in(&mut templates);
+        }
+        templates
+    }
+
+    /// Whether messages can be sent by a channel. Without a `[delivery]` table, every channel is
+    /// accepted and nothing is sent.
+    #[must_use]
+    pub fn accepts_channel(&self, channel: ChannelType) -> bool {
+        self.definition.delivery.as_ref().is_none_or(|delivery| delivery.provider(channel).is_some())
+    }
+
+    /// Whether messages may be sent to a mobile number in normal form.
+    #[must_use]
+    pub fn allows_country_of(&self, mobile: &str) -> bool {
+        let codes = &self.config().otp_country_codes;
+        codes.is_empty() || codes.iter().any(|code| mobile.starts_with(code))
+    }
+
+    /// The fixed code of a test identifier. `None` for every other identifier.
+    #[must_use]
+    pub fn test_code(&self, identifier: &Identifier) -> Option<&str> {
+        let is_same = |raw: &&String| {
+            let name = test_identifier_name(raw);
+            self.identifier(name, raw).is_ok_and(|test| test == *identifier)
+        };
+        let (_, code) = self.definition.test_identifiers.iter().find(|(raw, _)| is_same(raw))?;
+        Some(code)
+    }
+
     #[must_use]
     pub fn attempt_limit(&self) -> AttemptLimit {
         AttemptLimit {
@@ -321,6 +406,11 @@ impl Definition {
     }
 }
 
+/// The kind of a test identifier, as the org's file writes it.
+pub(super) fn test_identifier_name(raw: &str) -> IdentifierName {
+    if raw.contains('@') { IdentifierName::Email } else { IdentifierName::Mobile }
+}
+
 /// The problems that prevent an org from being served.
 pub(super) fn problems(definition: &Definition) -> Vec<String> {
     let mut problems = Vec::new();
@@ -361,6 +451,9 @@ pub(super) fn problems(definition: &Definition) -> Vec<String> {
     for (key, value, range) in [
         ("CONF_OTP_VALIDITY_SECONDS", config.otp_validity_seconds, 1..=MAX_OTP_VALIDITY.num_seconds()),
         ("CONF_OTP_DAILY_LIMIT", config.otp_daily_limit, 1..=1000),
+        ("CONF_OTP_RATE_LIMIT_ONE_HOUR", config.otp_hourly_limit.unwrap_or(1), 1..=1_000_000),
+        ("CONF_OTP_COOLDOWN_SECONDS", config.otp_cooldown_seconds, 0..=86_400),
+        ("CONF_OTP_MESSAGES_PER_HOUR", config.otp_hourly_messages.unwrap_or(1), 1..=100_000_000),
         ("CONF_OTP_VALIDATE_RATE_LIMIT_COUNT", config.attempt_count, 1..=100),
         ("CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE", config.attempt_minutes, 1..=1440),
         ("CONF_CARD_NUMBER_BLOCK_SIZE", config.card_number_block_size, 1..=MAX_BLOCK_SIZE),
@@ -402,6 +495,9 @@ mod tests {
             country_code: "91".into(),
             national_mobile_length: 10.into(),
             trunk_prefix: String::new(),
+            templates: BTreeMap::new(),
+            delivery: None,
+            test_identifiers: BTreeMap::new(),
             sources: BTreeMap::from([
                 (Source::Wechat, vec![AccountId("WECHAT-API1".into()), AccountId("WECHAT-API2".into())]),
                 (Source::Martjack, vec![AccountId("SHOP".into())]),

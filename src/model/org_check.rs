@@ -5,6 +5,7 @@
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
     customer::{AccountId, Source},
+    delivery,
     org::{Definition, Invalid, problems},
     phone_number::MOBILE_DIGITS,
     typed_text,
@@ -56,6 +57,7 @@ impl Definition {
                 ));
             }
         }
+        problems.extend(delivery::problems(self));
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
 
@@ -79,6 +81,7 @@ impl Definition {
                     .to_owned(),
             );
         }
+        warnings.extend(delivery::warnings(self));
         warnings
     }
 

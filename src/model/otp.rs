@@ -245,6 +245,16 @@ impl Otp {
 }
 
 wire_enum! {
+    /// What issuing an OTP does while an earlier one of the series is valid.
+    pub enum Reissue {
+        /// A new OTP is issued. Both are valid.
+        New = "NEW",
+        /// The earlier one is sent again.
+        Same = "SAME",
+    }
+}
+
+wire_enum! {
     /// What the `threshold` of a fetch means in an org.
     pub enum ThresholdMode {
         /// At least that much validity must be left.

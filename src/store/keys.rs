@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
-        customer::{Account, IdentifierName, Identity, UserId},
+        customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::OrgId,
         otp::{CreatedId, OtpOwner, OtpSeries},
         till::TillName,
@@ -128,9 +129,46 @@ pub fn failed_attempts(series: &OtpSeries) -> Key {
     Key::new(series_partition(series), format!("OTP#{}#GUESSES", series.scope))
 }
 
-/// The message that carries an OTP.
-pub fn message(series: &OtpSeries, id: CreatedId) -> Key {
-    Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}", series.scope, id.0))
+/// The message that carries an OTP. An OTP that is sent again has further messages, which are
+/// numbered by `send`, from 1.
+pub fn message(series: &OtpSeries, id: CreatedId, send: u32) -> Key {
+    Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}#{send:0>5}", series.scope, id.0))
+}
+
+/// The sort key of the OTP that a message with the sort key `message` carries. `None` for other
+/// sort keys.
+pub fn otp_of_message(message: &str) -> Option<String> {
+    let (otp, _send) = message.strip_prefix("MESSAGE#")?.rsplit_once('#')?;
+    Some(format!("OTP#{otp}"))
+}
+
+/// Counters of the messages to an address, whatever the source, the account and the scope.
+fn recipient(org: OrgId, identifier: &Identifier) -> String {
+    format!("ORG#{org}#RECIPIENT#{}#{}", identifier.name(), identifier.value())
+}
+
+/// The daily quota of an address.
+pub fn daily_recipient_quota(org: OrgId, identifier: &Identifier, date: chrono::NaiveDate) -> Key {
+    Key::new(recipient(org, identifier), format!("QUOTA#{date}"))
+}
+
+/// The hourly quota of an address. `hour` is any time within the UTC hour.
+pub fn hourly_recipient_quota(org: OrgId, identifier: &Identifier, hour: DateTime<Utc>) -> Key {
+    Key::new(recipient(org, identifier), hourly_quota(hour))
+}
+
+/// The messages that are sent for the whole org in the UTC hour of `hour`.
+pub fn message_budget(org: OrgId, hour: DateTime<Utc>) -> Key {
+    Key::new(format!("ORG#{org}#MESSAGES"), hourly_quota(hour))
+}
+
+fn hourly_quota(hour: DateTime<Utc>) -> String {
+    format!("QUOTA#{}", hour.format("%Y-%m-%dT%H"))
+}
+
+/// The last OTP of a series, in orgs with a cooldown or `CONF_OTP_REISSUE = "SAME"`.
+pub fn last_otp(series: &OtpSeries) -> Key {
+    Key::new(series_partition(series), format!("OTP#{}#LAST", series.scope))
 }
 
 /// The daily quota of an owner, for all scopes together.
@@ -157,7 +195,7 @@ pub fn stored_response(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::customer::{AccountId, Identifier, Source};
+    use crate::model::customer::{AccountId, Source};
     use crate::model::otp::Scope;
     use crate::model::phone_number::PhoneNumberPlan;
 
@@ -203,6 +241,27 @@ mod tests {
                 "OTP#REGISTRATION#GUESSES",
             ),
             (daily_quota(&user, "2026-11-21".parse().unwrap()), "ORG#966#USER#313302314", "QUOTA#2026-11-21"),
+            (
+                message(&user, CreatedId(1_502_122_760_000_123), 2),
+                "ORG#966#USER#313302314",
+                "MESSAGE#POINTS#1502122760000123#00002",
+            ),
+            (last_otp(&user), "ORG#966#USER#313302314", "OTP#POINTS#LAST"),
+            (
+                daily_recipient_quota(org_id, mobile.identifier(), "2026-11-21".parse().unwrap()),
+                "ORG#966#RECIPIENT#mobile#918799361139",
+                "QUOTA#2026-11-21",
+            ),
+            (
+                hourly_recipient_quota(org_id, mobile.identifier(), "2026-11-21T10:59:59Z".parse().unwrap()),
+                "ORG#966#RECIPIENT#mobile#918799361139",
+                "QUOTA#2026-11-21T10",
+            ),
+            (
+                message_budget(org_id, "2026-11-21T10:00:00Z".parse().unwrap()),
+                "ORG#966#MESSAGES",
+                "QUOTA#2026-11-21T10",
+            ),
             (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
             (
                 stored_response(org_id, &TillName::parse("store.server").unwrap(), &[0xab; 32]),

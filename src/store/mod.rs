@@ -14,6 +14,7 @@ mod error;
 mod idempotency;
 mod item;
 pub mod keys;
+mod messages;
 mod meter;
 mod orgs;
 mod otps;

@@ -5,8 +5,9 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 
 use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
-    item::{NewItem, json, millis, n, s, ttl},
+    item::{NewItem, millis, n, s, ttl},
     keys,
+    messages::NewMessage,
     transaction::Outcome,
 };
 use crate::{
@@ -115,7 +116,13 @@ impl Store {
             let response = respond(id)?;
             let mut writes = vec![self.put_otp(new, id)?, self.count_otp(new)?];
             if let Some(message) = new.message {
-                writes.push(self.put_new(message_item(new, id, message)?)?);
+                let send = NewMessage {
+                    series: new.series,
+                    otp: id,
+                    send: 1,
+                    valid_until: new.issued_at + new.validity,
+                };
+                writes.push(self.put_message(&send, message)?);
             }
             let response_at = writes.len();
             if let Some(request) = request {
@@ -399,16 +406,4 @@ fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attribut
         0 => ("attribute_not_exists(#version)", None),
         version => ("#version = :version", Some(Attributes::from([(":version".to_owned(), n(version))]))),
     }
-}
-
-fn message_item(new: &NewOtp<'_>, id: CreatedId, message: &Message) -> Result<NewItem, StoreError> {
-    Ok(NewItem::new(&keys::message(new.series, id))
-        .with(CREATED_ID, n(id))
-        .with("org", n(new.series.org))
-        .with("scope", s(new.series.scope.as_str()))
-        .with("channels", json(&message.channels)?)
-        .with("text", s(message.text.expose()))
-        .with("email_subject", s(message.email_subject.expose()))
-        .with("email_body", s(message.email_body.expose()))
-        .with(keys::EXPIRES_AT, ttl(new.issued_at + new.validity)))
 }

@@ -8,7 +8,7 @@ use super::{
     parameter, reference,
 };
 use crate::{
-    api::otp::{MAX_CHANNELS, channel_identifier},
+    api::otp::MAX_CHANNELS,
     model::{
         customer::IdentifierName,
         message::{ChannelType, is_placeholder_space},
@@ -95,7 +95,8 @@ pub fn generate() -> Operation {
         "properties": {"subject": subject, "body": optional(&text)},
     });
     let names: Vec<String> = ChannelType::NAMES.iter().map(|name| (*name).to_owned()).collect();
-    let kinds = by_kind("type", "value", &names, |name| ChannelType::parse(name).map(channel_identifier));
+    let kinds =
+        by_kind("type", "value", &names, |name| ChannelType::parse(name).map(ChannelType::identifier));
     let channels = json!({
         "type": "array",
         "maxItems": MAX_CHANNELS,

@@ -130,17 +130,24 @@ fn changes(before: &Definition, after: &Definition) -> Vec<Change> {
         .collect()
 }
 
-/// A definition as keys and values, without sections.
+/// A definition as keys and values. A key within a section is preceded by the section's name,
+/// except in `[config]`.
 fn flat(definition: &Definition) -> Vec<(String, Value)> {
-    let Ok(Value::Object(members)) = serde_json::to_value(definition) else { return Vec::new() };
-    members
-        .into_iter()
-        .flat_map(|(key, value)| match value {
-            Value::Object(section) if key == "config" => section.into_iter().collect(),
-            Value::Object(section) => section.into_iter().map(|(k, v)| (format!("{key}.{k}"), v)).collect(),
-            value => vec![(key, value)],
-        })
-        .collect()
+    let mut flat = Vec::new();
+    if let Ok(Value::Object(keys)) = serde_json::to_value(definition) {
+        flatten("", keys, &mut flat);
+    }
+    flat
+}
+
+fn flatten(prefix: &str, keys: serde_json::Map<String, Value>, flat: &mut Vec<(String, Value)>) {
+    for (key, value) in keys {
+        match value {
+            Value::Object(section) if key == "config" => flatten("", section, flat),
+            Value::Object(section) => flatten(&format!("{prefix}{key}."), section, flat),
+            value => flat.push((format!("{prefix}{key}"), value)),
+        }
+    }
 }
 
 async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use loyalty_codes::model::{
     customer::Source,
+    delivery::{AWS_KEYS, TEMPLATE_KEYS, TemplateScope, WEBHOOK_KEYS},
+    message::ChannelType,
     org::{CONFIG_KEYS, DEFINITION_KEYS, Definition},
 };
 use serde_json::Value as Json;
@@ -14,8 +16,33 @@ use toml::{
 
 use crate::output::{escape, json_escape};
 
-/// The sections of a file, which hold keys of their own.
-const SECTIONS: [&str; 2] = ["sources", "config"];
+/// The keys that a section of a file may have.
+enum Keys {
+    /// These keys, some of which may be sections themselves.
+    Known(Vec<&'static str>),
+    /// Keys that the author chooses.
+    Any,
+}
+
+/// The keys of the section at `path`. `None` if there is a value and no section.
+fn section(path: &[&str]) -> Option<Keys> {
+    let known = |keys: &[&'static str]| Some(Keys::Known(keys.to_vec()));
+    match path {
+        [] => known(DEFINITION_KEYS),
+        ["config"] => known(CONFIG_KEYS),
+        ["sources"] => Some(Keys::Known(Source::ALL.iter().map(|source| source.as_str()).collect())),
+        ["templates"] => Some(Keys::Known(TemplateScope::names().collect())),
+        ["templates", _] => known(TEMPLATE_KEYS),
+        ["delivery"] => {
+            let channels = ChannelType::ALL.iter().map(|channel| channel.as_str());
+            Some(Keys::Known(channels.chain(["aws", "webhook"]).collect()))
+        }
+        ["delivery", "aws"] => known(AWS_KEYS),
+        ["delivery", "webhook"] => known(WEBHOOK_KEYS),
+        ["test_identifiers"] => Some(Keys::Any),
+        _ => None,
+    }
+}
 
 /// Reads an org's file. Unknown keys and values of the wrong type are reported all at once, each
 /// with its line and with what to write instead. [`Definition::check`] checks the values in
@@ -23,57 +50,54 @@ const SECTIONS: [&str; 2] = ["sources", "config"];
 pub fn parse(text: &str) -> Result<Definition, String> {
     let mut document: Table = toml::from_str(text).map_err(|error| error.to_string())?;
     let lines = DeTable::parse(text).map_err(|error| error.to_string())?;
-    let line = |section: Option<&str>, key: &str| {
-        let table =
-            section.map_or(Some(lines.get_ref()), |name| lines.get_ref().get(name)?.get_ref().as_table());
-        let (key, _) = table?.get_key_value(key)?;
+    let line = |path: &[&str]| {
+        let (key, sections) = path.split_last()?;
+        let mut table = lines.get_ref();
+        for section in sections {
+            table = table.get(*section)?.get_ref().as_table()?;
+        }
+        let (key, _) = table.get_key_value(*key)?;
         Some(text[..key.span().start].matches('\n').count() + 1)
     };
     let mut problems = Vec::new();
-    let mut found = |section: Option<&str>, key: &str, problem: String| {
-        problems.push(match line(section, key) {
+    let mut found = |path: &[&str], problem: String| {
+        problems.push(match line(path) {
             Some(line) => format!("line {line}: {problem}"),
             None => problem,
         });
     };
-
-    for key in document.keys().filter(|key| !DEFINITION_KEYS.contains(&key.as_str())) {
-        found(None, key, unknown(key, DEFINITION_KEYS, "the file"));
-    }
-    for key in DEFINITION_KEYS.iter().copied().filter(|key| !SECTIONS.contains(key)) {
-        match document.get_mut(key) {
-            Some(value) => {
-                if let Err(problem) = check_value(None, key, value) {
-                    found(None, key, problem);
-                }
-            }
-            None if is_required(key) => found(None, key, format!("{key} is missing; write {}", example(key))),
-            None => {}
+    for key in DEFINITION_KEYS {
+        if !document.contains_key(*key) && is_required(key) {
+            found(&[key], format!("{key} is missing; write {}", example(key)));
         }
     }
-    let sources: Vec<&str> = Source::ALL.iter().map(|source| source.as_str()).collect();
-    for (section, known) in SECTIONS.into_iter().zip([sources.as_slice(), CONFIG_KEYS]) {
-        match document.get_mut(section) {
-            None => {}
-            Some(Value::Table(keys)) => {
-                for (key, value) in keys {
-                    let checked = if known.contains(&key.as_str()) {
-                        check_value(Some(section), key, value)
-                    } else {
-                        Err(unknown(key, known, &format!("[{section}]")))
-                    };
-                    if let Err(problem) = checked {
-                        found(Some(section), key, problem);
-                    }
-                }
-            }
-            Some(_) => found(None, section, format!("{section} is a section; write it as [{section}]")),
-        }
-    }
+    check_section(&[], &mut document, &mut found);
     if problems.is_empty() {
         document.try_into().map_err(|error: Error| error.to_string())
     } else {
         Err(format!("\n  - {}", problems.join("\n  - ")))
+    }
+}
+
+/// Checks each key and value of the section at `path`, and of the sections in it.
+fn check_section(path: &[&str], table: &mut Table, found: &mut impl FnMut(&[&str], String)) {
+    let Some(keys) = section(path) else { return };
+    let name = if path.is_empty() { "the file".to_owned() } else { format!("[{}]", path.join(".")) };
+    for (key, value) in table {
+        let place = [path, &[key]].concat();
+        if let Keys::Known(known) = &keys
+            && !known.contains(&key.as_str())
+        {
+            found(&place, unknown(key, known, &name));
+        } else if section(&place).is_none() {
+            if let Err(problem) = check_value(path, key, value) {
+                found(&place, problem);
+            }
+        } else if let Value::Table(section) = value {
+            check_section(&place, section, found);
+        } else {
+            found(&place, format!("{key} is a section; write it as [{}]", place.join(".")));
+        }
     }
 }
 
@@ -110,15 +134,16 @@ fn example(key: &str) -> String {
     demo.lines().find(|line| line.starts_with(key)).unwrap_or(key).to_owned()
 }
 
-/// Checks a value by itself. Converts 0 and 1 to booleans where a boolean is expected.
-fn check_value(section: Option<&str>, key: &str, value: &mut Value) -> Result<(), String> {
+/// Checks a value of the section at `path` by itself. Converts 0 and 1 to booleans where a boolean
+/// is expected.
+fn check_value(path: &[&str], key: &str, value: &mut Value) -> Result<(), String> {
     let fits = |value: &Value| {
         let mut file = minimal_file();
-        let entry = (key.to_owned(), value.clone());
-        match section {
-            Some(section) => file.insert(section.to_owned(), Value::Table(Table::from_iter([entry]))),
-            None => file.insert(entry.0, entry.1),
-        };
+        let mut entry = (key.to_owned(), value.clone());
+        for section in path.iter().rev() {
+            entry = ((*section).to_owned(), Value::Table(Table::from_iter([entry])));
+        }
+        file.insert(entry.0, entry.1);
         file.try_into::<Definition>().map(|_| ())
     };
     let Err(error) = fits(value) else { return Ok(()) };
@@ -152,35 +177,42 @@ fn explain(key: &str, value: &Value, message: &str) -> String {
 /// Writes the file for `definition`: every key with its value, in the order of the documentation.
 pub fn write(definition: &Definition) -> Result<String, serde_json::Error> {
     let mut text = String::new();
-    if let Json::Object(mut keys) = serde_json::to_value(definition)? {
-        let sections: Vec<_> = SECTIONS.iter().filter_map(|name| Some((name, keys.remove(*name)?))).collect();
-        write_keys(&mut text, keys, DEFINITION_KEYS);
-        for (name, section) in sections {
-            if let Json::Object(keys) = section
-                && !keys.is_empty()
-            {
-                let _ = write!(text, "\n[{name}]\n");
-                write_keys(&mut text, keys, CONFIG_KEYS);
-            }
-        }
+    if let Json::Object(keys) = serde_json::to_value(definition)? {
+        write_section(&mut text, &[], keys);
     }
     Ok(text)
 }
 
-/// Writes keys with their values, those in `order` first. The JSON form of texts, numbers, booleans
-/// and lists of them is valid TOML.
-fn write_keys(text: &mut String, mut keys: serde_json::Map<String, Json>, order: &[&str]) {
-    let mut put = |key: &str, value: &Json| {
-        let _ = writeln!(text, "{key} = {}", toml_value(value)); // to a string, which does not fail
+/// Writes the values of the section at `path`, and then the sections in it. The JSON form of texts,
+/// numbers, booleans and lists of them is valid TOML.
+fn write_section(text: &mut String, path: &[&str], mut keys: serde_json::Map<String, Json>) {
+    let order = match section(path) {
+        Some(Keys::Known(known)) => known.into_iter().map(str::to_owned).collect(),
+        _ => keys.keys().cloned().collect::<Vec<_>>(),
     };
+    let (mut values, mut sections) = (String::new(), Vec::new());
     for key in order {
-        if let Some(value) = keys.remove(*key) {
-            put(key, &value);
+        match keys.remove(&key) {
+            None => {}
+            Some(Json::Object(section)) => sections.push((key, section)),
+            Some(value) => {
+                let _ = writeln!(values, "{} = {}", toml_key(&key), toml_value(&value)); // to a string, which does not fail
+            }
         }
     }
-    for (key, value) in &keys {
-        put(key, value);
+    if !path.is_empty() && !values.is_empty() {
+        let _ = write!(text, "\n[{}]\n", path.join("."));
     }
+    text.push_str(&values);
+    for (key, section) in sections {
+        write_section(text, &[path, &[key.as_str()]].concat(), section);
+    }
+}
+
+/// A key as TOML writes it: bare if it can be, in quotes otherwise.
+fn toml_key(key: &str) -> String {
+    let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if bare { key.to_owned() } else { toml_value(&Json::from(key)) }
 }
 
 fn toml_value(value: &Json) -> String {

@@ -1,0 +1,426 @@
+//! How an org's messages are delivered: the `[templates]`, `[delivery]` and `[test_identifiers]`
+//! tables of its file, and what became of a message.
+
+use std::{collections::BTreeMap, fmt};
+
+use http::Uri;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    message::{ChannelType, PLACEHOLDERS, Templates, has_placeholder},
+    org::Definition,
+    otp::{CodeType, Scope},
+    typed_text,
+};
+use crate::wire::wire_enum;
+
+wire_enum! {
+    /// Who sends the messages of a channel.
+    pub enum Provider {
+        /// AWS End User Messaging for text messages and calls, Amazon SES for e-mail.
+        Aws = "aws",
+        /// A gateway of the org, at `[delivery.webhook]`.
+        Webhook = "webhook",
+    }
+}
+
+/// The scope of a table of templates: `default` for all scopes, or the name of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TemplateScope(pub Option<Scope>);
+
+impl TemplateScope {
+    const DEFAULT: &str = "default";
+
+    /// Every name of a table.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        std::iter::once(Self::DEFAULT).chain(Scope::ALL.iter().map(|scope| scope.as_str()))
+    }
+}
+
+impl fmt::Display for TemplateScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0.map_or(Self::DEFAULT, Scope::as_str))
+    }
+}
+
+impl Serialize for TemplateScope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TemplateScope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name == Self::DEFAULT {
+            return Ok(Self(None));
+        }
+        let scope = Scope::ALL.iter().find(|scope| scope.as_str() == name);
+        let unknown = || serde::de::Error::custom(format!("`{name}` is neither `default` nor a scope"));
+        scope.map(|scope| Self(Some(*scope))).ok_or_else(unknown)
+    }
+}
+
+/// The texts of `[templates.default]` or `[templates.SCOPE]`. An absent one is taken from the
+/// default table, or else is the built-in one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TemplateTexts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The id under which `text` is registered with India's DLT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sms_template_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email_body: Option<String>,
+}
+
+/// The keys of a table of templates.
+pub const TEMPLATE_KEYS: &[&str] = &["text", "sms_template_id", "email_subject", "email_body"];
+
+impl TemplateTexts {
+    /// Replaces the texts of `templates` that are set here. A text and its DLT id belong together.
+    pub fn replace_in(&self, templates: &mut Templates) {
+        if let Some(text) = &self.text {
+            templates.text.clone_from(text);
+            templates.sms_template_id.clear();
+        }
+        for (own, target) in [
+            (&self.sms_template_id, &mut templates.sms_template_id),
+            (&self.email_subject, &mut templates.email_subject),
+            (&self.email_body, &mut templates.email_body),
+        ] {
+            if let Some(own) = own {
+                target.clone_from(own);
+            }
+        }
+    }
+}
+
+/// The `[delivery]` table: the provider of each channel, and the settings of the providers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliverySettings {
+    #[serde(flatten)]
+    pub channels: BTreeMap<ChannelType, Provider>,
+    #[serde(default, skip_serializing_if = "AwsSettings::is_empty")]
+    pub aws: AwsSettings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookSettings>,
+}
+
+impl DeliverySettings {
+    /// Who sends the messages of a channel. `None` if nobody does.
+    #[must_use]
+    pub fn provider(&self, channel: ChannelType) -> Option<Provider> {
+        self.channels.get(&channel).copied()
+    }
+}
+
+/// The `[delivery.aws]` table. An empty value counts as absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AwsSettings {
+    /// Sender id, number or pool that text messages come from.
+    pub sms_origination: String,
+    /// The sender of e-mails: an address, or a name with one in angle brackets.
+    pub email_from: String,
+    /// Number or pool that calls come from.
+    pub voice_origination: String,
+    pub sms_configuration_set: String,
+    pub sms_protect_configuration: String,
+    /// The maximum price of a text message in US dollars, such as `0.10`.
+    pub sms_max_price: String,
+    /// The id of the org with India's DLT.
+    pub sms_entity_id: String,
+}
+
+/// The keys of `[delivery.aws]`.
+pub const AWS_KEYS: &[&str] = &[
+    "sms_origination",
+    "email_from",
+    "voice_origination",
+    "sms_configuration_set",
+    "sms_protect_configuration",
+    "sms_max_price",
+    "sms_entity_id",
+];
+
+impl AwsSettings {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The `[delivery.webhook]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookSettings {
+    /// Where messages are posted to.
+    pub url: String,
+}
+
+/// The keys of `[delivery.webhook]`.
+pub const WEBHOOK_KEYS: &[&str] = &["url"];
+
+/// The most test identifiers of an org. Their codes never change, so there should be few.
+const MAX_TEST_IDENTIFIERS: usize = 10;
+
+/// The longest template, in characters. A message with its texts is stored in an item, and an SMS
+/// of more than ten parts is refused by providers.
+const MAX_TEMPLATE_LENGTH: usize = 10_000;
+
+/// The problems of the tables, one sentence each.
+pub(super) fn problems(definition: &Definition) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (scope, texts) in &definition.templates {
+        problems.extend(template_problems(*scope, texts));
+    }
+    if let Some(delivery) = &definition.delivery {
+        problems.extend(delivery_problems(delivery));
+        for channel in &definition.config.otp_channels {
+            if delivery.provider(*channel).is_none() {
+                problems.push(format!(
+                    "CONF_OTP_COMMUNICATE_VIA names {channel}, which [delivery] does not; name who sends it"
+                ));
+            }
+        }
+    }
+    problems.extend(test_identifier_problems(definition));
+    for code in &definition.config.otp_country_codes {
+        let well_formed = (1..=3).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
+        if !well_formed || code.starts_with('0') {
+            problems.push(format!(
+                "CONF_OTP_ALLOWED_COUNTRY_CODES: `{code}` is not 1 to 3 digits without a leading 0"
+            ));
+        }
+    }
+    problems
+}
+
+/// Settings that work, but are probably a mistake, or that an operator must know of.
+pub(super) fn warnings(definition: &Definition) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let config = &definition.config;
+    if definition.delivery.is_none() {
+        warnings.push("there is no [delivery] table, so no message is sent".to_owned());
+    }
+    let allowed = &config.otp_country_codes;
+    if !allowed.is_empty() && !allowed.iter().any(|code| definition.country_code.starts_with(code)) {
+        warnings.push(format!(
+            "CONF_OTP_ALLOWED_COUNTRY_CODES does not contain the org's own country_code `{}`",
+            definition.country_code
+        ));
+    }
+    if !definition.test_identifiers.is_empty() {
+        warnings.push(format!(
+            "{} test identifiers have fixed codes: whoever knows a code is taken for that customer",
+            definition.test_identifiers.len()
+        ));
+    }
+    warnings
+}
+
+fn template_problems(scope: TemplateScope, texts: &TemplateTexts) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (key, text) in [("text", &texts.text), ("email_body", &texts.email_body)] {
+        if text.as_ref().is_some_and(|text| !has_placeholder(text)) {
+            problems.push(format!(
+                "templates.{scope}: {key} has no placeholder; write {{{{ {} }}}} where the code belongs",
+                PLACEHOLDERS[0]
+            ));
+        }
+    }
+    let all = [&texts.text, &texts.email_subject, &texts.email_body, &texts.sms_template_id];
+    if all.into_iter().flatten().any(|text| text.chars().count() > MAX_TEMPLATE_LENGTH) {
+        problems.push(format!("templates.{scope}: a text is longer than {MAX_TEMPLATE_LENGTH} characters"));
+    }
+    if texts.email_subject.as_deref().is_some_and(typed_text::has_control) {
+        problems
+            .push(format!("templates.{scope}: email_subject has a control character or a line break in it"));
+    }
+    problems
+}
+
+fn delivery_problems(delivery: &DeliverySettings) -> Vec<String> {
+    let mut problems = Vec::new();
+    let aws = &delivery.aws;
+    for (channel, provider) in &delivery.channels {
+        let required = match (provider, channel) {
+            (Provider::Webhook, _) => {
+                if delivery.webhook.is_none() {
+                    problems.push(format!(
+                        "delivery: {channel} = \"webhook\" needs [delivery.webhook] with its url"
+                    ));
+                }
+                continue;
+            }
+            (Provider::Aws, ChannelType::Sms) => ("sms_origination", &aws.sms_origination),
+            (Provider::Aws, ChannelType::Email) => ("email_from", &aws.email_from),
+            (Provider::Aws, ChannelType::Phone) => ("voice_origination", &aws.voice_origination),
+            (Provider::Aws, ChannelType::Whatsapp | ChannelType::Wechat | ChannelType::Zalo) => {
+                problems.push(format!("delivery: {channel} cannot be sent by \"aws\"; write \"webhook\""));
+                continue;
+            }
+        };
+        let (key, value) = required;
+        if value.is_empty() {
+            problems.push(format!("delivery: {channel} = \"aws\" needs {key} in [delivery.aws]"));
+        }
+    }
+    if !aws.email_from.is_empty()
+        && (!aws.email_from.contains('@') || typed_text::has_control(&aws.email_from))
+    {
+        problems.push(format!("delivery.aws: email_from `{}` is not an address", aws.email_from));
+    }
+    let price_is_valid = |price: &str| {
+        let digits = |text: &str| (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        price.split_once('.').map_or_else(|| digits(price), |(whole, part)| digits(whole) && digits(part))
+    };
+    if !aws.sms_max_price.is_empty() && !price_is_valid(&aws.sms_max_price) {
+        problems.push(format!(
+            "delivery.aws: sms_max_price `{}` is not a price in dollars, such as \"0.10\"",
+            aws.sms_max_price
+        ));
+    }
+    if let Some(WebhookSettings { url }) = &delivery.webhook
+        && !is_webhook_url(url)
+    {
+        problems.push(
+            "delivery.webhook: url is not of the form https://HOST/PATH, without user name and fragment"
+                .to_owned(),
+        );
+    }
+    problems
+}
+
+/// Whether messages can be posted to that URL. That its host has a public address is checked when
+/// it is connected to. Plain HTTP is for gateways on the same machine.
+fn is_webhook_url(url: &str) -> bool {
+    url.parse::<Uri>().is_ok_and(|uri| {
+        let host = uri.host().unwrap_or_default();
+        let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let no_user = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        !host.is_empty()
+            && no_user
+            && !url.contains('#')
+            && (scheme == "https" || (scheme == "http" && is_local))
+    })
+}
+
+fn test_identifier_problems(definition: &Definition) -> Vec<String> {
+    let mut problems = Vec::new();
+    let tests = &definition.test_identifiers;
+    if tests.len() > MAX_TEST_IDENTIFIERS {
+        problems.push(format!("[test_identifiers] has more than {MAX_TEST_IDENTIFIERS} entries"));
+    }
+    let plan = definition.phone_number_plan();
+    let mut seen = Vec::new();
+    for (raw, code) in tests {
+        let name = super::org::test_identifier_name(raw);
+        match super::customer::Identifier::new(name, raw, &plan) {
+            Err(_) => {
+                problems.push(format!("test_identifiers: `{raw}` is neither a mobile nor an e-mail address"))
+            }
+            Ok(identifier) if seen.contains(&identifier) => {
+                problems.push(format!("test_identifiers: `{raw}` is named twice, in two spellings"));
+            }
+            Ok(identifier) => seen.push(identifier),
+        }
+        let is_code = |b: u8| CodeType::Alphanumeric.alphabet().contains(&b);
+        if !(4..=50).contains(&code.len()) || !code.bytes().all(is_code) {
+            problems.push(format!(
+                "test_identifiers: the code of `{raw}` is not 4 to 50 digits and upper-case letters"
+            ));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::org::Invalid;
+
+    fn definition(tables: serde_json::Value) -> Definition {
+        let mut document = serde_json::json!({
+            "id": 966, "name": "Demo", "timezone": "Asia/Kolkata", "country_code": "91",
+            "national_mobile_length": 10,
+        });
+        if let (Some(document), serde_json::Value::Object(tables)) = (document.as_object_mut(), tables) {
+            document.extend(tables);
+        }
+        serde_json::from_value(document).unwrap()
+    }
+
+    fn only_problem(tables: serde_json::Value, expected: &str) {
+        let problems = definition(tables).check().err().map_or_else(Vec::new, |Invalid(problems)| problems);
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
+    }
+
+    #[test]
+    fn tables_that_cannot_work_are_refused_with_the_reason() {
+        use serde_json::json;
+        for (tables, expected) in [
+            (json!({"templates": {"default": {"text": "Hello"}}}), "text has no placeholder"),
+            (json!({"templates": {"POINTS": {"email_body": "Hello"}}}), "templates.POINTS: email_body"),
+            (json!({"templates": {"POINTS": {"email_subject": "a\r\nBcc: b"}}}), "control character"),
+            (json!({"delivery": {"SMS": "aws"}}), "needs sms_origination"),
+            (json!({"delivery": {"EMAIL": "aws"}}), "needs email_from"),
+            (json!({"delivery": {"WECHAT": "aws"}}), "cannot be sent by \"aws\""),
+            (json!({"delivery": {"SMS": "webhook"}}), "needs [delivery.webhook]"),
+            (json!({"delivery": {"SMS": "webhook", "webhook": {"url": "ftp://a/b"}}}), "url is not"),
+            (json!({"delivery": {"SMS": "webhook", "webhook": {"url": "http://a.example/b"}}}), "url is not"),
+            (
+                json!({"delivery": {"SMS": "webhook", "webhook": {"url": "https://u:p@a.example/"}}}),
+                "url is not",
+            ),
+            (json!({"delivery": {"aws": {"sms_max_price": "ten"}}}), "sms_max_price"),
+            (
+                json!({"delivery": {}, "config": {"CONF_OTP_COMMUNICATE_VIA": ["SMS"]}}),
+                "COMMUNICATE_VIA names SMS",
+            ),
+            (json!({"config": {"CONF_OTP_ALLOWED_COUNTRY_CODES": ["+91"]}}), "ALLOWED_COUNTRY_CODES: `+91`"),
+            (json!({"test_identifiers": {"12": "1234567"}}), "neither a mobile"),
+            (
+                json!({"test_identifiers": {"9199999 00001": "1234567", "919999900001": "1234567"}}),
+                "named twice",
+            ),
+            (json!({"test_identifiers": {"919999900001": "12-4567"}}), "upper-case letters"),
+        ] {
+            only_problem(tables, expected);
+        }
+    }
+
+    #[test]
+    fn a_text_of_the_scope_counts_before_the_default_one_and_that_before_the_built_in_one() {
+        let texts = |text: &str, id: Option<&str>| TemplateTexts {
+            text: Some(text.to_owned()),
+            sms_template_id: id.map(str::to_owned),
+            ..TemplateTexts::default()
+        };
+        let mut templates = Templates::default();
+        texts("default", Some("D")).replace_in(&mut templates);
+        assert_eq!((templates.text.as_str(), templates.sms_template_id.as_str()), ("default", "D"));
+        texts("own", None).replace_in(&mut templates);
+        assert_eq!((templates.text.as_str(), templates.sms_template_id.as_str()), ("own", ""));
+        assert_eq!(templates.email_subject, Templates::default().email_subject);
+    }
+
+    #[test]
+    fn the_tables_survive_being_stored() {
+        let tables = serde_json::json!({
+            "templates": {"default": {"text": "{{ otp_code }}"}, "POINTS": {"email_subject": "Points"}},
+            "delivery": {
+                "SMS": "aws", "EMAIL": "webhook", "aws": {"sms_origination": "LOYALTY"},
+                "webhook": {"url": "https://gateway.example.com/otp"},
+            },
+            "test_identifiers": {"919999900001": "1234567"},
+        });
+        let definition = definition(tables);
+        assert_eq!(definition.check(), Ok(()));
+        let stored = serde_json::to_string(&definition).unwrap();
+        assert_eq!(serde_json::from_str::<Definition>(&stored).unwrap(), definition);
+    }
+}
