@@ -198,12 +198,13 @@ pub(super) fn problems(definition: &Definition) -> Vec<String> {
     problems
 }
 
-/// Settings that work, but are probably a mistake, or that an operator must know of.
+/// Settings that work, but are probably a mistake.
 pub(super) fn warnings(definition: &Definition) -> Vec<String> {
     let mut warnings = Vec::new();
     let config = &definition.config;
-    if definition.delivery.is_none() {
-        warnings.push("there is no [delivery] table, so no message is sent".to_owned());
+    let expects_messages = !config.otp_channels.is_empty() || !definition.templates.is_empty();
+    if definition.delivery.is_none() && expects_messages {
+        warnings.push(format!("{NOTHING_IS_SENT}, whatever its templates and CONF_OTP_COMMUNICATE_VIA say"));
     }
     let allowed = &config.otp_country_codes;
     if !allowed.is_empty() && !allowed.iter().any(|code| definition.country_code.starts_with(code)) {
@@ -212,13 +213,29 @@ pub(super) fn warnings(definition: &Definition) -> Vec<String> {
             definition.country_code
         ));
     }
-    if !definition.test_identifiers.is_empty() {
-        warnings.push(format!(
-            "{} test identifiers have fixed codes: whoever knows a code is taken for that customer",
-            definition.test_identifiers.len()
-        ));
-    }
+    warnings.extend(test_identifiers_remark(definition));
     warnings
+}
+
+const NOTHING_IS_SENT: &str = "the org has no [delivery] table, so no message is sent";
+
+fn test_identifiers_remark(definition: &Definition) -> Option<String> {
+    let count = definition.test_identifiers.len();
+    (count > 0).then(|| {
+        format!(
+            "TEST IDENTIFIERS: the OTPs of {count} always have the code of the org's file, and whoever knows it is \
+             taken for that customer"
+        )
+    })
+}
+
+impl Definition {
+    /// What an operator must know of the org's messages when looking at its configuration.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let silent = self.delivery.is_none().then(|| NOTHING_IS_SENT.to_owned());
+        silent.into_iter().chain(test_identifiers_remark(self)).collect()
+    }
 }
 
 fn template_problems(scope: TemplateScope, texts: &TemplateTexts) -> Vec<String> {

@@ -595,6 +595,13 @@ mod tests {
             algorithm: Some(Algorithm::AutoInc),
             checksum_includes: Some(crate::model::card_number::ChecksumIncludes::None),
         };
+        definition.config.otp_hourly_limit = Some(1000);
+        definition.config.otp_hourly_messages = Some(5000);
+        definition.config.otp_channels = vec![ChannelType::Sms];
+        definition.config.otp_country_codes = vec!["91".into()];
+        definition.templates.insert(TemplateScope(None), TemplateTexts::default());
+        definition.delivery = Some(DeliverySettings::default());
+        definition.test_identifiers.insert("919999900001".into(), "1234567".into());
         let json = serde_json::to_value(&definition).unwrap();
         let keys = |value: &serde_json::Value| -> BTreeSet<String> {
             value.as_object().unwrap().keys().cloned().collect()

@@ -182,8 +182,13 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
             rows.push(vec![format!("card numbers {}", key.replace('_', " ")), usage[key].to_string()]);
         }
     }
-    let json = json!({"definition": org.definition, "card_numbers": usage});
-    output.print(&json, &output.table(&["key", "value"], &rows))
+    let remarks = org.definition.remarks();
+    let json = json!({"definition": org.definition, "card_numbers": usage, "remarks": remarks});
+    output.print(&json, &output.table(&["key", "value"], &rows))?;
+    for remark in &remarks {
+        output.warn(remark);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
