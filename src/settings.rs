@@ -20,6 +20,18 @@ pub struct Settings {
     pub endpoint: Option<String>,
 }
 
+/// The settings of a process that sends messages, beside [`Settings`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProviderSettings {
+    /// `AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2`, or else `AWS_ENDPOINT_URL`: the endpoint of End
+    /// User Messaging, if it is not the region's.
+    pub sms_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_SESV2`, or else `AWS_ENDPOINT_URL`: the endpoint of Amazon SES.
+    pub email_endpoint: Option<String>,
+    /// `WEBHOOK_ALLOW_PRIVATE=1`: webhooks may be at private addresses, and over plain HTTP.
+    pub allow_private_webhooks: bool,
+}
+
 /// A variable that cannot be used, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {reason}")]
@@ -33,6 +45,8 @@ pub const DEFAULT_TABLE: &str = "loyalty-codes";
 
 /// The variables that can set the DynamoDB endpoint. The first one that is set is used.
 pub const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
+
+const ALLOW_PRIVATE: &str = "WEBHOOK_ALLOW_PRIVATE";
 
 impl Settings {
     /// Reads the process's environment.
@@ -48,13 +62,7 @@ impl Settings {
     ) -> Result<Self, InvalidSetting> {
         let table = get("TABLE_NAME")?.unwrap_or_else(|| DEFAULT_TABLE.to_owned());
         let get = |variable| Ok(get(variable)?.filter(|value| !value.is_empty()));
-        let mut endpoint = None;
-        for variable in ENDPOINT_VARIABLES {
-            if let Some(url) = get(variable)? {
-                let checked = check_endpoint(&url).map_err(|reason| InvalidSetting { variable, reason })?;
-                endpoint = endpoint.or(Some(checked));
-            }
-        }
+        let endpoint = endpoint(&get, ENDPOINT_VARIABLES)?;
         Ok(Self {
             table: check_table_name(table)?,
             base_path: get("BASE_PATH")?.map_or_else(|| Ok(String::new()), |path| read_base_path(&path))?,
@@ -62,6 +70,50 @@ impl Settings {
             endpoint,
         })
     }
+}
+
+impl ProviderSettings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Self::read(variable)
+    }
+
+    fn read(
+        get: impl Fn(&'static str) -> Result<Option<String>, InvalidSetting>,
+    ) -> Result<Self, InvalidSetting> {
+        let get = |variable| Ok(get(variable)?.filter(|value| !value.is_empty()));
+        let allow_private_webhooks = match get(ALLOW_PRIVATE)?.as_deref() {
+            Some("1") => true,
+            Some("0") | None => false,
+            Some(other) => {
+                let reason = format!("`{other}` is neither `1` nor `0`");
+                return Err(InvalidSetting { variable: ALLOW_PRIVATE, reason });
+            }
+        };
+        Ok(Self {
+            sms_endpoint: endpoint(&get, ["AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", ENDPOINT_VARIABLES[1]])?,
+            email_endpoint: endpoint(&get, ["AWS_ENDPOINT_URL_SESV2", ENDPOINT_VARIABLES[1]])?,
+            allow_private_webhooks,
+        })
+    }
+}
+
+/// The endpoint in the first of `variables` that is set. All of them are checked.
+fn endpoint(
+    get: impl Fn(&'static str) -> Result<Option<String>, InvalidSetting>,
+    variables: [&'static str; 2],
+) -> Result<Option<String>, InvalidSetting> {
+    let mut endpoint = None;
+    for variable in variables {
+        if let Some(url) = get(variable)? {
+            let checked = check_endpoint(&url).map_err(|reason| InvalidSetting { variable, reason })?;
+            endpoint = endpoint.or(Some(checked));
+        }
+    }
+    Ok(endpoint)
 }
 
 /// An environment variable, if it is set.
@@ -207,6 +259,28 @@ mod tests {
                 assert_eq!(read(variable, url).unwrap().endpoint.as_deref(), Some(url));
             }
             assert_eq!(read(variable, "").unwrap().endpoint, None);
+        }
+    }
+
+    #[test]
+    fn providers_have_endpoints_of_their_own() {
+        let read = |pairs: &[(&str, &str)]| {
+            ProviderSettings::read(|name| {
+                Ok(pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+            })
+        };
+        assert_eq!(read(&[]), Ok(ProviderSettings::default()));
+        let shared = ("AWS_ENDPOINT_URL", "http://a");
+        let settings = read(&[shared, ("AWS_ENDPOINT_URL_SESV2", "http://b"), (ALLOW_PRIVATE, "1")]).unwrap();
+        assert_eq!(settings.sms_endpoint.as_deref(), Some("http://a"));
+        assert_eq!(settings.email_endpoint.as_deref(), Some("http://b"));
+        assert!(settings.allow_private_webhooks);
+        for (variable, value) in [
+            (ALLOW_PRIVATE, "true"),
+            ("AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", "sms"),
+            ("AWS_ENDPOINT_URL_SESV2", "http://"),
+        ] {
+            assert_eq!(read(&[(variable, value)]).unwrap_err().variable, variable);
         }
     }
 

@@ -94,7 +94,7 @@ impl DynamoDb {
     }
 }
 
-const AMAZON_ROOTS: &str = include_str!("../../src/store/amazon-roots.pem");
+const AMAZON_ROOTS: &str = include_str!("../../src/amazon-roots.pem");
 
 async fn relay(
     stream: TcpStream,

@@ -60,7 +60,7 @@ impl App {
         Ok(till.accepts(secret.expose()).then_some(till))
     }
 
-    /// The org, at most [`super::cache::TTL`] old.
+    /// The org, at most [`crate::cache::TTL`] old.
     pub(super) async fn org(&self, id: OrgId) -> Result<Arc<Org>, ApiError> {
         match self.orgs.get(&id, self.clock.now()) {
             Some(org) => Ok(org),

@@ -4,7 +4,6 @@
 //! errors are in [`error`]; `params` converts parameters to values of the model.
 
 mod auth;
-mod cache;
 mod card_number;
 mod customer;
 pub mod error;
@@ -31,6 +30,7 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::{
+    cache::Cache,
     clock::Clock,
     logging,
     model::{
@@ -41,7 +41,6 @@ use crate::{
     store::{IdempotentRequest, Store, Usage, count_usage, error_chain, within},
 };
 pub use auth::Caller;
-use cache::Cache;
 use error::{ApiError, Problem, SuccessBody};
 use metrics::{Event, EventCounts};
 use params::{JsonFields, Params};

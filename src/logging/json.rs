@@ -1,5 +1,5 @@
-//! Writes one JSON object per line. The line of a request is also a document in CloudWatch's
-//! Embedded Metric Format: CloudWatch extracts the metrics that `_aws` names, and Logs Insights can
+//! Writes one JSON object per line. The line of a request or of a delivery is also a document in
+//! CloudWatch's Embedded Metric Format: CloudWatch extracts the metrics that `_aws` names, and Logs Insights can
 //! query every field.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
@@ -16,7 +16,7 @@ use tracing_subscriber::{
     layer::{Context, Layer},
 };
 
-use super::{Metrics, REQUEST};
+use super::{DELIVERY, Metrics, REQUEST};
 
 /// Writes each event to `writer`.
 pub(super) struct JsonLayer<W> {
@@ -45,10 +45,10 @@ fn line(event: &Event<'_>, metrics: Option<&Metrics>, now: DateTime<Utc>) -> Vec
     object.add("level", event.metadata().level().as_str());
     let mut fields = Fields { object, metrics: Vec::new(), ms: None, outcome: None };
     event.record(&mut fields);
-    if let Some(metrics) = metrics
-        && event.metadata().target() == REQUEST
-    {
-        fields.add_document(metrics, now);
+    match (metrics, event.metadata().target()) {
+        (Some(metrics), REQUEST) => fields.add_request_metrics(metrics, now),
+        (Some(metrics), DELIVERY) => fields.add_delivery_metrics(metrics, now),
+        _ => {}
     }
     let JsonObject(mut line) = fields.object;
     line.extend_from_slice(b"}\n");
@@ -92,7 +92,7 @@ impl Fields {
     /// error codes are reported by route. All other metrics are rare or belong to one route, so
     /// they are reported for the service as a whole. Each metric costs money in each of its
     /// dimensions.
-    fn add_document(&mut self, metrics: &Metrics, now: DateTime<Utc>) {
+    fn add_request_metrics(&mut self, metrics: &Metrics, now: DateTime<Utc>) {
         let error_codes = self.add_error_codes();
         let mut by_route = vec![Metric { name: "Requests", unit: None }];
         self.object.add("Requests", 1);
@@ -102,16 +102,27 @@ impl Fields {
         }
         by_route.extend(error_codes.iter().map(|name| Metric { name, unit: None }));
         let overall: Vec<Metric> = self.metrics.iter().map(|name| Metric { name, unit: None }).collect();
-        let directive = |dimensions, metric_list| Directive {
-            namespace: &metrics.namespace,
-            dimensions,
-            metrics: metric_list,
-        };
-        let mut directives = vec![directive(dimensions(&[&["route"], &["org", "route"]], metrics), by_route)];
+        let mut directives =
+            vec![directive(dimensions(&[&["route"], &["org", "route"]], 1, metrics), by_route, metrics)];
         if !overall.is_empty() {
-            directives.push(directive(dimensions(&[&[], &["org"]], metrics), overall));
+            directives.push(directive(dimensions(&[&[], &["org"]], 1, metrics), overall, metrics));
         }
         self.object.add("_aws", Document { timestamp: now.timestamp_millis(), directives });
+    }
+
+    /// Turns the line into a document of metrics. What became of messages is reported for the
+    /// service as a whole and by channel, and so is the time that it took.
+    fn add_delivery_metrics(&mut self, metrics: &Metrics, now: DateTime<Utc>) {
+        let mut all: Vec<Metric> = self.metrics.iter().map(|name| Metric { name, unit: None }).collect();
+        if let Some(ms) = self.ms {
+            self.object.add("DeliveryLatency", ms);
+            all.push(Metric { name: "DeliveryLatency", unit: Some("Milliseconds") });
+        }
+        if !all.is_empty() {
+            let sets = dimensions(&[&[], &["channel"], &["org"]], 2, metrics);
+            let directives = vec![directive(sets, all, metrics)];
+            self.object.add("_aws", Document { timestamp: now.timestamp_millis(), directives });
+        }
     }
 
     /// Adds a metric for each error code of the request. A line can contain a metric once.
@@ -130,10 +141,14 @@ impl Fields {
 
 type Dimensions = &'static [&'static [&'static str]];
 
-/// The first of two sets of dimensions, and the second, which contains the org, if metrics by org
-/// are enabled.
-fn dimensions(sets: Dimensions, metrics: &Metrics) -> Dimensions {
-    if metrics.by_org { sets } else { &sets[..1] }
+/// The first `without_org` sets of dimensions, and the others, which contain the org, if metrics by
+/// org are enabled.
+fn dimensions(sets: Dimensions, without_org: usize, metrics: &Metrics) -> Dimensions {
+    if metrics.by_org { sets } else { &sets[..without_org] }
+}
+
+fn directive<'a>(dimensions: Dimensions, list: Vec<Metric<'a>>, metrics: &'a Metrics) -> Directive<'a> {
+    Directive { namespace: &metrics.namespace, dimensions, metrics: list }
 }
 
 #[derive(Serialize)]

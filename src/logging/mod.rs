@@ -1,5 +1,5 @@
-//! Log lines: JSON on Lambda, plain text elsewhere. A request writes one line. On Lambda, that line
-//! also contains its metrics.
+//! Log lines: JSON on Lambda, plain text elsewhere. A request writes one line, and so does the
+//! delivery of a message on a channel. On Lambda, that line also contains its metrics.
 //!
 //! `RUST_LOG` sets the level of this crate (`debug`, or `loyalty_codes=debug`). Dependencies log
 //! only warnings and errors, whatever `RUST_LOG` says: at lower levels, the SDK and the HTTP stack
@@ -23,6 +23,9 @@ use json::JsonLayer;
 /// The target of the event at the end of each request. It is the request's only line above `debug`.
 pub const REQUEST: &str = "loyalty_codes::request";
 
+/// The target of the event at the end of the delivery of a message on a channel.
+pub const DELIVERY: &str = "loyalty_codes::deliveries";
+
 /// How lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
@@ -33,7 +36,7 @@ pub enum Format {
     Text { ansi: bool },
 }
 
-/// The CloudWatch namespace and dimensions of the metrics of requests.
+/// The CloudWatch namespace and dimensions of the metrics of requests and deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
     namespace: String,
@@ -41,7 +44,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics in `namespace`, by route, and if `by_org` also by org.
+    /// Metrics in `namespace`, by route or channel, and if `by_org` also by org.
     #[must_use]
     pub fn new(namespace: impl Into<String>, by_org: bool) -> Self {
         Self { namespace: namespace.into(), by_org }

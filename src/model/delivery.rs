@@ -290,9 +290,12 @@ fn delivery_problems(delivery: &DeliverySettings) -> Vec<String> {
     {
         problems.push(format!("delivery.aws: email_from `{}` is not an address", aws.email_from));
     }
+    // The API takes at most two digits before the point and five after it.
     let price_is_valid = |price: &str| {
-        let digits = |text: &str| (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-        price.split_once('.').map_or_else(|| digits(price), |(whole, part)| digits(whole) && digits(part))
+        let digits =
+            |text: &str, most| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let (whole, part) = price.split_once('.').unwrap_or((price, "0"));
+        digits(whole, 2) && digits(part, 5)
     };
     if !aws.sms_max_price.is_empty() && !price_is_valid(&aws.sms_max_price) {
         problems.push(format!(

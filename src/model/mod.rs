@@ -2,8 +2,10 @@
 //! store, the API nor an entry point.
 
 pub mod card_number;
+pub mod content;
 pub mod customer;
 pub mod delivery;
+pub mod delivery_state;
 pub mod message;
 pub mod org;
 mod org_check;
@@ -12,3 +14,4 @@ pub mod phone_number;
 pub mod till;
 pub mod timezone;
 pub mod typed_text;
+pub mod webhook;

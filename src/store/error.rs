@@ -24,9 +24,10 @@ pub struct StoreError {
 enum Kind {
     /// A later attempt may succeed.
     Unavailable,
-    /// Every attempt fails until an operator repairs something: a missing table, a denied action, a
-    /// corrupt item.
+    /// Every attempt fails until an operator repairs something: a missing table, a denied action.
     Failed,
+    /// An item is corrupt. Other items may not be.
+    Corrupt,
 }
 
 /// Service errors after which the same request may succeed later.
@@ -52,7 +53,7 @@ impl StoreError {
     /// An item does not have the form that this code writes. `what` names attributes, never their
     /// values.
     pub(super) fn corrupt(what: impl fmt::Display) -> Self {
-        Self::new(Kind::Failed, format!("an item is corrupt: {what}"), None)
+        Self::new(Kind::Corrupt, format!("an item is corrupt: {what}"), None)
     }
 
     /// An operation was abandoned. It may succeed later.
@@ -106,6 +107,12 @@ impl StoreError {
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
+    }
+
+    /// Whether the operation fails because of one item, and DynamoDB works.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        self.kind == Kind::Corrupt
     }
 
     /// Whether a later attempt may succeed.

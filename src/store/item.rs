@@ -98,6 +98,10 @@ impl<'a> Item<'a> {
         self.get(name, |value| value.as_l().ok()?.iter().map(|entry| entry.as_m().ok().map(Item)).collect())
     }
 
+    pub fn map(&self, name: &str) -> Result<&'a Attributes, StoreError> {
+        self.get(name, |value| value.as_m().ok())
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }

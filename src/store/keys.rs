@@ -135,6 +135,11 @@ pub fn message(series: &OtpSeries, id: CreatedId, send: u32) -> Key {
     Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}#{send:0>5}", series.scope, id.0))
 }
 
+/// Whether a key is that of a message.
+pub fn is_message(key: &Key) -> bool {
+    otp_of_message(&key.sk).is_some()
+}
+
 /// The sort key of the OTP that a message with the sort key `message` carries. `None` for other
 /// sort keys.
 pub fn otp_of_message(message: &str) -> Option<String> {

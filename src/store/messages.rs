@@ -1,22 +1,55 @@
 //! Messages that carry OTPs, and what became of them on each channel.
 
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::{
+    error::ProvideErrorMetadata,
+    types::{AttributeValue, KeysAndAttributes, TransactWriteItem},
+};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Store, StoreError,
-    item::{Attributes, NewItem, json, millis, n, s, ttl},
-    keys,
+    item::{Attributes, Item, NewItem, json, millis, n, s, ttl},
+    keys::{self, Key},
+    otps::{CODE, CONSUMED_AT},
+    retries::is_partial,
 };
-use crate::model::{
-    message::Message,
-    otp::{CreatedId, OtpSeries},
+use crate::{
+    model::{
+        delivery_state::{ChannelState, Claim, FailureReason, Outcome},
+        message::Message,
+        org::OrgId,
+        otp::{Code, CreatedId, OtpSeries, Scope},
+    },
+    secret::Secret,
 };
 
 /// On a message's item: what became of each channel, by its position in the list of channels. A
 /// channel is absent until it is sent. Messages of version 0.1.0 have no such attribute, because a
 /// pipe delivered them.
 pub(super) const DELIVERIES: &str = "deliveries";
+/// In the entry of a channel.
+const STATE: &str = "state";
+const CLAIM: &str = "claim";
+const REASON: &str = "reason";
+const PROVIDER_ID: &str = "provider_id";
+/// The [`STATE`] of a channel whose delivery has begun.
+const SENDING: &str = "sending";
+
+const CREATED_ID: &str = "created_id";
+const ORG: &str = "org";
+const SCOPE: &str = "scope";
+const CHANNELS: &str = "channels";
+const TEXT: &str = "text";
+const EMAIL_SUBJECT: &str = "email_subject";
+const EMAIL_BODY: &str = "email_body";
+const SMS_TEMPLATE_ID: &str = "sms_template_id";
+const VALID_UNTIL: &str = "valid_until";
+/// When the message was asked for, if that is not when its OTP was issued.
+const REQUESTED_AT: &str = "requested_at";
+/// In the count of an hour.
+const SENT: &str = "sent";
 
 /// How long a message is kept after its OTP has expired, so that an operator sees what became of
 /// it.
@@ -31,6 +64,39 @@ pub(super) struct NewMessage<'a> {
     pub valid_until: DateTime<Utc>,
 }
 
+/// A message as it is stored, with the state of its OTP.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    pub org: OrgId,
+    pub created_id: CreatedId,
+    pub scope: Scope,
+    pub message: Message,
+    /// The state of each channel, by its position in `message.channels`.
+    pub states: Vec<Option<ChannelState>>,
+    pub requested_at: DateTime<Utc>,
+    pub valid_until: DateTime<Utc>,
+    pub otp: MessageOtp,
+}
+
+/// The OTP that a message carries.
+#[derive(Debug, Clone)]
+pub enum MessageOtp {
+    Unused(Code),
+    Consumed,
+    /// There is no such OTP any more.
+    Gone,
+}
+
+/// A change of the state of one channel.
+#[derive(Debug, Clone)]
+pub struct StateChange {
+    /// The position of the channel.
+    pub position: usize,
+    /// The claim in the state that is changed. `None` if the channel has no state.
+    pub from: Option<Claim>,
+    pub to: ChannelState,
+}
+
 impl Store {
     /// The write that puts a new message, whose insertion starts its delivery.
     pub(super) fn put_message(
@@ -40,17 +106,243 @@ impl Store {
     ) -> Result<TransactWriteItem, StoreError> {
         self.put_new(
             NewItem::new(&keys::message(new.series, new.otp, new.send))
-                .with("created_id", n(new.otp))
-                .with("org", n(new.series.org))
-                .with("scope", s(new.series.scope.as_str()))
-                .with("channels", json(&message.channels)?)
-                .with("text", s(message.text.expose()))
-                .with("email_subject", s(message.email_subject.expose()))
-                .with("email_body", s(message.email_body.expose()))
-                .with("sms_template_id", s(&message.sms_template_id))
-                .with("valid_until", millis(new.valid_until))
+                .with(CREATED_ID, n(new.otp))
+                .with(ORG, n(new.series.org))
+                .with(SCOPE, s(new.series.scope.as_str()))
+                .with(CHANNELS, json(&message.channels)?)
+                .with(TEXT, s(message.text.expose()))
+                .with(EMAIL_SUBJECT, s(message.email_subject.expose()))
+                .with(EMAIL_BODY, s(message.email_body.expose()))
+                .with(SMS_TEMPLATE_ID, s(&message.sms_template_id))
+                .with(VALID_UNTIL, millis(new.valid_until))
                 .with(DELIVERIES, AttributeValue::M(Attributes::new()))
                 .with(keys::EXPIRES_AT, ttl(new.valid_until + KEPT)),
         )
+    }
+
+    /// Reads a message and its OTP, strongly consistently. `None` if there is no such message, or it
+    /// is of version 0.1.0.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn message(&self, key: &Key) -> Result<Option<StoredMessage>, StoreError> {
+        let Some(otp) = keys::otp_of_message(&key.sk) else {
+            return Ok(None);
+        };
+        let otp = Key { pk: key.pk.clone(), sk: otp };
+        let lookup = KeysAndAttributes::builder()
+            .set_keys(Some(vec![key.attributes(), otp.attributes()]))
+            .consistent_read(true)
+            .build()
+            .map_err(StoreError::from_build)?;
+        let batch = self.client.batch_get_item().request_items(&self.table, lookup).send().await;
+        let batch = batch.map_err(StoreError::from_sdk)?;
+        if is_partial(&batch) {
+            return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
+        }
+        let items = batch.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
+        let with_sort_key = |sk: &str| {
+            let is_it = |item: &&Attributes| Item(item).s(keys::SK).is_ok_and(|found| found == sk);
+            items.iter().find(is_it)
+        };
+        let Some(message) = with_sort_key(&key.sk).map(Item).filter(|item| item.has(DELIVERIES)) else {
+            return Ok(None);
+        };
+        let otp = match with_sort_key(&otp.sk).map(Item) {
+            None => MessageOtp::Gone,
+            Some(otp) if otp.has(CONSUMED_AT) => MessageOtp::Consumed,
+            Some(otp) => MessageOtp::Unused(Code::stored(otp.s(CODE)?)),
+        };
+        read(&message, otp).map(Some)
+    }
+
+    /// Changes the states of channels of a message, all or none. Returns whether they were changed:
+    /// they are not if one of them has another state meanwhile, or the message does not exist any
+    /// more. A call that is repeated because its answer was lost changes nothing; it returns `true`
+    /// if every change is to [`ChannelState::Sending`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn change_states(&self, key: &Key, changes: &[StateChange]) -> Result<bool, StoreError> {
+        let mut update = Expressions::default();
+        let deliveries = update.name(DELIVERIES);
+        let pk = update.name(keys::PK);
+        let mut conditions = vec![format!("attribute_exists({pk})")];
+        let mut assignments = Vec::new();
+        for StateChange { position, from, to } in changes {
+            let channel = format!("{deliveries}.{}", update.name(&position.to_string()));
+            let claim = format!("{channel}.{}", update.name(CLAIM));
+            let mut condition = match from {
+                None => format!("attribute_not_exists({channel})"),
+                Some(Claim(from)) => format!("{claim} = {}", update.value(s(from))),
+            };
+            if let ChannelState::Sending(Claim(to)) = to {
+                condition = format!("({condition} OR {claim} = {})", update.value(s(to)));
+            }
+            conditions.push(condition);
+            assignments.push(format!("{channel} = {}", update.value(to_attribute(to))));
+        }
+        let changed = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key.attributes()))
+            .update_expression(format!("SET {}", assignments.join(", ")))
+            .condition_expression(conditions.join(" AND "))
+            .set_expression_attribute_names(Some(update.names))
+            .set_expression_attribute_values(Some(update.values))
+            .send()
+            .await;
+        match changed {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+            Err(error) => Err(StoreError::from_sdk(error)),
+        }
+    }
+
+    /// Counts `messages` of an org in the UTC hour of `now`, if that leaves at most `limit` counted.
+    /// Returns whether it did. A repeated call, after a lost answer, counts twice.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn count_messages(
+        &self,
+        org: OrgId,
+        messages: u32,
+        limit: i64,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let room = limit - i64::from(messages);
+        if room < 0 {
+            return Ok(false);
+        }
+        let counted = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(keys::message_budget(org, now).attributes()))
+            .update_expression("ADD #sent :messages SET #expires = :expires")
+            .condition_expression("attribute_not_exists(#sent) OR #sent <= :room")
+            .expression_attribute_names("#sent", SENT)
+            .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            .expression_attribute_values(":messages", n(messages))
+            .expression_attribute_values(":room", n(room))
+            .expression_attribute_values(":expires", ttl(now + TimeDelta::hours(2)))
+            .send()
+            .await;
+        match counted {
+            Ok(_) => Ok(true),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+            Err(error) => Err(StoreError::from_sdk(error)),
+        }
+    }
+}
+
+/// The placeholders of an expression.
+#[derive(Default)]
+struct Expressions {
+    names: HashMap<String, String>,
+    values: Attributes,
+}
+
+impl Expressions {
+    /// The placeholder of a name.
+    fn name(&mut self, name: &str) -> String {
+        let placeholder = format!("#{name}");
+        self.names.insert(placeholder.clone(), name.to_owned());
+        placeholder
+    }
+
+    /// A new placeholder for a value.
+    fn value(&mut self, value: AttributeValue) -> String {
+        let placeholder = format!(":v{}", self.values.len());
+        self.values.insert(placeholder.clone(), value);
+        placeholder
+    }
+}
+
+fn read(item: &Item<'_>, otp: MessageOtp) -> Result<StoredMessage, StoreError> {
+    let created_id = CreatedId(item.n(CREATED_ID)?);
+    let secret = |name| item.s(name).map(|text| Secret::new(text.to_owned()));
+    let message = Message {
+        channels: item.json(CHANNELS)?,
+        text: secret(TEXT)?,
+        email_subject: secret(EMAIL_SUBJECT)?,
+        email_body: secret(EMAIL_BODY)?,
+        sms_template_id: item.s(SMS_TEMPLATE_ID)?.to_owned(),
+    };
+    let deliveries = item.map(DELIVERIES)?;
+    let state = |position: usize| {
+        let entry = deliveries.get(&position.to_string());
+        entry.map(|entry| entry.as_m().map_err(|_| corrupt_state()).and_then(from_attribute)).transpose()
+    };
+    Ok(StoredMessage {
+        org: OrgId(item.n(ORG)?),
+        created_id,
+        scope: Scope::parse(item.s(SCOPE)?).ok_or_else(|| StoreError::corrupt("unknown scope"))?,
+        states: (0..message.channels.len()).map(state).collect::<Result<_, _>>()?,
+        message,
+        requested_at: if item.has(REQUESTED_AT) {
+            item.millis(REQUESTED_AT)?
+        } else {
+            created_id.issued_at()
+        },
+        valid_until: item.millis(VALID_UNTIL)?,
+        otp,
+    })
+}
+
+fn corrupt_state() -> StoreError {
+    StoreError::corrupt(format_args!("attribute `{DELIVERIES}` is malformed"))
+}
+
+fn from_attribute(entry: &Attributes) -> Result<ChannelState, StoreError> {
+    let item = Item(entry);
+    let outcome = match item.s(STATE)? {
+        SENDING => return Ok(ChannelState::Sending(Claim(item.s(CLAIM)?.to_owned()))),
+        "sent" => Outcome::Sent { provider_id: item.s(PROVIDER_ID)?.to_owned() },
+        "failed" => Outcome::Failed(FailureReason::parse(item.s(REASON)?).ok_or_else(corrupt_state)?),
+        "expired" => Outcome::Expired,
+        "used" => Outcome::Used,
+        "over_budget" => Outcome::OverBudget,
+        _ => return Err(corrupt_state()),
+    };
+    Ok(ChannelState::Done(outcome))
+}
+
+fn to_attribute(state: &ChannelState) -> AttributeValue {
+    let (name, detail) = match state {
+        ChannelState::Sending(Claim(claim)) => (SENDING, Some((CLAIM, claim.clone()))),
+        ChannelState::Done(outcome) => {
+            let detail = match outcome {
+                Outcome::Sent { provider_id } => Some((PROVIDER_ID, provider_id.clone())),
+                Outcome::Failed(reason) => Some((REASON, reason.to_string())),
+                Outcome::Expired | Outcome::Used | Outcome::OverBudget => None,
+            };
+            (outcome.name(), detail)
+        }
+    };
+    let entries = [(STATE, name.to_owned())].into_iter().chain(detail);
+    AttributeValue::M(entries.map(|(name, value)| (name.to_owned(), s(value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_read_back_as_it_was_written() {
+        let reasons = FailureReason::NAMED.iter().copied().chain([FailureReason::Gateway(410)]);
+        let outcomes = reasons.map(Outcome::Failed).chain([
+            Outcome::Sent { provider_id: "abc".into() },
+            Outcome::Expired,
+            Outcome::Used,
+            Outcome::OverBudget,
+        ]);
+        let states = outcomes.map(ChannelState::Done).chain([ChannelState::Sending(Claim("1".into()))]);
+        for state in states {
+            let written = to_attribute(&state);
+            assert_eq!(from_attribute(written.as_m().unwrap()).unwrap(), state);
+        }
     }
 }

@@ -32,12 +32,13 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::Client;
 
 pub use card_numbers::{CardNumber, NumberingError};
-pub use client::connect_on_lambda;
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
+pub use client::{connect_on_lambda, connect_with};
 pub use customers::{NewCustomer, Profile, Registration};
 pub use error::{StoreError, error_chain};
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
+pub use messages::{MessageOtp, StateChange, StoredMessage};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError};
 pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, TypedOtp, Validation};

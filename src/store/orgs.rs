@@ -1,11 +1,12 @@
 //! Orgs: their definition, their permutation key, and the history of their numbering plans.
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
+use chrono::{DateTime, Utc};
 
 use super::{
     Item, Store, StoreError,
     card_numbers::{FORMAT, NEXT},
-    item::{NewItem, b, json, n, s},
+    item::{NewItem, b, json, millis, n, s},
     keys,
     transaction::Outcome,
 };
@@ -18,6 +19,7 @@ use crate::{
         },
         customer::UserId,
         org::{Definition, Invalid, Org, OrgId},
+        webhook::{WebhookSecret, WebhookSecrets},
     },
     secret::Secret,
 };
@@ -28,6 +30,10 @@ const PERMUTATION_KEY: &str = "permutation_key";
 const VERSION: &str = "version";
 /// Plans before the current one under which numbers were issued.
 const RETIRED: &str = "retired_plans";
+/// The secret of the webhooks, the one before, and the time until which that one signs, too.
+const WEBHOOK_SECRET: &str = "webhook_secret";
+const PREVIOUS_SECRET: &str = "previous_webhook_secret";
+const PREVIOUS_UNTIL: &str = "previous_webhook_secret_until";
 const NAME: &str = "name";
 const ID: &str = "id";
 /// On the counter: its plan, and the first value of the plan.
@@ -73,6 +79,7 @@ struct OrgItem {
     permutation_key: PermutationKey,
     version: u64,
     retired: Vec<IssuedRange>,
+    webhook_secrets: Option<WebhookSecrets>,
 }
 
 impl Store {
@@ -81,10 +88,54 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
+        Ok(self.org_with_secrets(id).await?.map(|(org, _)| org))
+    }
+
+    /// An org and the secrets of its webhooks, if it has some, read strongly consistently.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn org_with_secrets(
+        &self,
+        id: OrgId,
+    ) -> Result<Option<(Org, Option<WebhookSecrets>)>, StoreError> {
         let Some(record) = self.read_org_item(id).await? else {
             return Ok(None);
         };
-        Org::new(record.definition, record.permutation_key).map(Some).map_err(StoreError::corrupt)
+        let org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
+        Ok(Some((org, record.webhook_secrets)))
+    }
+
+    /// The secrets of an org's webhooks. `None` if there is no such org, or it has none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn webhook_secrets(&self, org: OrgId) -> Result<Option<WebhookSecrets>, StoreError> {
+        Ok(self.read_org_item(org).await?.and_then(|record| record.webhook_secrets))
+    }
+
+    /// Makes `new` the secret of an org's webhooks. The one that it replaces, if any, signs beside
+    /// it for [`SECRET_OVERLAP`](crate::model::webhook::SECRET_OVERLAP) from `now`. Returns whether
+    /// there is such an org.
+    ///
+    /// # Errors
+    /// [`ApplyError::Concurrent`] and [`ApplyError::Store`]; then nothing was written.
+    pub async fn replace_webhook_secret(
+        &self,
+        org: OrgId,
+        new: WebhookSecret,
+        now: DateTime<Utc>,
+    ) -> Result<bool, ApplyError> {
+        let Some(mut record) = self.read_org_item(org).await? else {
+            return Ok(false);
+        };
+        let replaced = record.version;
+        record.version += 1;
+        record.webhook_secrets = Some(WebhookSecrets::replaced(record.webhook_secrets, new, now));
+        match self.transact(vec![self.put_org_item(&record, Some(replaced))?]).await? {
+            Outcome::Done => Ok(true),
+            Outcome::Refused(_) => Err(ApplyError::Concurrent),
+        }
     }
 
     /// The id and name of every org, by id.
@@ -164,6 +215,7 @@ impl Store {
                 .clone(),
             version: version.unwrap_or(0) + 1,
             retired: existing.as_ref().map_or_else(Vec::new, |record| record.retired.clone()),
+            webhook_secrets: existing.as_ref().and_then(|record| record.webhook_secrets.clone()),
         };
         let mut writes = Vec::new();
         if let Some(plan) = &plan {
@@ -209,6 +261,7 @@ impl Store {
             permutation_key: Secret::new(item.bytes(PERMUTATION_KEY)?),
             version: item.n(VERSION)?,
             retired: item.json(RETIRED)?,
+            webhook_secrets: webhook_secrets(&item)?,
         }))
     }
 
@@ -220,6 +273,10 @@ impl Store {
             .with(PERMUTATION_KEY, b(record.permutation_key.expose()))
             .with(VERSION, n(record.version))
             .with(RETIRED, json(&record.retired)?);
+        let item = match &record.webhook_secrets {
+            Some(secrets) => with_secrets(item, secrets),
+            None => item,
+        };
         let Some(replaced) = replaced else {
             return self.put_new(item);
         };
@@ -260,5 +317,28 @@ impl Store {
                 .expression_attribute_values(":format", s(current.plan.format()))
                 .expression_attribute_values(":next", n(current.next))
         })
+    }
+}
+
+fn webhook_secrets(item: &Item<'_>) -> Result<Option<WebhookSecrets>, StoreError> {
+    if !item.has(WEBHOOK_SECRET) {
+        return Ok(None);
+    }
+    let secret = |name| item.bytes(name).map(WebhookSecret::stored);
+    let previous = if item.has(PREVIOUS_SECRET) {
+        Some((secret(PREVIOUS_SECRET)?, item.millis(PREVIOUS_UNTIL)?))
+    } else {
+        None
+    };
+    Ok(Some(WebhookSecrets { current: secret(WEBHOOK_SECRET)?, previous }))
+}
+
+fn with_secrets(item: NewItem, secrets: &WebhookSecrets) -> NewItem {
+    let item = item.with(WEBHOOK_SECRET, b(secrets.current.expose()));
+    match &secrets.previous {
+        Some((previous, until)) => {
+            item.with(PREVIOUS_SECRET, b(previous.expose())).with(PREVIOUS_UNTIL, millis(*until))
+        }
+        None => item,
     }
 }

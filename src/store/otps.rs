@@ -24,10 +24,10 @@ use crate::{
     secret::os_rng,
 };
 
-const CODE: &str = "code";
+pub(super) const CODE: &str = "code";
 const CREATED_ID: &str = "created_id";
 const VALID_UNTIL: &str = "valid_until";
-const CONSUMED_AT: &str = "consumed_at";
+pub(super) const CONSUMED_AT: &str = "consumed_at";
 const ISSUED: &str = "issued";
 const TIMES: &str = "times";
 /// Incremented by each failed attempt. The outcome of a validation is written only if no other

@@ -1,0 +1,157 @@
+//! What all clients of AWS share: region, credentials, trusted roots and connections.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig,
+    environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider},
+    meta::region::ProvideRegion,
+};
+use aws_sdk_dynamodb::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use aws_smithy_http_client::{
+    Connector,
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+#[cfg(feature = "cli")]
+use crate::settings::variable;
+use crate::settings::{InvalidSetting, Settings, check_region};
+
+/// The root certificates of AWS endpoints: Amazon Root CA 1 to 4 and Starfield Services Root CA -
+/// G2, from <https://www.amazontrust.com/repository/>.
+const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
+
+/// The configuration of a function. Lambda passes region and credentials in environment variables.
+/// The other sources that [`of_operator`] searches (profiles, SSO, instance metadata) are left out:
+/// they would slow down every cold start and make the binary a tenth larger.
+///
+/// # Errors
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
+pub async fn on_lambda(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
+    let region = EnvironmentVariableRegionProvider::new().region().await;
+    let region = Region::new(check_region(region.as_ref().map(Region::as_ref))?.to_owned());
+    let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
+    sdk_config(settings, region, credentials)
+}
+
+/// The SDK's own configuration, with `endpoint` instead of those of the region.
+///
+/// # Errors
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read, or neither `AWS_REGION` nor the profile
+/// names a region.
+#[cfg(feature = "cli")]
+pub async fn of_operator(settings: &Settings, endpoint: Option<&str>) -> Result<SdkConfig, InvalidSetting> {
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(settings)?);
+    if let Some(endpoint) = endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    let config = loader.load().await;
+    check_region(config.region().map(Region::as_ref))?;
+    Ok(config)
+}
+
+/// The configuration for services that do not check credentials, such as DynamoDB Local.
+///
+/// # Errors
+/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
+#[cfg(feature = "cli")]
+pub fn for_local(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
+    // DynamoDB Local keeps the tables of each region apart.
+    let region = variable("AWS_REGION")?.filter(|region| !region.is_empty());
+    let region = Region::new(check_region(region.as_deref().or(Some("us-east-1")))?.to_owned());
+    let credentials = SharedCredentialsProvider::new(aws_sdk_dynamodb::config::Credentials::for_tests());
+    sdk_config(settings, region, credentials)
+}
+
+fn sdk_config(
+    settings: &Settings,
+    region: Region,
+    credentials: SharedCredentialsProvider,
+) -> Result<SdkConfig, InvalidSetting> {
+    let config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http_client(settings)?)
+        .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+        .region(region)
+        .credentials_provider(credentials);
+    Ok(config.build())
+}
+
+fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> {
+    let roots = match &settings.ca_bundle {
+        Some(path) => read_ca_bundle(path)?.0,
+        None => AMAZON_ROOTS.to_vec(),
+    };
+    let context = TlsContext::builder()
+        .with_trust_store(TrustStore::empty().with_pem_certificate(roots))
+        .build()
+        .map_err(|error| InvalidSetting { variable: "AWS_CA_BUNDLE", reason: error.to_string() })?;
+    // One connector for each pair of timeouts. `aws_smithy_http_client::Builder` is not used,
+    // because it creates a second connector for validation. Each connector parses the root
+    // certificates, which takes a tenth of the work of a cold start.
+    let connectors = Mutex::new(HashMap::new());
+    Ok(http_client_fn(move |timeouts, components| {
+        let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let connector = connectors.entry((timeouts.connect_timeout(), timeouts.read_timeout()));
+        let connector = connector.or_insert_with(|| {
+            let mut builder = Connector::builder();
+            builder.set_connector_settings(Some(timeouts.clone())).set_sleep_impl(components.sleep_impl());
+            let builder = builder.tls_provider(Provider::Rustls(CryptoMode::Ring));
+            SharedHttpConnector::new(builder.tls_context(context.clone()).build())
+        });
+        connector.clone()
+    }))
+}
+
+/// Reads `AWS_CA_BUNDLE`: the file, and the certificates in it. They are checked before the SDK
+/// gets them: it panics on unreadable ones, and trusts no server if there are none.
+///
+/// # Errors
+/// [`InvalidSetting`] when the file cannot be read or contains no valid certificate.
+pub(crate) fn read_ca_bundle(path: &Path) -> Result<(Vec<u8>, RootCertStore), InvalidSetting> {
+    let invalid = |reason: String| InvalidSetting {
+        variable: "AWS_CA_BUNDLE",
+        reason: format!("{}: {reason}", path.display()),
+    };
+    let pem = std::fs::read(path).map_err(|error| invalid(error.to_string()))?;
+    let roots = parse_roots(&pem).map_err(invalid)?;
+    Ok((pem, roots))
+}
+
+fn parse_roots(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amazons_roots_are_readable() {
+        assert_eq!(parse_roots(AMAZON_ROOTS).map(|roots| roots.len()), Ok(5));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        let no_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cut = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        for pem in ["", "garbage", no_der, cut] {
+            assert!(parse_roots(pem.as_bytes()).is_err(), "{pem}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The delivery function: settings, store, providers, events of the table's stream.
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use loyalty_codes::{
+    aws,
+    clock::Clock,
+    delivery::{AwsClients, Deliverer, WebhookClient},
+    entrypoints::stream,
+    logging::{self, Format, Metrics},
+    settings::{ProviderSettings, Settings},
+    store::{self, Store, error_chain},
+};
+use serde_json::value::RawValue;
+
+// One event at a time, whose messages wait for providers: one thread is enough.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    logging::init(Format::Json(Metrics::from_env()?))?;
+    let settings = Settings::from_env()?;
+    let providers = ProviderSettings::from_env()?;
+    let config = aws::on_lambda(&settings).await?;
+    let store = Store::new(store::connect_with(&config, &settings), settings.table.clone());
+    let webhooks = WebhookClient::new(&settings, &providers)?;
+
+    // Connects during init, as the API's function does.
+    if let Err(error) = store.warm().await {
+        tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
+    }
+
+    let clients = AwsClients::new(&config, &providers);
+    let deliverer = Deliverer::new(store, Clock::system(), clients, webhooks);
+    let handle = async |event: LambdaEvent<Box<RawValue>>| {
+        Ok::<_, Error>(stream::handle(&deliverer, event.payload.get()).await)
+    };
+    lambda_runtime::run(service_fn(handle)).await
+}

@@ -1,0 +1,189 @@
+//! Sends messages to an org's gateway, in the form of Standard Webhooks.
+
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    Request, StatusCode,
+    header::{CONTENT_TYPE, USER_AGENT},
+    uri::{Scheme, Uri},
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tower_service::Service;
+
+use super::{address::is_public, attempts::AttemptError};
+use crate::{
+    aws::read_ca_bundle,
+    model::delivery_state::FailureReason,
+    settings::{InvalidSetting, ProviderSettings, Settings},
+};
+
+/// The time for a connection to one address of a host.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Connections that were idle for longer are not used again. A function is frozen between events,
+/// and a gateway may have closed its end meanwhile.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// How much of an answer's body is read, and for how long, so that the connection can be used again.
+const MAX_ANSWER: usize = 16 * 1024;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The headers of a request.
+pub(super) struct Headers<'a> {
+    pub id: &'a str,
+    /// Seconds since 1970.
+    pub timestamp: i64,
+    pub signatures: &'a str,
+}
+
+/// An HTTP client that connects only to public addresses, unless it may connect to any. Cheap to
+/// clone.
+#[derive(Debug, Clone)]
+pub struct WebhookClient {
+    client: Client<HttpsConnector<CheckedConnector>, Full<Bytes>>,
+    allow_private: bool,
+}
+
+impl WebhookClient {
+    /// A client that trusts public certificate authorities, or those in `AWS_CA_BUNDLE`.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read.
+    pub fn new(settings: &Settings, providers: &ProviderSettings) -> Result<Self, InvalidSetting> {
+        let roots = match &settings.ca_bundle {
+            Some(path) => read_ca_bundle(path)?.1,
+            None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+        };
+        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| InvalidSetting { variable: "AWS_CA_BUNDLE", reason: error.to_string() })?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let allow_private = providers.allow_private_webhooks;
+        let connector = HttpsConnector::from((CheckedConnector { allow_private }, tls));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build(connector);
+        Ok(Self { client, allow_private })
+    }
+
+    /// Posts `body` to `url`, once. Follows no redirect.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        headers: &Headers<'_>,
+        body: &str,
+    ) -> Result<(), AttemptError> {
+        let not_configured = |_| AttemptError::last(FailureReason::NotConfigured, "url");
+        let url: Uri = url.parse().map_err(|_| AttemptError::last(FailureReason::NotConfigured, "url"))?;
+        if url.scheme() != Some(&Scheme::HTTPS) && !self.allow_private {
+            return Err(AttemptError::last(FailureReason::PrivateAddress, "http"));
+        }
+        let request = Request::post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("loyalty-codes/", env!("CARGO_PKG_VERSION")))
+            .header("webhook-id", headers.id)
+            .header("webhook-timestamp", headers.timestamp)
+            .header("webhook-signature", headers.signatures)
+            .body(Full::from(body.to_owned()))
+            .map_err(|error| not_configured(error))?;
+        let answer = self.client.request(request).await.map_err(|error| classify(&error))?;
+        let status = answer.status();
+        // What the gateway says beside the status is of no interest.
+        let _ = timeout(ANSWER_TIMEOUT, Limited::new(answer.into_body(), MAX_ANSWER).collect()).await;
+        if status.is_success() {
+            return Ok(());
+        }
+        let is_transient = status.is_server_error()
+            || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+        let reason = FailureReason::Gateway(status.as_u16());
+        Err(if is_transient { AttemptError::transient(reason, "") } else { AttemptError::last(reason, "") })
+    }
+}
+
+/// Classifies an error without an answer. An error in a certificate may pass, like the others.
+fn classify(error: &hyper_util::client::legacy::Error) -> AttemptError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<PrivateAddress>().is_some() {
+            return AttemptError::last(FailureReason::PrivateAddress, "");
+        }
+        if error.downcast_ref::<rustls::Error>().is_some() {
+            return AttemptError::transient(FailureReason::Unreachable, "tls");
+        }
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    AttemptError::transient(FailureReason::Unreachable, if error.is_connect() { "connect" } else { "lost" })
+}
+
+/// A host has no public address.
+#[derive(Debug, thiserror::Error)]
+#[error("the host has no public address")]
+struct PrivateAddress;
+
+/// Resolves hosts, and connects to their public addresses alone. What is checked is the address
+/// that is connected to, so no answer of a name server can lead elsewhere.
+#[derive(Debug, Clone)]
+struct CheckedConnector {
+    allow_private: bool,
+}
+
+type ConnectError = Box<dyn Error + Send + Sync>;
+
+impl Service<Uri> for CheckedConnector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        Box::pin(connect(url, self.allow_private))
+    }
+}
+
+async fn connect(url: Uri, allow_private: bool) -> Result<TokioIo<TcpStream>, ConnectError> {
+    // An IPv6 address is written in brackets.
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let default_port = if url.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    let addresses = lookup_host((host, url.port_u16().unwrap_or(default_port))).await?;
+    let mut last_error: ConnectError = Box::new(io::Error::from(io::ErrorKind::AddrNotAvailable));
+    for address in addresses {
+        if !allow_private && !is_public(address.ip()) {
+            last_error = Box::new(PrivateAddress);
+            continue;
+        }
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(TokioIo::new(stream));
+            }
+            Ok(Err(error)) => last_error = Box::new(error),
+            Err(elapsed) => last_error = Box::new(elapsed),
+        }
+    }
+    Err(last_error)
+}

@@ -1,0 +1,206 @@
+//! Webhooks in the form of Standard Webhooks: their secrets, signatures and bodies.
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use rand::{Rng, RngExt};
+use serde::Serialize;
+use sha2::Sha256;
+
+use super::{
+    message::{Channel, ChannelType, Message},
+    org::{Org, OrgId},
+    otp::{CreatedId, Scope},
+};
+use crate::{model::content, secret::Secret};
+
+/// How long the secret that was replaced signs beside the new one.
+pub const SECRET_OVERLAP: TimeDelta = TimeDelta::days(1);
+
+/// The key that an org's webhooks are signed with. `{:?}` does not show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSecret(Secret<[u8; 32]>);
+
+impl WebhookSecret {
+    /// Draws a key.
+    pub fn generate(rng: &mut impl Rng) -> Self {
+        Self(Secret::new(rng.random()))
+    }
+
+    /// A key that was drawn before, as it was stored.
+    #[must_use]
+    pub const fn stored(bytes: [u8; 32]) -> Self {
+        Self(Secret::new(bytes))
+    }
+
+    /// The bytes, for storage.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        self.0.expose()
+    }
+
+    /// The key as receivers configure it: `whsec_` and Base64.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!("whsec_{}", STANDARD.encode(self.expose()))
+    }
+}
+
+/// The secrets of an org.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSecrets {
+    pub current: WebhookSecret,
+    /// The one before, and the time until which it still signs.
+    pub previous: Option<(WebhookSecret, DateTime<Utc>)>,
+}
+
+impl WebhookSecrets {
+    /// The secrets after the current one of `secrets` was replaced by `new` at `now`.
+    #[must_use]
+    pub fn replaced(secrets: Option<Self>, new: WebhookSecret, now: DateTime<Utc>) -> Self {
+        Self { current: new, previous: secrets.map(|secrets| (secrets.current, now + SECRET_OVERLAP)) }
+    }
+
+    /// The value of `webhook-signature` for a request with that id and body at `now`: a signature by
+    /// each secret that is in use.
+    #[must_use]
+    pub fn signatures(&self, id: &str, body: &str, now: DateTime<Utc>) -> String {
+        let previous = self.previous.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        let sign = |secret: &WebhookSecret| signature(secret.expose(), id, now.timestamp(), body);
+        [&self.current].into_iter().chain(previous).map(sign).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The signature of a request by one key. `timestamp` is in seconds since 1970.
+fn signature(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
+    // A key of any length is accepted.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+        return String::new();
+    };
+    mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+/// The message that a webhook carries.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookMessage<'a> {
+    pub org: &'a Org,
+    pub created_id: CreatedId,
+    pub scope: Scope,
+    pub channel: &'a Channel,
+    pub message: &'a Message,
+    /// When the message was asked for.
+    pub requested_at: DateTime<Utc>,
+    pub valid_until: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(rename = "type")]
+    event: &'static str,
+    timestamp: String,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Data<'a> {
+    org_id: OrgId,
+    created_id: u64,
+    scope: Scope,
+    channel: ChannelType,
+    to: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<String>,
+    valid_upto: String,
+}
+
+impl WebhookMessage<'_> {
+    /// The request's body. An e-mail has a subject and HTML, every other channel a text. The body is
+    /// the same at every attempt.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let is_email = self.channel.channel_type == ChannelType::Email;
+        let for_email = |text| is_email.then_some(text);
+        let valid_until = self.org.timezone.local(self.valid_until);
+        let body = Body {
+            event: "otp.message",
+            timestamp: self.requested_at.to_rfc3339_opts(SecondsFormat::Millis, true),
+            data: Data {
+                org_id: self.org.id(),
+                created_id: self.created_id.0,
+                scope: self.scope,
+                channel: self.channel.channel_type,
+                to: &self.channel.value,
+                text: (!is_email).then_some(self.message.text.expose()),
+                subject: for_email(self.message.email_subject.expose()).map(String::as_str),
+                html: for_email(self.message.email_body.expose()).map(|body| content::email(body).html),
+                valid_upto: valid_until.to_rfc3339_opts(SecondsFormat::Secs, false),
+            },
+        };
+        // Texts and numbers can always be written as JSON.
+        serde_json::to_string(&body).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::secret::os_rng;
+
+    /// The example of the specification's reference libraries.
+    #[test]
+    fn the_published_example_has_its_signature() {
+        let key = STANDARD.decode("C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
+        let body = r#"{"email":"test@example.com","username":"test_user"}"#;
+        let signed = signature(&key, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_553, body);
+        assert_eq!(signed, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
+    }
+
+    #[test]
+    fn a_replaced_secret_signs_for_a_day_beside_the_new_one() {
+        let now = DateTime::UNIX_EPOCH;
+        let [first, second, third] = [1, 2, 3].map(|byte| WebhookSecret::stored([byte; 32]));
+        let alone = WebhookSecrets::replaced(None, first.clone(), now);
+        let both = WebhookSecrets::replaced(Some(alone.clone()), second.clone(), now);
+        let count = |secrets: &WebhookSecrets, at| secrets.signatures("id", "{}", at).split(' ').count();
+        assert_eq!(count(&alone, now), 1);
+        assert_eq!(count(&both, now), 2);
+        assert_eq!(count(&both, now + TimeDelta::seconds(86_399)), 2);
+        assert_eq!(count(&both, now + TimeDelta::days(1)), 1);
+        let again = WebhookSecrets::replaced(Some(both), third, now);
+        assert_eq!(again.previous.unwrap().0, second);
+    }
+
+    #[test]
+    fn a_secret_is_shown_only_by_its_text() {
+        let secret = WebhookSecret::generate(&mut os_rng());
+        let text = secret.to_text();
+        assert_eq!(STANDARD.decode(text.strip_prefix("whsec_").unwrap()).unwrap(), secret.expose());
+        let secrets = WebhookSecrets::replaced(None, secret, DateTime::UNIX_EPOCH);
+        assert_eq!(
+            format!("{secrets:?}"),
+            "WebhookSecrets { current: WebhookSecret([secret]), previous: None }"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn receivers_of_standard_webhooks_accept_every_signature(
+            key: [u8; 32], id in "[a-zA-Z0-9_]{1,40}", seconds in 0..4_000_000_000_i64, body in ".{0,200}"
+        ) {
+            let now = DateTime::from_timestamp(seconds, 0).unwrap();
+            let secrets = WebhookSecrets::replaced(None, WebhookSecret::stored(key), now);
+            let receiver = standardwebhooks::Webhook::new(&secrets.current.to_text()).unwrap();
+            let expected = receiver.sign(&id, seconds, body.as_bytes()).unwrap();
+            prop_assert_eq!(secrets.signatures(&id, &body, now), expected);
+        }
+    }
+}

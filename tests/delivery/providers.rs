@@ -1,0 +1,210 @@
+//! Fake providers on one port: End User Messaging, SES, and an org's gateway.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::body::{Body, to_bytes};
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::AbortHandle};
+
+/// The operation that was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called {
+    Text,
+    Voice,
+    Email,
+    Webhook,
+}
+
+/// A request that a provider received.
+#[derive(Debug, Clone)]
+pub struct Received {
+    pub called: Called,
+    pub headers: HeaderMap,
+    pub text: String,
+    pub json: Value,
+    pub at: Instant,
+}
+
+impl Received {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap().to_str().unwrap()
+    }
+}
+
+/// What a provider does with a request.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// It takes the message.
+    Taken,
+    /// It answers with this status, error code and body.
+    Refused(u16, &'static str, Value),
+    /// It takes the message, and the connection is reset before the answer.
+    TakenAndReset,
+    /// The connection is reset.
+    Reset,
+    /// It does not answer.
+    Silent,
+    /// It takes the message after this time.
+    Slow(Duration),
+    /// It takes the message, then aborts this task, which called it.
+    TakenAndKilled(AbortHandle),
+}
+
+impl Reply {
+    /// An error of AWS with a reason, if it has one.
+    pub fn error(code: &'static str, reason: &str) -> Self {
+        let status = if code == "InternalServerException" { 500 } else { 400 };
+        let mut body = json!({"message": "about +918799361139", "Message": "about +918799361139"});
+        if !reason.is_empty() {
+            body["Reason"] = reason.into();
+        }
+        Self::Refused(status, code, body)
+    }
+
+    /// An answer of a gateway.
+    pub fn status(status: u16) -> Self {
+        Self::Refused(status, "", json!({"detail": "x".repeat(100_000)}))
+    }
+}
+
+/// Chooses the reply to a request by the number of requests before it.
+type Plan = Box<dyn FnMut(&Received, usize) -> Reply + Send>;
+
+struct State {
+    plan: Plan,
+    received: Vec<Received>,
+    taken: Vec<Received>,
+}
+
+/// The providers of one test.
+#[derive(Clone)]
+pub struct Providers {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Providers {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = State { plan: Box::new(|_, _| Reply::Taken), received: Vec::new(), taken: Vec::new() };
+        let providers = Self { address, state: Arc::new(Mutex::new(state)) };
+        let served = providers.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // Closing a connection resets it.
+                stream.set_zero_linger().unwrap();
+                let providers = served.clone();
+                let service = service_fn(move |request| {
+                    let providers = providers.clone();
+                    async move { providers.answer(request).await }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        providers
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Replies as `plan` says, from now on, and forgets what was received.
+    pub fn reply(&self, plan: impl FnMut(&Received, usize) -> Reply + Send + 'static) {
+        let plan = Box::new(plan);
+        *self.state.lock().unwrap() = State { plan, received: Vec::new(), taken: Vec::new() };
+    }
+
+    /// The requests that were received.
+    pub fn received(&self) -> Vec<Received> {
+        self.state.lock().unwrap().received.clone()
+    }
+
+    /// The requests whose message a provider has taken.
+    pub fn taken(&self) -> Vec<Received> {
+        self.state.lock().unwrap().taken.clone()
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
+        let (parts, body) = request.into_parts();
+        let body = to_bytes(Body::new(body), usize::MAX).await.map_err(|_| Closed)?;
+        let text = String::from_utf8(body.into()).unwrap();
+        let target = parts.headers.get("x-amz-target").map(|target| target.to_str().unwrap());
+        let called = match (target, parts.uri.path()) {
+            (Some(target), _) if target.ends_with(".SendTextMessage") => Called::Text,
+            (Some(target), _) if target.ends_with(".SendVoiceMessage") => Called::Voice,
+            (None, "/v2/email/outbound-emails") => Called::Email,
+            (None, "/otp") => Called::Webhook,
+            other => panic!("unknown operation {other:?}"),
+        };
+        let json = serde_json::from_str(&text).unwrap();
+        let received = Received { called, headers: parts.headers, text, json, at: Instant::now() };
+        let reply = {
+            let mut state = self.state.lock().unwrap();
+            let before = state.received.len();
+            state.received.push(received.clone());
+            (state.plan)(&received, before)
+        };
+        let take = || {
+            let mut state = self.state.lock().unwrap();
+            state.taken.push(received.clone());
+            state.taken.len()
+        };
+        match reply {
+            Reply::Taken => Ok(taken(take())),
+            Reply::Slow(time) => {
+                tokio::time::sleep(time).await;
+                Ok(taken(take()))
+            }
+            Reply::TakenAndReset => {
+                take();
+                Err(Closed)
+            }
+            Reply::TakenAndKilled(caller) => {
+                take();
+                caller.abort();
+                std::future::pending().await
+            }
+            Reply::Reset => Err(Closed),
+            Reply::Silent => std::future::pending().await,
+            Reply::Refused(status, code, body) => {
+                let mut body = body;
+                if !code.is_empty() && called != Called::Email {
+                    body["__type"] = code.into();
+                }
+                let mut response = Response::new(Body::from(body.to_string()));
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                if called == Called::Webhook {
+                    response.headers_mut().insert("location", "http://127.0.0.1:1/".parse().unwrap());
+                } else {
+                    response.headers_mut().insert("x-amzn-errortype", code.parse().unwrap());
+                }
+                Ok(response)
+            }
+        }
+    }
+}
+
+fn taken(number: usize) -> Response<Body> {
+    Response::new(Body::from(json!({"MessageId": format!("id-{number}")}).to_string()))
+}
+
+/// Error that makes the server close the connection.
+#[derive(Debug)]
+struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closed")
+    }
+}
+
+impl std::error::Error for Closed {}
