@@ -73,6 +73,13 @@ pub fn for_local(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
     sdk_config(settings, region, credentials)
 }
 
+/// The ARN of the AWS identity that the SDK's own configuration gives. `None` if AWS does not say.
+#[cfg(feature = "cli")]
+pub async fn caller_identity(settings: &Settings) -> Option<String> {
+    let config = of_operator(settings, None).await.ok()?;
+    aws_sdk_sts::Client::new(&config).get_caller_identity().send().await.ok()?.arn
+}
+
 fn sdk_config(
     settings: &Settings,
     region: Region,

@@ -136,9 +136,39 @@ impl Store {
         self.allocate(org, plan, 1).await
     }
 
-    /// Allocates the next `count` values of an org's sequence from the counter.
+    /// Allocates the next `count` values of an org's sequence for a process. More than one are
+    /// allocated only if the range has room for many blocks of that size.
     async fn allocate(&self, org: OrgId, plan: &NumberingPlan, count: u64) -> Result<Allocation, StoreError> {
         let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
+        self.allocate_with_room(org, plan, count, room).await
+    }
+
+    /// Allocates the next `count` values of an org's sequence for an operator, in one write.
+    /// Returns the first of them. `None` if the range has no room for that many.
+    ///
+    /// # Errors
+    /// [`NumberingError`] when the counter has another plan, or DynamoDB fails.
+    pub async fn take_values(
+        &self,
+        org: OrgId,
+        plan: &NumberingPlan,
+        count: u64,
+    ) -> Result<Option<u64>, NumberingError> {
+        match self.allocate_with_room(org, plan, count, count).await? {
+            Allocation::Taken(SequenceValue(first)) => Ok(Some(first)),
+            Allocation::Exhausted => Ok(None),
+            Allocation::PlanChanged => Err(NumberingError::PlanMismatch),
+        }
+    }
+
+    /// Allocates the next `count` values from the counter if at least `room` are left.
+    async fn allocate_with_room(
+        &self,
+        org: OrgId,
+        plan: &NumberingPlan,
+        count: u64,
+        room: u64,
+    ) -> Result<Allocation, StoreError> {
         let Some(last) = plan.end().checked_sub(room) else {
             return Ok(Allocation::Exhausted);
         };
@@ -176,19 +206,27 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn next_user_id(&self, org: OrgId) -> Result<UserId, StoreError> {
+        self.take_user_ids(org, 1).await
+    }
+
+    /// Allocates the next `count` user ids of an org, and returns the first of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    pub async fn take_user_ids(&self, org: OrgId, count: u64) -> Result<UserId, StoreError> {
         let updated = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::user_id_counter(org).attributes()))
-            .update_expression("ADD #next :one")
+            .update_expression("ADD #next :count")
             .expression_attribute_names("#next", NEXT)
-            .expression_attribute_values(":one", n(1))
+            .expression_attribute_values(":count", n(count))
             .return_values(ReturnValue::UpdatedNew)
             .send()
             .await
             .map_err(StoreError::from_sdk)?;
-        first_allocated(updated.attributes, 1).map(|SequenceValue(value)| UserId(value))
+        first_allocated(updated.attributes, count).map(|SequenceValue(value)| UserId(value))
     }
 }
 

@@ -191,6 +191,16 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
+/// The partition of what operators did for an org in a month of UTC.
+pub fn audit_month(org: OrgId, month: DateTime<Utc>) -> String {
+    format!("ORG#{org}#AUDIT#{}", month.format("%Y-%m"))
+}
+
+/// An act of an operator. `id` begins with the time of the act.
+pub fn audit_entry(org: OrgId, at: DateTime<Utc>, id: &str) -> Key {
+    Key::new(audit_month(org, at), id)
+}
+
 /// The response that is stored under a till's `Idempotency-Key`. The item's key contains only the
 /// SHA-256 of that.
 pub fn stored_response(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {

@@ -6,6 +6,8 @@
 //! serve` embeds gets no token; see `tokens`. Readers check the expiry of an item themselves,
 //! because TTL deletes late.
 
+#[cfg(feature = "cli")]
+mod audit;
 mod blocks;
 mod card_numbers;
 mod client;
@@ -31,6 +33,8 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 
+#[cfg(feature = "cli")]
+pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
 pub use card_numbers::{CardNumber, NumberingError};
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};

@@ -167,6 +167,14 @@ impl Store {
         Ok(Some(IssuedRange { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
     }
 
+    /// The ranges of sequence values that were issued under earlier plans of an org.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn retired_card_numbers(&self, org: OrgId) -> Result<Vec<IssuedRange>, StoreError> {
+        Ok(self.read_org_item(org).await?.map_or_else(Vec::new, |record| record.retired))
+    }
+
     /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its
     /// first customer gets `first_user`. For an existing org, both are ignored.
     ///

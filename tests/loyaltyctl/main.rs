@@ -5,6 +5,7 @@
 mod common;
 
 mod http;
+mod numbers;
 mod org_files;
 mod output;
 mod passwords;

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     Operator,
     common::{self, served::loyaltyctl},
+    finish,
     output::wait,
     write,
 };
@@ -104,4 +105,34 @@ async fn a_plan_like_that_of_payment_cards_is_applied_with_a_warning() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), "org 966 unchanged\n");
     let warning = String::from_utf8(again.stderr).unwrap();
     assert!(warning.starts_with("warning: ") && warning.contains("payment cards"), "{warning}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_is_shown_and_applied_from_an_editor() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, common::DEMO_ORG);
+    assert_eq!(operator.json(&["org", "diff", &file])["result"], "created");
+    assert_eq!(operator.json(&["org", "list"]), json!([]), "nothing was changed");
+    operator.json(&["org", "apply", &file]);
+    write(&folder, &common::DEMO_ORG.replace("[config]", "[config]\nCONF_OTP_LENGTH = 6"));
+    let difference = operator.json(&["org", "diff", &file]);
+    assert_eq!(difference["changes"], json!([{"key": "CONF_OTP_LENGTH", "before": 7, "after": 6}]));
+    assert_eq!(operator.json(&["org", "show", "966"])["definition"]["config"]["CONF_OTP_LENGTH"], 7);
+
+    let edit = |editor: &str| {
+        let endpoint = operator.table.endpoint();
+        let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", operator.table.name()]);
+        finish(command.args(["org", "edit", "966", "--yes"]).env("EDITOR", editor).env_remove("VISUAL"))
+    };
+    let edited = edit("sed -i s/^CONF_OTP_LENGTH.*/CONF_OTP_LENGTH=8/");
+    assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
+    assert_eq!(operator.json(&["org", "show", "966"])["definition"]["config"]["CONF_OTP_LENGTH"], 8);
+    let invalid = edit("sed -i s/^CONF_OTP_LENGTH.*/CONF_OTP_LENGTH=99/");
+    let message = String::from_utf8(invalid.stderr).unwrap();
+    assert!(invalid.status.code() == Some(3) && message.contains("The edited file is "), "{message}");
+    let kept = message.rsplit("The edited file is ").next().unwrap().trim();
+    assert!(std::fs::read_to_string(kept).unwrap().contains("CONF_OTP_LENGTH=99"), "what was typed is kept");
+    std::fs::remove_file(kept).unwrap();
+    assert_eq!(edit("false").status.code(), Some(3));
 }

@@ -1,13 +1,16 @@
 //! `loyaltyctl`, the operators' and developers' tool.
 #![allow(clippy::large_futures, reason = "a command is awaited once, and so are the parts of it")]
 
+mod audit;
 mod delivery;
 mod demo;
 mod failure;
+mod numbers;
 mod org;
 mod org_file;
 mod output;
 mod reference;
+mod restored;
 mod serve;
 mod till;
 mod upgrade;
@@ -17,6 +20,7 @@ use std::{env, ffi::OsString, process::ExitCode, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use loyalty_codes::{
+    aws,
     settings::{self, Settings},
     store::{Store, Stream, TableCreation, connect, connect_local},
 };
@@ -84,6 +88,12 @@ enum Command {
     /// Tills and their passwords
     #[command(subcommand)]
     Till(till::Command),
+    /// Card numbers for printing
+    #[command(subcommand)]
+    Numbers(numbers::Command),
+    /// What operators did
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Print the OpenAPI document of the API
     Openapi,
     /// Print a completion script for a shell
@@ -103,6 +113,12 @@ enum TableCommand {
     /// May run beside the service and be interrupted; running it again does the rest. Lists what it
     /// cannot decide.
     Upgrade(upgrade::Options),
+    /// Raise the counters of a table that was restored from a backup, before traffic returns to it
+    ///
+    /// The backup does not know the numbers that were given after it was made, and the restored
+    /// table would give them again. Every counter is raised by a margin that must be larger than
+    /// the count of these numbers.
+    Restored(restored::Options),
 }
 
 impl Target {
@@ -115,14 +131,28 @@ impl Target {
     /// environment sets some.
     async fn store(&self) -> Result<Store, Failure> {
         let settings = self.settings()?;
-        let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| env::var_os(name).is_some());
         let client = match self.endpoint.as_deref() {
-            Some(endpoint) if endpoint.starts_with("http://") && !named => {
-                connect_local(&settings, endpoint)?
-            }
+            Some(endpoint) if self.is_local() => connect_local(&settings, endpoint)?,
             endpoint => connect(&settings, endpoint).await?,
         };
         Ok(Store::new(client, settings.table))
+    }
+
+    /// Whether the DynamoDB at the endpoint does not check credentials.
+    fn is_local(&self) -> bool {
+        let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| env::var_os(name).is_some());
+        self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !named
+    }
+
+    /// Who acts, for the audit: the AWS identity, or the user of the operating system where
+    /// DynamoDB checks no credentials.
+    async fn operator(&self) -> Result<String, Failure> {
+        if self.is_local() {
+            return Ok(audit::local_user());
+        }
+        Ok(aws::caller_identity(&self.settings()?)
+            .await
+            .unwrap_or_else(|| format!("{} without AWS identity", audit::local_user())))
     }
 
     /// The DynamoDB endpoint and the option or variable that sets it, for error messages.
@@ -194,7 +224,10 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
             upgrade::run(&options, &cli.target.store().await?, output).await
         }
         Command::Org(command) => org::run(command, &cli.target, output).await,
-        Command::Till(command) => till::run(command, &cli.target.store().await?, output).await,
+        Command::Till(command) => till::run(command, &cli.target, output).await,
+        Command::Numbers(command) => numbers::run(command, &cli.target, output).await,
+        Command::Audit(command) => audit::run(command, &cli.target.store().await?, output).await,
+        Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
         Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

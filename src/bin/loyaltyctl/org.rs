@@ -8,16 +8,16 @@ use std::{
 use clap::Subcommand;
 use loyalty_codes::{
     model::{
-        card_number::new_permutation_key,
+        card_number::{NumberingPlan, history::transition, new_permutation_key},
         customer::UserId,
         org::{Definition, Invalid, Org, OrgId},
     },
     secret::os_rng,
-    store::{Applied, Store},
+    store::{Applied, AuditEntry, Store},
 };
 use serde_json::{Value, json};
 
-use crate::{Target, failure::Failure, org_file, output::Output, upgrade};
+use crate::{Target, audit, failure::Failure, org_file, output::Output, upgrade};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -28,6 +28,18 @@ pub enum Command {
     Apply {
         /// The org's file; - is standard input
         file: PathBuf,
+    },
+    /// Show what `org apply` would change, and change nothing
+    Diff {
+        /// The org's file; - is standard input
+        file: PathBuf,
+    },
+    /// Open an org's file in `$VISUAL` or `$EDITOR`, and apply it after it was checked and confirmed
+    Edit {
+        id: u32,
+        /// Apply it without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// Print the file that gives an org, for `org apply`
     Export { id: u32 },
@@ -45,22 +57,110 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         Command::Apply { file } => {
             // The file is checked before any call to DynamoDB.
             let definition = read(&file)?;
-            apply(&target.store().await?, output, &definition).await
+            apply(&target.store().await?, output, &target.operator().await?, &definition).await
         }
+        Command::Diff { file } => {
+            let definition = read(&file)?;
+            diff(&target.store().await?, output, &definition).await
+        }
+        Command::Edit { id, yes } => edit(target, output, OrgId(id), yes).await,
         Command::Export { id } => export(&target.store().await?, output, OrgId(id)).await,
         Command::Show { id } => show(&target.store().await?, output, OrgId(id)).await,
         Command::List => list(&target.store().await?, output).await,
     }
 }
 
-async fn apply(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
-    let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
-    let applied = output.with_spinner("applying", applying).await?;
+async fn apply(store: &Store, output: &Output, who: &str, definition: &Definition) -> Result<(), Failure> {
+    let act = async |entry: &mut AuditEntry| {
+        let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
+        let applied = output.with_spinner("applying", applying).await?;
+        entry.detail["result"] = applied_name(&applied).into();
+        if let Applied::Updated(before) = &applied {
+            let keys: Vec<_> = changes(before, definition).into_iter().map(|(key, ..)| key).collect();
+            entry.detail["changed"] = json!(keys);
+        }
+        Ok(applied)
+    };
+    let applied = audit::record(store, definition.id, who, "org apply", json!({}), act).await?;
     let mut warnings = definition.warnings();
     if let Applied::Updated(before) = &applied {
         warnings.extend(upgrade::advice(store, before, definition, FIRST_USER).await?);
     }
     print_applied(output, definition, &applied, &warnings)
+}
+
+/// What applying `definition` would change: the result that `org apply` would name, and the changes.
+async fn preview(store: &Store, definition: &Definition) -> Result<(&'static str, Vec<Change>), Failure> {
+    let Some(org) = store.org(definition.id).await? else {
+        return Ok(("created", Vec::new()));
+    };
+    let changes = changes(&org.definition, definition);
+    if let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers) {
+        let current = store.issued_card_numbers(definition.id).await?;
+        let retired = store.retired_card_numbers(definition.id).await?;
+        transition(current.as_ref(), &retired, &plan).map_err(|error| Failure::refused(error.to_string()))?;
+    }
+    Ok((if changes.is_empty() { "unchanged" } else { "updated" }, changes))
+}
+
+async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
+    let (result, changes) = output.with_spinner("reading", preview(store, definition)).await?;
+    let warnings = definition.warnings();
+    let json = json!({
+        "id": definition.id, "result": result, "changes": changes_as_json(&changes), "warnings": warnings,
+    });
+    let mut text = format!("org {} would be {}", definition.id, output.strong(result));
+    if !changes.is_empty() {
+        text = format!("{text}\n{}", changes_as_table(output, &changes));
+    }
+    output.print(&json, &text)?;
+    for warning in &warnings {
+        output.warn(warning);
+    }
+    Ok(())
+}
+
+async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<(), Failure> {
+    let store = target.store().await?;
+    let before = find(&store, output, id).await?.definition;
+    let text = org_file::write(&before).map_err(|error| Failure::failed(error.to_string()))?;
+    let failed = |error: io::Error| Failure::failed(format!("cannot edit the file: {error}"));
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed)?;
+    std::fs::write(file.path(), &text).map_err(failed)?;
+    let editor =
+        ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok()).filter(|it| !it.is_empty());
+    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    // The variable may contain arguments, so a shell splits it.
+    let edited = std::process::Command::new("sh")
+        .args(["-c", "exec $0 \"$1\"", &editor])
+        .arg(file.path())
+        .status()
+        .map_err(failed)?;
+    if !edited.success() {
+        return Err(Failure::refused("the editor failed; nothing was changed"));
+    }
+    let applying = async {
+        let definition = read(file.path())?;
+        if definition.id != id {
+            return Err(Failure::refused(format!("the file is that of org {}, not of {id}", definition.id)));
+        }
+        let (_, changes) = preview(&store, &definition).await?;
+        if changes.is_empty() {
+            return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
+        }
+        if !yes {
+            output.ask(&format!("{}\nApply this?", changes_as_table(output, &changes)))?;
+        }
+        apply(&store, output, &target.operator().await?, &definition).await
+    };
+    match applying.await {
+        Ok(()) => Ok(()),
+        // What was typed is not lost.
+        Err(failure) => match file.keep() {
+            Ok((_, path)) => Err(failure.with_detail(&format!("The edited file is {}", path.display()))),
+            Err(error) => Err(failure.with_detail(&format!("The edited file is lost: {error}"))),
+        },
+    }
 }
 
 async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
@@ -70,7 +170,7 @@ async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
     output.print(&json!(json), &output.table(&["id", "name"], &rows))
 }
 
-fn read(file: &Path) -> Result<Definition, Failure> {
+pub fn read(file: &Path) -> Result<Definition, Failure> {
     let (name, text) = if file == Path::new("-") {
         ("standard input".to_owned(), io::read_to_string(io::stdin()))
     } else {
@@ -92,27 +192,41 @@ fn print_applied(
     warnings: &[String],
 ) -> Result<(), Failure> {
     let id = definition.id;
-    let (result, changes) = match applied {
-        Applied::Created => ("created", Vec::new()),
-        Applied::Unchanged => ("unchanged", Vec::new()),
-        Applied::Updated(before) => ("updated", changes(before, definition)),
+    let result = applied_name(applied);
+    let changes = match applied {
+        Applied::Created | Applied::Unchanged => Vec::new(),
+        Applied::Updated(before) => changes(before, definition),
     };
-    let json: Vec<_> = changes
-        .iter()
-        .map(|(key, before, after)| json!({"key": key, "before": before, "after": after}))
-        .collect();
-    let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
-    let rows: Vec<_> =
-        changes.iter().map(|(key, before, after)| vec![key.clone(), shown(before), shown(after)]).collect();
+    let json = changes_as_json(&changes);
     let mut text = format!("org {id} {}", output.strong(result));
-    if !rows.is_empty() {
-        text = format!("{text}\n{}", output.table(&["key", "before", "after"], &rows));
+    if !changes.is_empty() {
+        text = format!("{text}\n{}", changes_as_table(output, &changes));
     }
     output.print(&json!({"id": id, "result": result, "changes": json, "warnings": warnings}), &text)?;
     for warning in warnings {
         output.warn(warning);
     }
     Ok(())
+}
+
+const fn applied_name(applied: &Applied) -> &'static str {
+    match applied {
+        Applied::Created => "created",
+        Applied::Unchanged => "unchanged",
+        Applied::Updated(_) => "updated",
+    }
+}
+
+fn changes_as_json(changes: &[Change]) -> Vec<Value> {
+    let entry = |(key, before, after): &Change| json!({"key": key, "before": before, "after": after});
+    changes.iter().map(entry).collect()
+}
+
+fn changes_as_table(output: &Output, changes: &[Change]) -> String {
+    let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "-".to_owned(), Value::to_string);
+    let row = |(key, before, after): &Change| vec![key.clone(), shown(before), shown(after)];
+    let rows: Vec<_> = changes.iter().map(row).collect();
+    output.table(&["key", "before", "after"], &rows)
 }
 
 type Change = (String, Option<Value>, Option<Value>);
@@ -150,7 +264,7 @@ fn flatten(prefix: &str, keys: serde_json::Map<String, Value>, flat: &mut Vec<(S
     }
 }
 
-async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {
+pub async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {
     let org = output.with_spinner("reading", store.org(id)).await?;
     org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))
 }

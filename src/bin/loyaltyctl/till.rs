@@ -8,11 +8,11 @@ use loyalty_codes::{
         till::{Credential, Password, Permission, Till, TillName},
     },
     secret::os_rng,
-    store::Store,
+    store::{AuditEntry, Store},
 };
 use serde_json::json;
 
-use crate::{failure::Failure, output::Output};
+use crate::{Target, audit, failure::Failure, output::Output};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -65,23 +65,24 @@ fn permissions() -> PossibleValuesParser {
     PossibleValuesParser::new(Permission::ALL.iter().map(|permission| permission.as_str()))
 }
 
-pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(), Failure> {
+pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
+    let store = &target.store().await?;
     match command {
         Command::Create { name, org, allow } => {
             let mut permissions: Vec<_> = allow.iter().filter_map(|text| Permission::parse(text)).collect();
             permissions.sort_unstable();
             permissions.dedup();
-            create(store, output, name, OrgId(org), permissions).await
+            create(store, output, &target.operator().await?, name, OrgId(org), permissions).await
         }
         Command::List { org } => list(store, output, org.map(OrgId)).await,
-        Command::Rotate { name } => rotate(store, output, &name).await,
+        Command::Rotate { name } => rotate(store, output, &target.operator().await?, &name).await,
         Command::Revoke { name, old, new } => {
             let which = match (old, new) {
                 (true, _) => Passwords::Old,
                 (_, true) => Passwords::New,
                 _ => Passwords::All,
             };
-            revoke(store, output, &name, which).await
+            revoke(store, output, &target.operator().await?, &name, which).await
         }
     }
 }
@@ -89,6 +90,7 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
 async fn create(
     store: &Store,
     output: &Output,
+    who: &str,
     name: TillName,
     org: OrgId,
     permissions: Vec<Permission>,
@@ -105,12 +107,15 @@ async fn create(
     let credentials = vec![Credential::new(password.expose(), Utc::now())];
     let till = Till { name, org, permissions, credentials };
     print_password(output, &till, &password, "")?;
-    let created = output.with_spinner("creating the till", store.create_till(&till)).await;
-    if created.map_err(|error| explain_printed_password(error.into()))? {
-        Ok(())
-    } else {
-        Err(explain_printed_password(exists(&till.name)))
-    }
+    let act = async |_: &mut AuditEntry| {
+        if output.with_spinner("creating the till", store.create_till(&till)).await? {
+            Ok(())
+        } else {
+            Err(exists(&till.name))
+        }
+    };
+    let detail = json!({"till": till.name.as_str(), "permissions": till.permissions});
+    audit::record(store, org, who, "till create", detail, act).await.map_err(explain_printed_password)
 }
 
 fn exists(name: &TillName) -> Failure {
@@ -192,7 +197,7 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
     output.print(&json!(json), &output.table(&heading, &rows))
 }
 
-async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), Failure> {
+async fn rotate(store: &Store, output: &Output, who: &str, name: &TillName) -> Result<(), Failure> {
     let till = find(store, output, name).await?;
     if till.credentials.len() > 1 {
         return Err(Failure::refused(format!(
@@ -208,7 +213,9 @@ async fn rotate(store: &Store, output: &Output, name: &TillName) -> Result<(), F
         _ => format!("\nThe password before it works until `loyaltyctl till revoke {name} --old`."),
     };
     print_password(output, &till, &password, &next)?;
-    replace(store, output, &till, &credentials).await.map_err(explain_printed_password)
+    let act = async |_: &mut AuditEntry| replace(store, output, &till, &credentials).await;
+    let detail = json!({"till": name.as_str()});
+    audit::record(store, till.org, who, "till rotate", detail, act).await.map_err(explain_printed_password)
 }
 
 /// Which of a till's passwords.
@@ -221,7 +228,13 @@ enum Passwords {
     New,
 }
 
-async fn revoke(store: &Store, output: &Output, name: &TillName, which: Passwords) -> Result<(), Failure> {
+async fn revoke(
+    store: &Store,
+    output: &Output,
+    who: &str,
+    name: &TillName,
+    which: Passwords,
+) -> Result<(), Failure> {
     let till = find(store, output, name).await?;
     let kept = match (which, till.credentials.as_slice()) {
         (Passwords::All, _) | (Passwords::Old, []) => Vec::new(),
@@ -235,7 +248,9 @@ async fn revoke(store: &Store, output: &Output, name: &TillName, which: Password
         }
     };
     let revoked = till.credentials.len() - kept.len();
-    replace(store, output, &till, &kept).await?;
+    let act = async |_: &mut AuditEntry| replace(store, output, &till, &kept).await;
+    let detail = json!({"till": name.as_str(), "revoked": revoked, "left": kept.len()});
+    audit::record(store, till.org, who, "till revoke", detail, act).await?;
     output.print(
         &json!({"name": name.as_str(), "revoked": revoked, "left": kept.len()}),
         &format!("till {name}: {revoked} revoked, {} left", kept.len()),

@@ -244,6 +244,46 @@ impl NumberingPlan {
     }
 }
 
+/// What a number is under a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberReading {
+    /// It has another length, prefix or suffix, or its sequence part is no value of the plan.
+    NotOfPlan,
+    /// Only its check digit is wrong.
+    WrongCheckDigit,
+    /// It is the number for this value of the sequence.
+    Value(u64),
+}
+
+impl NumberingPlan {
+    /// Whether numbers of this plan end in a check digit.
+    #[must_use]
+    pub const fn has_check_digit(&self) -> bool {
+        self.algorithm.check_digits() > 0
+    }
+
+    /// The value of the sequence that `number` was made from. The inverse of [`Self::number`].
+    #[must_use]
+    pub fn read(&self, number: &str, key: &PermutationKey) -> NumberReading {
+        let sequence = number
+            .strip_prefix(self.prefix.as_str())
+            .and_then(|rest| rest.strip_suffix(self.suffix.as_str()))
+            .filter(|rest| rest.len() == self.width as usize + self.algorithm.check_digits())
+            .filter(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|rest| rest.get(..self.width as usize));
+        let Some(image) = sequence.and_then(|digits| digits.parse::<U256>().ok()) else {
+            return NumberReading::NotOfPlan;
+        };
+        let value =
+            if self.algorithm.is_random() { Permutation::new(key, self.width).invert(image) } else { image };
+        match u64::try_from(value).ok().filter(|value| *value < self.end()) {
+            None => NumberReading::NotOfPlan,
+            Some(value) if self.number(value, key) == number => NumberReading::Value(value),
+            Some(_) => NumberReading::WrongCheckDigit,
+        }
+    }
+}
+
 /// A new key for an org, from the operating system's generator.
 #[must_use]
 pub fn new_permutation_key(rng: &mut impl rand::Rng) -> PermutationKey {
@@ -308,6 +348,23 @@ mod tests {
             assert_eq!(number.len(), 12);
             let (body, digit) = number.split_at(11);
             assert_eq!(digit, check(&body[1..]).to_string(), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_read_back_to_its_value_and_a_wrong_check_digit_is_told() {
+        for algorithm in Algorithm::ALL {
+            let plan = plan(&settings(*algorithm, 12, "7A", 5));
+            let number = plan.number(123_456, &KEY);
+            assert_eq!(plan.read(&number, &KEY), NumberReading::Value(123_456), "{algorithm}");
+            for other in ["", "7A", "8A0000123456", &number[1..], &format!("{number}0"), "7A00x0123456"] {
+                assert_eq!(plan.read(other, &KEY), NumberReading::NotOfPlan, "{algorithm} {other}");
+            }
+            if plan.has_check_digit() {
+                let (body, digit) = number.split_at(11);
+                let wrong = (digit.parse::<u8>().unwrap() + 1) % 10;
+                assert_eq!(plan.read(&format!("{body}{wrong}"), &KEY), NumberReading::WrongCheckDigit);
+            }
         }
     }
 

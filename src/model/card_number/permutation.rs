@@ -65,6 +65,27 @@ impl Permutation {
         left * self.side + right
     }
 
+    /// The value whose image is `image`, which must be below `10^digits`.
+    #[must_use]
+    pub fn invert(&self, image: U256) -> U256 {
+        let size = U256::from(10_u8).pow(self.digits);
+        let mut value = self.decipher(image);
+        while value >= size {
+            value = self.decipher(value);
+        }
+        value
+    }
+
+    /// The inverse of [`Self::encipher`].
+    fn decipher(&self, image: U256) -> U256 {
+        let (mut left, mut right) = (image / self.side, image % self.side);
+        for round in (0..ROUNDS).rev() {
+            let previous = (right + self.side - self.round(round, left)) % self.side;
+            (left, right) = (previous, left);
+        }
+        left * self.side + right
+    }
+
     /// The round function, a number below `side`. 256 bits reduced to at most 84 leave no visible
     /// bias.
     fn round(&self, round: u8, half: U256) -> U256 {
@@ -90,26 +111,6 @@ mod tests {
 
     fn size(digits: u32) -> U256 {
         U256::from(10_u8).pow(digits)
-    }
-
-    impl Permutation {
-        /// The inverse, which only a permutation has.
-        fn invert(&self, image: U256) -> U256 {
-            let mut value = self.decipher(image);
-            while value >= size(self.digits) {
-                value = self.decipher(value);
-            }
-            value
-        }
-
-        fn decipher(&self, image: U256) -> U256 {
-            let (mut left, mut right) = (image / self.side, image % self.side);
-            for round in (0..ROUNDS).rev() {
-                let previous = (right + self.side - self.round(round, left)) % self.side;
-                (left, right) = (previous, left);
-            }
-            left * self.side + right
-        }
     }
 
     #[test]

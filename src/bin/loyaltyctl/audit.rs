@@ -1,0 +1,93 @@
+//! Recording what operators do, and `loyaltyctl audit`.
+
+use std::os::unix::fs::MetadataExt;
+
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use clap::Subcommand;
+use loyalty_codes::{
+    model::org::OrgId,
+    store::{Act, ActOutcome, AuditEntry, Store},
+};
+use serde_json::{Value, json};
+
+use crate::{failure::Failure, output::Output};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List what operators did for an org, newest first
+    List {
+        #[arg(long, value_name = "ID")]
+        org: u32,
+        /// How many days to go back
+        #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3660))]
+        days: u32,
+    },
+}
+
+pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(), Failure> {
+    let Command::List { org, days } = command;
+    let org = OrgId(org);
+    let now = Utc::now();
+    let entries = store.audit_entries(org, now - TimeDelta::days(days.into()), now);
+    let entries = output.with_spinner("reading", entries).await?;
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+                entry.who.clone(),
+                entry.what.clone(),
+                entry.outcome.to_string(),
+                entry.detail.to_string(),
+                entry.id.clone(),
+            ]
+        })
+        .collect();
+    let json: Vec<_> = entries.iter().map(as_json).collect();
+    output.print(&json!(json), &output.table(&["time", "who", "what", "outcome", "detail", "id"], &rows))
+}
+
+fn as_json(entry: &AuditEntry) -> Value {
+    json!({
+        "id": entry.id,
+        "at": entry.at.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "who": entry.who,
+        "what": entry.what,
+        "outcome": entry.outcome,
+        "detail": entry.detail,
+    })
+}
+
+/// Does `act` between two writes of its audit entry. It is not done if it cannot be recorded. It may
+/// change the entry's detail.
+pub async fn record<T>(
+    store: &Store,
+    org: OrgId,
+    who: &str,
+    what: &'static str,
+    detail: Value,
+    act: impl AsyncFnOnce(&mut AuditEntry) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut entry = store.begin_act(&Act { org, who: who.to_owned(), what, detail, at: Utc::now() }).await?;
+    let done = act(&mut entry).await;
+    entry.outcome = if done.is_ok() { ActOutcome::Done } else { ActOutcome::Failed };
+    let recorded = store.write_entry(&entry).await;
+    let done = done?;
+    recorded.map_err(|error| {
+        Failure::from(error)
+            .with_detail(&format!("It was done, but its audit entry {} does not say so.", entry.id))
+    })?;
+    Ok(done)
+}
+
+/// The user of the operating system, for a DynamoDB that does not check credentials.
+pub fn local_user() -> String {
+    let name = ["USER", "LOGNAME"].iter().find_map(|variable| std::env::var(variable).ok());
+    let uid = std::fs::metadata("/proc/self").map(|process| process.uid());
+    match (name, uid) {
+        (Some(name), Ok(uid)) => format!("{name} (uid {uid})"),
+        (None, Ok(uid)) => format!("uid {uid}"),
+        (Some(name), Err(_)) => name,
+        (None, Err(_)) => "unknown".to_owned(),
+    }
+}

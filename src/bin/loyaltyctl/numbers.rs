@@ -1,0 +1,321 @@
+//! `loyaltyctl numbers`: card numbers for printing, and what is known of one.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use loyalty_codes::{
+    model::{
+        card_number::{
+            NumberReading, NumberingPlan,
+            history::{IssuedRange, Transition, transition},
+            permutation::PermutationKey,
+        },
+        customer::{Account, IdentifierName, Identity, UserId},
+        org::{Org, OrgId},
+    },
+    store::{AuditEntry, NumberingError, Store},
+};
+use serde_json::{Value, json};
+
+use crate::{Target, audit, failure::Failure, org, output::Output};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Show the next ten card numbers, the last one, and how many are left
+    Preview {
+        #[arg(long, value_name = "ID")]
+        org: u32,
+        /// Preview the plan of this file before it is applied; - is standard input
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+    },
+    /// Take card numbers for printing, and write them to a file
+    ///
+    /// The numbers are taken by one write, and are then given to nobody else. The file is written
+    /// completely or not at all. If the command is interrupted, `audit list` shows what was taken,
+    /// and `numbers taken` writes the file.
+    Take {
+        #[arg(long, value_name = "ID")]
+        org: u32,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        count: u64,
+        /// The file to write: CSV with one column, `number`. It must not exist yet
+        #[arg(long, value_name = "PATH")]
+        to: PathBuf,
+    },
+    /// Write the file of an earlier `numbers take` again
+    Taken {
+        /// The id that `audit list` shows
+        id: String,
+        #[arg(long, value_name = "ID")]
+        org: u32,
+        #[arg(long, value_name = "PATH")]
+        to: PathBuf,
+    },
+    /// Say whose a number is, whether it was given, and whether its check digit is right
+    Check {
+        number: String,
+        #[arg(long, value_name = "ID")]
+        org: u32,
+    },
+}
+
+/// The command of the audit entries whose numbers `numbers taken` writes.
+const TAKE: &str = "numbers take";
+
+/// How many numbers a preview shows.
+const PREVIEWED: u64 = 10;
+
+pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
+    let store = target.store().await?;
+    match command {
+        Command::Preview { org, file } => preview(&store, output, OrgId(org), file.as_deref()).await,
+        Command::Take { org, count, to } => {
+            take(&store, output, &target.operator().await?, OrgId(org), count, &to).await
+        }
+        Command::Taken { id, org, to } => taken(&store, output, OrgId(org), &id, &to).await,
+        Command::Check { number, org } => check(&store, output, OrgId(org), &number).await,
+    }
+}
+
+/// The org, and its plan.
+async fn numbering(store: &Store, output: &Output, id: OrgId) -> Result<(Org, NumberingPlan), Failure> {
+    let org = org::find(store, output, id).await?;
+    match org.numbering_plan().cloned() {
+        Ok(plan) => Ok((org, plan)),
+        Err(error) => Err(Failure::refused(format!("org {id} has no numbering plan: {error}"))),
+    }
+}
+
+async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>) -> Result<(), Failure> {
+    let existing = store.org(id).await?;
+    let current = store.issued_card_numbers(id).await?;
+    let (plan, next) = match file {
+        None => {
+            let (_, plan) = numbering(store, output, id).await?;
+            let next = current.as_ref().map_or_else(|| plan.offset(), |current| current.next);
+            (plan, next)
+        }
+        Some(file) => {
+            let definition = org::read(file)?;
+            if definition.id != id {
+                return Err(Failure::refused(format!(
+                    "the file is that of org {}, not of {id}",
+                    definition.id
+                )));
+            }
+            let plan = NumberingPlan::try_from(&definition.config.card_numbers)
+                .map_err(|error| Failure::refused(error.to_string()))?;
+            let retired = store.retired_card_numbers(id).await?;
+            let next = transition(current.as_ref(), &retired, &plan)
+                .map_err(|duplicate| Failure::refused(duplicate.to_string()))?;
+            let next = match (next, &current) {
+                (Transition::Start(started), _) => started.next,
+                (Transition::Keep, Some(current)) => current.next,
+                (Transition::Keep, None) => plan.offset(),
+            };
+            (plan, next)
+        }
+    };
+    let Some(org) = existing else {
+        return Err(Failure::not_found(format!(
+            "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
+        )));
+    };
+    let key = &org.permutation_key;
+    let shown: Vec<String> =
+        (next..plan.end().min(next + PREVIEWED)).map(|value| plan.number(value, key)).collect();
+    let last = plan.number(plan.end() - 1, key);
+    let left = plan.end() - next;
+    let mut rows: Vec<_> = shown.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
+    rows.push(vec!["last".to_owned(), last.clone()]);
+    rows.push(vec!["left".to_owned(), left.to_string()]);
+    output.print(&json!({"next": shown, "last": last, "left": left}), &output.table(&["", "number"], &rows))
+}
+
+async fn take(
+    store: &Store,
+    output: &Output,
+    who: &str,
+    id: OrgId,
+    count: u64,
+    to: &Path,
+) -> Result<(), Failure> {
+    let (org, plan) = numbering(store, output, id).await?;
+    refuse_existing(to)?;
+    let detail = json!({"count": count, "plan": plan});
+    let act = async |entry: &mut AuditEntry| {
+        let taking = store.take_values(id, &plan, count);
+        let first = output.with_spinner("taking", taking).await.map_err(numbering_failure)?;
+        let first = first
+            .ok_or_else(|| Failure::refused(format!("fewer than {count} numbers of the plan are left")))?;
+        entry.detail["first"] = first.into();
+        // Recorded before the file is written, so that the file can be written again.
+        store.write_entry(entry).await?;
+        let range = IssuedRange { plan: plan.clone(), first, next: first + count };
+        write_numbers(output, to, &range, &org.permutation_key).map_err(|failure| {
+            failure.with_detail(&format!(
+                "The numbers are taken: `loyaltyctl numbers taken {} --org {id} --to FILE` writes the file.",
+                entry.id
+            ))
+        })?;
+        Ok((entry.id.clone(), range))
+    };
+    let (entry, range) = audit::record(store, id, who, TAKE, detail, act).await?;
+    print_written(output, &entry, to, &range, &org)
+}
+
+async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
+    let org = org::find(store, output, id).await?;
+    let entry = store.audit_entry(id, entry_id).await?.filter(|entry| entry.what == TAKE);
+    let entry = entry.ok_or_else(|| {
+        Failure::not_found(format!(
+            "org {id} has no `{TAKE}` of that id; `loyaltyctl audit list --org {id}` lists them"
+        ))
+    })?;
+    let count = entry.detail["count"].as_u64().unwrap_or_default();
+    let plan: Option<NumberingPlan> = serde_json::from_value(entry.detail["plan"].clone()).ok();
+    let (Some(first), Some(plan)) = (entry.detail["first"].as_u64(), plan) else {
+        return Err(Failure::refused(format!(
+            "that command ended before it recorded its numbers: up to {count} numbers were skipped, and nobody gets them"
+        )));
+    };
+    refuse_existing(to)?;
+    let range = IssuedRange { plan, first, next: first + count };
+    write_numbers(output, to, &range, &org.permutation_key)?;
+    print_written(output, entry_id, to, &range, &org)
+}
+
+fn print_written(
+    output: &Output,
+    entry: &str,
+    to: &Path,
+    range: &IssuedRange,
+    org: &Org,
+) -> Result<(), Failure> {
+    let number = |value| range.plan.number(value, &org.permutation_key);
+    let (count, first, last) = (range.next - range.first, number(range.first), number(range.next - 1));
+    let file = to.display().to_string();
+    output.print(
+        &json!({"id": entry, "count": count, "first": first, "last": last, "file": file}),
+        &format!(
+            "{count} numbers from {first} to {last} are in {}\naudit entry {entry}",
+            crate::output::printable(&file)
+        ),
+    )
+}
+
+fn refuse_existing(file: &Path) -> Result<(), Failure> {
+    if file.exists() {
+        return Err(Failure::refused(format!("{} is there already; name another file", file.display())));
+    }
+    Ok(())
+}
+
+/// Writes the numbers of a range to a file of this process, and then gives it its name, unless
+/// there is a file of that name.
+fn write_numbers(
+    output: &Output,
+    to: &Path,
+    range: &IssuedRange,
+    key: &PermutationKey,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", to.display()));
+    let folder =
+        to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let bar = output.bar(range.next - range.first);
+    {
+        let mut writer = BufWriter::new(file.as_file_mut());
+        writeln!(writer, "number").map_err(failed)?;
+        for value in range.first..range.next {
+            writeln!(writer, "{}", range.plan.number(value, key)).map_err(failed)?;
+            bar.inc(1);
+        }
+        writer.flush().map_err(failed)?;
+    }
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist_noclobber(to).map_err(|error| failed(error.error))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn numbering_failure(error: NumberingError) -> Failure {
+    match error {
+        NumberingError::Store(error) => error.into(),
+        other => Failure::refused(other.to_string()),
+    }
+}
+
+async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Result<(), Failure> {
+    let org = org::find(store, output, id).await?;
+    let identifier = org
+        .identifier(IdentifierName::ExternalId, number)
+        .map_err(|_| Failure::usage("that is no external ID"))?;
+    let owner = store.find_customer(id, &Identity::new(Account::instore(), identifier.clone())).await?;
+    let current = store.issued_card_numbers(id).await?;
+    let retired = store.retired_card_numbers(id).await?;
+    let plans =
+        current.iter().map(|range| ("current", range)).chain(retired.iter().map(|range| ("earlier", range)));
+    let mut finding = Finding::default();
+    for (which, range) in plans {
+        match range.plan.read(identifier.value(), &org.permutation_key) {
+            NumberReading::NotOfPlan => {}
+            NumberReading::WrongCheckDigit => finding.wrong_check_digit = true,
+            NumberReading::Value(value) => {
+                finding.plan = Some(which);
+                finding.check_digit_right |= range.plan.has_check_digit();
+                finding.given |= (range.first..range.next).contains(&value);
+            }
+        }
+    }
+    output.print(&finding.json(number, owner), &finding.text(number, owner))
+}
+
+/// What is known of a number.
+#[derive(Default)]
+struct Finding {
+    /// The plan whose number it is.
+    plan: Option<&'static str>,
+    given: bool,
+    check_digit_right: bool,
+    wrong_check_digit: bool,
+}
+
+impl Finding {
+    fn check_digit(&self) -> &'static str {
+        match (self.plan, self.wrong_check_digit, self.check_digit_right) {
+            (Some(_), _, true) => "right",
+            (None, true, _) => "wrong",
+            _ => "none",
+        }
+    }
+
+    fn json(&self, number: &str, owner: Option<UserId>) -> Value {
+        json!({
+            "number": number,
+            "customer": owner,
+            "plan": self.plan,
+            "given": self.given,
+            "check_digit": self.check_digit(),
+        })
+    }
+
+    fn text(&self, number: &str, owner: Option<UserId>) -> String {
+        let whose = match (owner, self.given, self.plan) {
+            (Some(user), true, _) => format!("belongs to customer {user}, and was generated"),
+            (Some(user), false, _) => format!("belongs to customer {user}, and was assigned manually"),
+            (None, true, _) => "was given, and belongs to no customer".to_owned(),
+            (None, false, Some(_)) => "was never given".to_owned(),
+            (None, false, None) => "is no number of any plan of the org".to_owned(),
+        };
+        let number = crate::output::printable(number);
+        match self.check_digit() {
+            "none" => format!("{number} {whose}"),
+            digit => format!("{number} {whose}; its check digit is {digit}"),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Card numbers for printing, the audit, and counters after a restored backup.
+
+use std::{collections::HashSet, fs};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use loyalty_codes::model::till::Permission;
+use serde_json::{Value, json};
+
+use super::{Operator, common, write};
+
+async fn with_demo_org() -> Operator {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
+    operator
+}
+
+impl Operator {
+    /// What the audit says of acts of that command, newest first.
+    fn acts(&self, what: &str) -> Vec<Value> {
+        let entries = self.json(&["audit", "list", "--org", "966"]);
+        let entries = entries.as_array().unwrap().iter();
+        entries.filter(|entry| entry["what"] == what).cloned().collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taken_numbers_are_in_the_file_and_are_given_to_nobody_else() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cards.csv");
+    let file = file.to_str().unwrap();
+    let preview = operator.json(&["numbers", "preview", "--org", "966"]);
+    assert_eq!(preview["next"][0], "1000000010");
+    assert_eq!(preview["next"].as_array().unwrap().len(), 10);
+    assert_eq!((&preview["last"], &preview["left"]), (&json!("9999999999"), &json!(8_999_999_990_u64)));
+
+    let taken = operator.json(&["numbers", "take", "--org", "966", "--count", "500", "--to", file]);
+    assert_eq!((&taken["first"], &taken["last"]), (&json!("1000000010"), &json!("1000000509")));
+    let text = fs::read_to_string(file).unwrap();
+    let (heading, numbers) = text.split_once('\n').unwrap();
+    assert_eq!(heading, "number");
+    assert_eq!(numbers.lines().collect::<HashSet<_>>().len(), 500);
+    operator.json(&["till", "create", "shop.1", "--org", "966", "--allow", "card_number:generate"]);
+    assert_eq!(operator.json(&["numbers", "preview", "--org", "966"])["next"][0], "1000000510");
+
+    let act = &operator.acts("numbers take")[0];
+    assert_eq!((&act["outcome"], &act["detail"]["first"]), (&json!("done"), &json!(1_000_000_010)));
+    assert_eq!(act["id"], taken["id"]);
+    let id = taken["id"].as_str().unwrap();
+    let again = folder.path().join("again.csv");
+    operator.json(&["numbers", "taken", id, "--org", "966", "--to", again.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(again).unwrap(), text, "the same file once more");
+
+    let (code, message) =
+        operator.refusal(&["numbers", "take", "--org", "966", "--count", "1", "--to", file]);
+    assert!(code == 3 && message.contains("is there already"), "{message}");
+    assert_eq!(operator.acts("numbers take").len(), 1, "nothing was taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_a_file_that_cannot_be_written_are_not_lost() {
+    let operator = with_demo_org().await;
+    let take = ["numbers", "take", "--org", "966", "--count", "5", "--to", "/nowhere/cards.csv"];
+    let (code, message) = operator.refusal(&take);
+    assert!(code == 1 && message.contains("loyaltyctl numbers taken "), "{message}");
+    let act = &operator.acts("numbers take")[0];
+    assert_eq!(act["outcome"], "failed");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cards.csv");
+    let id = act["id"].as_str().unwrap();
+    operator.json(&["numbers", "taken", id, "--org", "966", "--to", file.to_str().unwrap()]);
+    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 6);
+    assert_eq!(operator.refusal(&["numbers", "taken", "nothing", "--org", "966", "--to", "x"]).0, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_numbers_than_are_left_are_refused_and_nothing_is_taken() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let small = common::DEMO_ORG.replace("= 1000000010", "= 9999999990");
+    operator.json(&["org", "apply", &write(&folder, &small)]);
+    let file = folder.path().join("cards.csv");
+    let take = |count| {
+        operator.refusal(&[
+            "numbers",
+            "take",
+            "--org",
+            "966",
+            "--count",
+            count,
+            "--to",
+            file.to_str().unwrap(),
+        ])
+    };
+    let (code, message) = take("11");
+    assert!(code == 3 && message.contains("fewer than 11"), "{message}");
+    assert!(!file.exists());
+    assert_eq!(take("10").0, 0, "as many as are left");
+    assert_eq!(take("1").0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_is_checked_against_every_plan_of_the_org() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cards.csv");
+    operator.json(&["numbers", "take", "--org", "966", "--count", "3", "--to", file.to_str().unwrap()]);
+    let luhn = common::DEMO_ORG.replace(
+        "CONF_CARD_NUMBER_LENGTH = 10",
+        "CONF_CARD_NUMBER_LENGTH = 12\nCONF_CARD_CHECKSUM_DIGIT_ALGO = \"LUHN_ALGO\"",
+    );
+    operator.json(&["org", "apply", &write(&folder, &luhn)]);
+    let check = |number: &str| operator.json(&["numbers", "check", number, "--org", "966"]);
+    let found = |number: &str, customer: Value, plan: Value, given: bool, digit: &str| json!({"number": number, "customer": customer, "plan": plan, "given": given, "check_digit": digit});
+    assert_eq!(check("1000000011"), found("1000000011", Value::Null, json!("earlier"), true, "none"));
+    assert_eq!(check("1000000013"), found("1000000013", Value::Null, json!("earlier"), false, "none"));
+    let next = operator.json(&["numbers", "preview", "--org", "966"])["next"][0].as_str().unwrap().to_owned();
+    assert_eq!(check(&next), found(&next, Value::Null, json!("current"), false, "right"));
+    let (body, digit) = next.split_at(11);
+    let wrong = format!("{body}{}", (digit.parse::<u8>().unwrap() + 1) % 10);
+    assert_eq!(check(&wrong), found(&wrong, Value::Null, Value::Null, false, "wrong"));
+
+    let service = operator.table.service("shop.1");
+    service.create_till("shop.1", 966, Permission::ALL).await;
+    let identifiers =
+        json!([{"type": "mobile", "value": common::MOBILE}, {"type": "externalId", "value": "CARD-1"}]);
+    let profile = json!({"source": "INSTORE", "identifiers": identifiers});
+    let registered = service.post("/v2/customers", &json!({"profiles": [profile]})).await;
+    assert_eq!(check("CARD-1")["customer"], registered.json["createdId"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restored_backup_no_number_comes_twice() {
+    let operator = with_demo_org().await;
+    let service = operator.table.service("shop.1");
+    service.create_till("shop.1", 966, Permission::ALL).await;
+    let (client, table) = (operator.table.client(), operator.table.name());
+    let mut backup = Vec::new();
+    for pk in ["ORG#966#COUNTER#CARD_NUMBER", "ORG#966#COUNTER#USER_ID"] {
+        let read = client.get_item().table_name(table).key("PK", AttributeValue::S(pk.to_owned()));
+        let read = read.key("SK", AttributeValue::S("COUNTER".to_owned()));
+        backup.push(read.send().await.unwrap().item.unwrap());
+    }
+    let mut given = HashSet::new();
+    for _ in 0..50 {
+        given.insert(service.get("/v2/cardNumber").await.json["entity"].as_str().unwrap().to_owned());
+    }
+    for item in backup {
+        client.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
+    }
+    let restored = operator.json(&["table", "restored", "--margin", "1000", "--yes"]);
+    assert_eq!(restored["orgs"], json!([{"org": 966, "card_numbers": 1_000_001_010, "user_ids": 1001}]));
+    let other = operator.table.service("shop.1");
+    for _ in 0..50 {
+        let number = other.get("/v2/cardNumber").await.json["entity"].as_str().unwrap().to_owned();
+        assert!(given.insert(number.clone()), "{number} was given before");
+    }
+    let (code, message) = operator.refusal(&["table", "restored"]);
+    assert!(code == 3 && message.contains("--yes"), "{message}");
+    assert_eq!(operator.acts("table restored").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_act_of_an_operator_is_in_the_audit_with_who_did_it() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder, &common::DEMO_ORG.replace("[config]", "[config]\nCONF_OTP_LENGTH = 6"));
+    let file = folder.path().join("org.toml");
+    operator.json(&["org", "apply", file.to_str().unwrap()]);
+    let created = operator.json(&["till", "create", "shop.1", "--org", "966", "--allow", "otp:fetch"]);
+    operator.json(&["till", "rotate", "shop.1"]);
+    operator.json(&["till", "revoke", "shop.1", "--old"]);
+    let (_, message) =
+        operator.refusal(&["till", "create", "shop.1", "--org", "966", "--allow", "otp:fetch"]);
+    assert!(message.contains("already"), "{message}");
+    let entries = operator.json(&["audit", "list", "--org", "966"]);
+    let acts: Vec<_> =
+        entries.as_array().unwrap().iter().rev().map(|e| e["what"].as_str().unwrap()).collect();
+    assert_eq!(acts, ["org apply", "org apply", "till create", "till rotate", "till revoke"]);
+    assert_eq!(entries[3]["detail"]["changed"], json!(["CONF_OTP_LENGTH"]));
+    for entry in entries.as_array().unwrap() {
+        assert!(entry["who"].as_str().unwrap().contains("uid "), "{entry}");
+        assert_eq!(entry["outcome"], "done");
+    }
+    assert!(!entries.to_string().contains(created["password"].as_str().unwrap()));
+}
