@@ -2,7 +2,7 @@
 
 use lambda_http::{Error, LambdaEvent, service_fn};
 use loyalty_codes::{
-    api::App,
+    api::{App, error::Problem, refuse},
     clock::Clock,
     entrypoints::api_gateway::{self, FunctionResponse},
     logging::{self, Format, Metrics},
@@ -26,11 +26,22 @@ async fn main() -> Result<(), Error> {
 
     let app = App::new(store, Clock::system()).with_base_path(settings.base_path);
     let handle = async |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {
-        let Some(request) = api_gateway::request(payload.get(), &context) else {
-            tracing::info!(request_id = context.request_id, "ignored an event that is not of API Gateway");
-            return Ok::<_, Error>(FunctionResponse::Ignored {});
-        };
-        Ok(app.handle(request).await.into())
+        let request_id = &context.request_id;
+        Ok::<_, Error>(match api_gateway::request(payload.get(), &context) {
+            Ok(Some(request)) => app.handle(request).await.into(),
+            Ok(None) => {
+                tracing::info!(request_id, "ignored an event that is not of API Gateway");
+                FunctionResponse::Ignored {}
+            }
+            Err(error) => {
+                tracing::warn!(
+                    request_id,
+                    cause = error_chain(&error),
+                    "cannot read an event of API Gateway"
+                );
+                refuse(Problem::RequestUnreadable, request_id).into()
+            }
+        })
     };
     lambda_runtime::run(service_fn(handle)).await
 }

@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     MOBILE, PASSWORD, TABLE, TestTable,
-    events::{EVENTS, VERSIONS, assert_as_listed, function_environment, read},
+    events::{EVENTS, VERSIONS, WRONG_TYPES, assert_as_listed, function_environment, read, with_wrong_type},
     faults::{Fault, Faults, with_fault_proxy},
     runtime_api::{HANG_TIMEOUT, Runtime, RuntimeCall},
 };
@@ -144,6 +144,28 @@ async fn an_event_that_is_not_from_api_gateway_is_ignored_without_an_error() {
     assert_eq!(log.matches("ignored an event that is not of API Gateway").count(), events.len(), "{log}");
     assert!(!log.contains("secret"), "{log}");
     assert!(!log.contains(r#""level":"ERROR""#) && !log.contains(r#""level":"WARN""#), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_event_of_api_gateway_is_a_400_with_a_warning_in_the_log() {
+    let (table, _service) = common::demo().await;
+    let mut runtime = Runtime::start().await;
+    let function = function(&runtime, &table.endpoint(), table.name()).spawn().unwrap();
+    for change in WRONG_TYPES {
+        let answer = runtime.invoke(with_wrong_type(*change)).await;
+        assert_eq!(answer["statusCode"], 400, "{change:?}: {answer}");
+        let headers = &answer["headers"];
+        assert_eq!(headers["content-type"], "application/json");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(headers["x-request-id"].as_str().is_some_and(|id| !id.is_empty()), "{answer}");
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        let error = json!({"status": false, "code": 400, "message": "The request cannot be read"});
+        assert_eq!(body, json!({"errors": [error], "warnings": []}));
+    }
+    let log = String::from_utf8(end(function).await.stdout).unwrap();
+    assert_eq!(log.matches("cannot read an event of API Gateway").count(), WRONG_TYPES.len(), "{log}");
+    assert_eq!(log.matches(r#""level":"WARN""#).count(), WRONG_TYPES.len(), "{log}");
+    assert!(!log.contains("secret") && !log.contains(MOBILE), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,9 @@ problems! {
     // The request itself.
     RouteUnknown => NOT_FOUND, 404, "No such resource";
     MethodNotAllowed => METHOD_NOT_ALLOWED, 405, "Method not allowed";
+    RequestUnreadable => BAD_REQUEST, 400, "The request cannot be read";
+    BodyIncomplete => BAD_REQUEST, 400, "The request body is incomplete";
+    BodyTooSlow => REQUEST_TIMEOUT, 408, "The request body did not arrive in time";
     BodyTooLarge => PAYLOAD_TOO_LARGE, 413, "Request body exceeds 64 KiB";
     ContentTypeUnsupported => UNSUPPORTED_MEDIA_TYPE, 415, "Content-Type must be application/json";
     BodyMalformed => BAD_REQUEST, 400, "Request body is not a valid JSON object";

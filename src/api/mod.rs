@@ -294,6 +294,12 @@ fn allowed_methods(route: &Route) -> impl Iterator<Item = &str> {
     std::iter::once(route.method.as_str()).chain(route.is_safe().then_some("HEAD"))
 }
 
+/// The response to a request that an entry point refuses, with the body and headers of `problem`.
+#[must_use]
+pub fn refuse(problem: Problem, request_id: &str) -> Response {
+    respond(&Err(problem.into()), request_id)
+}
+
 fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
     let (status, body, headers) = match result {
         Ok(json) => (StatusCode::OK, json.clone(), Vec::new()),

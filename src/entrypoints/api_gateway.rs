@@ -18,6 +18,7 @@ use lambda_http::{
     aws_lambda_events::{apigw::ApiGatewayProxyResponse, encodings::Body},
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::Value;
 
 use crate::api::{Path, Request, Response, TIME_LIMIT};
 
@@ -63,28 +64,57 @@ struct Http {
     method: String,
 }
 
+/// An event of an HTTP API or a REST API that is not a request in the form of API Gateway. The
+/// message contains no value of the event, because values may be personal data.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    #[error("the value that ends at byte {column} of line {line} has the wrong type")]
+    Type { line: usize, column: usize },
+    #[error("the method is not one of HTTP")]
+    Method,
+}
+
 /// The request in an event. `None` if the event is not from an HTTP API or a REST API, such as a
 /// scheduled event or a warm-up call.
-#[must_use]
-pub fn request(event: &str, context: &Context) -> Option<Request> {
-    let event: Event = serde_json::from_str(event).ok()?;
+///
+/// # Errors
+/// [`Unreadable`] when the event is from such an API, but cannot be read.
+pub fn request(event: &str, context: &Context) -> Result<Option<Request>, Unreadable> {
+    let event: Event = match serde_json::from_str(event) {
+        Ok(event) => event,
+        Err(error) if is_from_api(event) => {
+            return Err(Unreadable::Type { line: error.line(), column: error.column() });
+        }
+        Err(_) => return Ok(None),
+    };
     if event.request_context.elb.is_some() {
-        return None;
+        return Ok(None);
     }
-    let method =
-        event.http_method.as_ref().or(event.request_context.http.as_ref().map(|http| &http.method))?;
+    let http = event.request_context.http.as_ref();
+    let Some(method) = event.http_method.as_ref().or(http.map(|http| &http.method)) else {
+        return Ok(None);
+    };
     // Lambda sends no response after the deadline. A deadline in the past is ignored: `cargo lambda
     // watch` sends such events.
     let time_left = context.deadline().duration_since(SystemTime::now()).ok();
-    Some(Request {
-        method: Method::from_bytes(method.as_bytes()).ok()?,
+    Ok(Some(Request {
+        method: Method::from_bytes(method.as_bytes()).map_err(|_| Unreadable::Method)?,
         path: event.path(),
         query: event.query(),
         headers: event.header_map(),
         time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_RESPOND)),
         body: decode_body(event.body.unwrap_or_default(), event.is_base64_encoded.unwrap_or_default()),
         request_id: event.request_context.request_id.unwrap_or_else(|| context.request_id.clone()),
-    })
+    }))
+}
+
+/// Whether an event that cannot be read is from an HTTP API or a REST API: it has a request context
+/// and a method. Those of a load balancer are recognized by their context.
+fn is_from_api(event: &str) -> bool {
+    let event: Value = serde_json::from_str(event).unwrap_or_default();
+    let context = &event["requestContext"];
+    let has_method = !event["httpMethod"].is_null() || !context["http"].is_null();
+    has_method && !context.is_null() && context["elb"].is_null()
 }
 
 impl Event {

@@ -11,7 +11,7 @@ use crate::common::{
 
 /// Parses the request in an event of API Gateway.
 fn parse(event: &str) -> Request {
-    events::request(event).unwrap_or_else(|| panic!("{event}"))
+    events::request(event).unwrap().unwrap_or_else(|| panic!("{event}"))
 }
 
 /// Parses a file's event after changes.
@@ -337,10 +337,8 @@ fn an_event_that_is_not_from_api_gateway_has_no_request() {
         r#"{"warmer":true,"concurrency":3}"#,
         r#"{"Records":[{"eventSource":"aws:sqs","body":"x"}]}"#,
         r#"{"requestContext":{}}"#,
-        r#"{"requestContext":{"http":{"method":"G ET"}},"rawPath":"/v2/otp","version":"2.0"}"#,
-        r#"{"requestContext":{"http":{"method":""}},"rawPath":"/v2/otp","version":"2.0"}"#,
-        r#"{"requestContext":{"http":{"method":5}},"version":"2.0"}"#,
-        r#"{"requestContext":{"http":{"method":"GET"}},"version":"2.0","headers":[1]}"#,
+        r#"{"requestContext":{"elb":{"targetGroupArn":"arn"}},"httpMethod":5,"headers":[1]}"#,
+        r#"{"requestContext":[],"path":"/v2/otp"}"#,
         "{}",
         "[]",
         "null",
@@ -348,6 +346,22 @@ fn an_event_that_is_not_from_api_gateway_has_no_request() {
         "\"warm\"",
         "[{}]",
     ] {
-        assert!(events::request(event).is_none(), "{event}");
+        assert!(events::request(event).unwrap().is_none(), "{event}");
+    }
+}
+
+#[test]
+fn an_event_of_api_gateway_with_a_wrong_type_is_an_error_without_its_values() {
+    let others = [
+        r#"{"requestContext":{"http":{"method":"GET"}},"version":"2.0","headers":[1]}"#,
+        r#"{"requestContext":{"http":{"method":""}},"rawPath":"/v2/otp","version":"2.0"}"#,
+        r#"{"requestContext":"secret","httpMethod":"GET","path":"/v2/otp"}"#,
+        r#"{"requestContext":{"stage":["secret"]},"httpMethod":"GET","path":"/v2/otp"}"#,
+        r#"{"requestContext":{},"httpMethod":"GET","path":"/v2/otp","multiValueHeaders":{"a":"secret"}}"#,
+    ];
+    let changed = events::WRONG_TYPES.iter().map(|change| events::with_wrong_type(*change));
+    for event in changed.chain(others.map(str::to_owned)) {
+        let error = events::request(&event).expect_err(&event);
+        assert!(!format!("{error:?} {error}").contains("secret"), "{event}");
     }
 }

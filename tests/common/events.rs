@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, fs};
 
 use lambda_http::Context;
-use loyalty_codes::{api::Request, entrypoints::api_gateway};
+use loyalty_codes::{
+    api::Request,
+    entrypoints::api_gateway::{self, Unreadable},
+};
 use serde_json::Value;
 
 /// Payload versions of API Gateway: `v1` is 1.0 (REST APIs), `v2` is 2.0 (HTTP APIs).
@@ -43,6 +46,27 @@ pub const EVENTS: &[(&str, u16, &[u64])] = &[
     ("error-identifier-taken", 409, &[8008]),
 ];
 
+/// Changes of the event `otp-fetch` (version 2.0) that give a member the wrong type. Each value
+/// contains `secret`.
+pub const WRONG_TYPES: &[(&str, &str)] = &[
+    ("/requestContext/http/method", r#"["secret"]"#),
+    ("/requestContext/http/method", r#""secret method""#),
+    ("/requestContext/http", r#""secret""#),
+    ("/headers", r#""secret""#),
+    ("/headers/host", r#"["secret"]"#),
+    ("/rawPath", r#"{"secret":1}"#),
+    ("/rawQueryString", r#"["secret"]"#),
+    ("/isBase64Encoded", r#""secret""#),
+    ("/version", r#"{"secret":2}"#),
+];
+
+/// The event `otp-fetch` (version 2.0) with another value at a place.
+pub fn with_wrong_type((place, value): (&str, &str)) -> String {
+    let mut event: Value = serde_json::from_str(&read("otp-fetch", "v2")).unwrap();
+    *event.pointer_mut(place).unwrap() = serde_json::from_str(value).unwrap();
+    event.to_string()
+}
+
 /// Returns the text of an event file.
 pub fn read(name: &str, version: &str) -> String {
     let path = format!("{}/events/{name}.{version}.json", env!("CARGO_MANIFEST_DIR"));
@@ -50,7 +74,7 @@ pub fn read(name: &str, version: &str) -> String {
 }
 
 /// Parses an event as the function does.
-pub fn request(event: &str) -> Option<Request> {
+pub fn request(event: &str) -> Result<Option<Request>, Unreadable> {
     api_gateway::request(event, &Context::default())
 }
 

@@ -97,10 +97,11 @@ pub fn path(input: &[u8]) -> Vec<Request> {
         .collect()
 }
 
-/// Parses an event as `main` does. An event that is not from API Gateway has no request.
+/// Parses an event as `main` does. An event that is not from API Gateway, or that cannot be read, has
+/// no request.
 pub fn event(input: &[u8]) -> Vec<Request> {
-    let event = str::from_utf8(input).ok().and_then(|event| api_gateway::request(event, &Context::default()));
-    event.into_iter().collect()
+    let request = |event| api_gateway::request(event, &Context::default()).ok().flatten();
+    str::from_utf8(input).ok().and_then(request).into_iter().collect()
 }
 
 /// Panics unless an answer is a valid success or error envelope without a server error.
