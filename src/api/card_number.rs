@@ -19,8 +19,8 @@ use crate::{
 };
 
 #[derive(Serialize)]
-struct Generated {
-    entity: String,
+struct Generated<'a> {
+    entity: &'a str,
 }
 
 /// `GET` or `POST /v2/cardNumber`: the next number of the org.
@@ -32,9 +32,12 @@ pub async fn next(call: Call<'_>) -> Result<SuccessBody, ApiError> {
         Ok(number) => number,
         Err(error) => return call.no_card_number(error).await,
     };
+    let body = SuccessBody::new(Generated { entity: &number.number }, resolved.warning.as_slice())?;
+    if let Some(earlier) = call.store_response(&body).await? {
+        return call.replay(earlier);
+    }
     call.count_card_number(&number);
-    let body = SuccessBody::new(Generated { entity: number.number }, resolved.warning.as_slice())?;
-    call.store_response(body).await
+    Ok(body)
 }
 
 /// Maps the error for an account that does not exist to the error for one that is not enabled.

@@ -117,14 +117,16 @@ impl Call<'_> {
         Some(ResponseToStore { request, body: body.as_ref() })
     }
 
-    /// Stores `body` under the request's key, if it has one, and returns the body to send. After a
-    /// lost race against another request with the same key, that is the stored one.
-    pub(super) async fn store_response(&self, body: SuccessBody) -> Result<SuccessBody, ApiError> {
-        let earlier = match self.response_to_store(&body) {
-            Some(response) => self.app.store.store_response(response).await?,
-            None => None,
-        };
-        earlier.map_or(Ok(body), |earlier| self.replay(earlier))
+    /// Stores `body` under the request's key, if it has one. Returns the stored response of a
+    /// concurrent request with the same key that was faster, if there is one.
+    pub(super) async fn store_response(
+        &self,
+        body: &SuccessBody,
+    ) -> Result<Option<StoredResponse>, ApiError> {
+        let Some(response) = self.response_to_store(body) else { return Ok(None) };
+        let earlier = self.app.store.store_response(response).await?;
+        // After a lost answer, the SDK's retry finds what its first attempt has stored.
+        Ok(earlier.filter(|earlier| earlier.body != body.as_ref()))
     }
 
     /// The stored response of a concurrent request with the same key.

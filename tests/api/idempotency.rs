@@ -14,6 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use http::Method;
 use loyalty_codes::{
+    api::metrics::Event,
     model::{org::OrgId, till::Permission},
     store::keys,
 };
@@ -23,7 +24,7 @@ use tokio::{runtime::Runtime, sync::oneshot};
 
 use crate::{
     common::{
-        Answer, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with, events,
+        Answer, Log, MOBILE, PASSWORD, TestService, TestTable, demo, demo_org_with, demo_with, events,
         faults::{Fault, Faults, with_fault_proxy},
     },
     races::{all_at_once, processes},
@@ -75,8 +76,11 @@ async fn every_process_returns_the_stored_response_of_a_key() {
         let first = send(&service, route, "key-1", &body(route)).await;
         assert_eq!(first.status, 200, "{route}: {first:?}");
         service.clock.advance(TimeDelta::seconds(86_399));
+        let (log, recording) = Log::record();
         let again = send(&table.service("store.server"), route, "key-1", &body(route)).await;
+        drop(recording);
         assert_eq!((again.status, again.text), (200, first.text), "{route}");
+        assert_eq!(counted(&log.requests()[0]), [], "{route}: a replay counts nothing");
         // The range begins at …10. A registration takes a number, too.
         let takes_a_number = ["/v2/cardNumber", "/v2/customers"].contains(&route);
         let next = if takes_a_number { "1000000011" } else { "1000000010" };
@@ -182,6 +186,11 @@ fn storing_call(route: &str) -> (&'static str, usize) {
     }
 }
 
+/// The events that a log line counts.
+fn counted(line: &Value) -> Vec<Event> {
+    Event::ALL.iter().copied().filter(|event| line.get(event.as_str()).is_some()).collect()
+}
+
 #[tokio::test]
 async fn a_request_that_loses_the_race_for_its_key_returns_the_stored_response_without_another_read() {
     for route in ROUTES {
@@ -192,9 +201,14 @@ async fn a_request_that_loses_the_race_for_its_key_returns_the_stored_response_w
         let body = body(route);
         let mut first_answer = None;
         let competitor = async { first_answer = Some(send(&plain, route, "key-1", &body).await) };
+        let (log, recording) = Log::record();
         let answer = while_held(&faults, operation, send(&service, route, "key-1", &body), competitor).await;
+        drop(recording);
         assert_eq!((answer.status, answer.text), (200, first_answer.unwrap().text), "{route}");
         assert_eq!(faults.calls(), calls, "{route}");
+        let lines = log.requests();
+        assert!(!counted(&lines[0]).is_empty(), "{route}: {lines:?}");
+        assert_eq!((lines.len(), counted(&lines[1])), (2, Vec::new()), "{route}: a replay counts nothing");
         faults.clear();
         assert_carried_out_once(route, &plain).await;
     }
@@ -238,8 +252,10 @@ async fn an_sdk_retry_after_a_lost_answer_finds_the_stored_response() {
     let (service, faults) = with_fault_proxy(&table, "store.server").await;
     let mut lost = Some(Fault::ResetBeforeAnswer);
     faults.inject(move |operation, _| lost.take_if(|_| operation == "PutItem"));
+    let (log, _recording) = Log::record();
     let answer = send(&service, "/v2/cardNumber", "key-1", &json!({})).await;
     assert_eq!((answer.status, &answer.json["entity"]), (200, &"1000000010".into()), "{answer:?}");
+    assert_eq!(counted(&log.requests()[0]), [Event::CardNumberGenerated, Event::CardNumberRangeUsed]);
     assert_eq!(send(&plain, "/v2/cardNumber", "key-1", &json!({})).await.text, answer.text);
 }
 
@@ -466,7 +482,7 @@ fn keyed_rest_event(key: &str, parameters: &[(String, String)], body: &str) -> V
 }
 
 async fn invoke(service: &TestService, event: &Value) -> (u16, String) {
-    let response = service.app.handle(events::request(&event.to_string()).unwrap()).await;
+    let response = service.app.handle(events::request(&event.to_string()).unwrap().unwrap()).await;
     (response.status().as_u16(), response.into_body())
 }
 
