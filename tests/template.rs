@@ -150,29 +150,129 @@ fn delivery_receives_only_message_items() {
     );
 }
 
-#[test]
-fn the_alarm_for_a_used_up_range_outlasts_other_orgs_numbers_and_idle_periods() {
-    let template = read("template.yaml");
-    let alarm = block(&template, "NumberRangeAlarm:");
-    let value = |name: &str| {
-        let found = alarm.iter().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
-        found.unwrap_or_else(|| panic!("{name}")).to_owned()
-    };
-    let number = |name: &str| value(name).parse::<usize>().unwrap();
-    // CloudWatch evaluates at most a day, or a week if the period is at least an hour.
-    assert!(number("Period") >= 3600 && number("Period") * number("EvaluationPeriods") <= 7 * 86_400);
-    assert_eq!((value("Statistic"), value("TreatMissingData")), ("Maximum".to_owned(), "ignore".to_owned()));
+/// The data of a metric in each period. An empty period has none.
+type Series = Vec<Vec<f64>>;
 
-    // One org takes one number at 85 % of its range. Another org takes numbers at 10 % in all other
-    // periods.
-    let used = |period: usize| if period == 0 { 85 } else { 10 };
-    let in_alarm = |now: usize| {
-        let evaluated = now.saturating_sub(number("EvaluationPeriods") - 1)..=now;
-        evaluated.filter(|period| used(*period) >= number("Threshold")).count() >= number("DatapointsToAlarm")
+/// An alarm of the template.
+struct Alarm<'a>(Vec<&'a str>);
+
+impl Alarm<'_> {
+    fn value(&self, property: &str) -> Option<&str> {
+        self.0.iter().find_map(|line| line.trim().strip_prefix(property)?.strip_prefix(": "))
+    }
+
+    fn number(&self, property: &str) -> Option<usize> {
+        self.value(property).map(|value| value.parse().unwrap())
+    }
+
+    fn is_breaching(&self, data: &[f64]) -> bool {
+        let value = match self.value("Statistic").or(self.value("ExtendedStatistic")).unwrap() {
+            "Sum" => data.iter().sum(),
+            "Maximum" => data.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            "p99" => {
+                let mut sorted = data.to_vec();
+                sorted.sort_by(f64::total_cmp);
+                sorted[(sorted.len() * 99).div_ceil(100) - 1]
+            }
+            other => panic!("unknown statistic {other}"),
+        };
+        let threshold: f64 = self.value("Threshold").unwrap().parse().unwrap();
+        match self.value("ComparisonOperator").unwrap() {
+            "GreaterThanOrEqualToThreshold" => value >= threshold,
+            "GreaterThanThreshold" => value > threshold,
+            other => panic!("unknown operator {other}"),
+        }
+    }
+
+    /// Whether the alarm is on after each period, as CloudWatch evaluates it.
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html>
+    fn states(&self, series: &Series) -> Vec<bool> {
+        let evaluated = self.number("EvaluationPeriods").unwrap();
+        let needed = self.number("DatapointsToAlarm").unwrap_or(evaluated);
+        let breaching: Vec<Option<bool>> =
+            series.iter().map(|data| (!data.is_empty()).then(|| self.is_breaching(data))).collect();
+        let mut is_on = false;
+        (0..series.len())
+            .map(|now| {
+                let window = &breaching[(now + 1).saturating_sub(evaluated)..=now];
+                let count = |wanted| window.iter().filter(|period| **period == Some(wanted)).count();
+                let keeps_state = match self.value("TreatMissingData").unwrap() {
+                    "notBreaching" => false,
+                    "ignore" => count(false) == 0,
+                    other => panic!("unknown treatment {other}"),
+                };
+                is_on = count(true) >= needed || keeps_state && is_on;
+                is_on
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn alarms_go_on_and_off_when_they_should() {
+    let template = read("template.yaml");
+    let errors = |minutes: &[usize]| -> Series { minutes.iter().map(|count| vec![1.0; *count]).collect() };
+    // Of the requests in these minutes, this many in a hundred are slow.
+    let slow = |percent: usize, minutes: &[usize]| -> Series {
+        let slow_at = |minute| if minutes.contains(&minute) { percent } else { 0 };
+        (0..12)
+            .map(|minute| [vec![1001.0; slow_at(minute)], vec![1000.0; 100 - slow_at(minute)]].concat())
+            .collect()
     };
-    let days = |days: usize| days * 86_400 / number("Period");
-    assert!((0..days(6)).all(in_alarm), "the alarm must hold for days");
-    assert!(!in_alarm(days(8)), "the alarm must end after the range is enlarged");
-    let description = alarm.join(" ");
-    assert!(description.contains("stats max(CardNumberRangeUsed) as percent by org"), "{description}");
+    let hours = |weeks: usize, used: &dyn Fn(usize) -> Vec<f64>| (0..weeks * 168).map(used).collect();
+    let one_in = |now: usize, others: Vec<f64>| if now == 1 { [others, vec![85.0]].concat() } else { others };
+    // Each case is a series, and the periods at whose end the alarm is on.
+    let at_once: Vec<(Series, Vec<usize>)> =
+        vec![(errors(&[0, 3, 0, 0]), vec![1]), (errors(&[0; 5]), vec![])];
+    let cases: [(&str, Vec<(Series, Vec<usize>)>); 7] = [
+        (
+            "ServerErrorAlarm",
+            vec![(errors(&[0, 9, 0, 0, 0, 0, 1]), vec![]), (errors(&[0, 1, 0, 0, 0, 1, 0, 0]), vec![5])],
+        ),
+        ("FunctionErrorAlarm", at_once.clone()),
+        ("FunctionThrottleAlarm", at_once),
+        // DynamoDB writes no zeros.
+        ("TableReadThrottleAlarm", vec![(errors(&[0, 3, 0, 0]), vec![1, 2, 3])]),
+        ("TableWriteThrottleAlarm", vec![(errors(&[0, 3, 0, 0]), vec![1, 2, 3])]),
+        (
+            "LatencyAlarm",
+            vec![
+                (slow(2, &[1, 3, 5]), vec![5]),
+                (slow(1, &[1, 2, 3, 4, 5]), vec![]),
+                (slow(100, &[1, 2, 8, 9]), vec![]),
+            ],
+        ),
+        (
+            "NumberRangeAlarm",
+            vec![
+                // One number at 85 % of an org's range. Other orgs take numbers at 10 %.
+                (hours(2, &|now| one_in(now, vec![10.0])), (1..169).collect()),
+                // Other orgs take numbers once a day.
+                (hours(2, &|now| one_in(now, vec![10.0; usize::from(now % 24 == 0)])), (1..169).collect()),
+                // Nobody takes another number.
+                (hours(2, &|now| one_in(now, Vec::new())), (1..336).collect()),
+                (hours(1, &|_| vec![79.9]), vec![]),
+            ],
+        ),
+    ];
+    let alarms = template.matches("Type: AWS::CloudWatch::Alarm").count();
+    assert_eq!(alarms, cases.len(), "add the new alarm here");
+    for (name, cases) in cases {
+        let alarm = Alarm(block(&template, &format!("{name}:")));
+        // CloudWatch evaluates at most a day, or a week if the period is at least an hour.
+        let period = alarm.number("Period").unwrap();
+        // CloudWatch uses no other treatment for these metrics.
+        let is_dynamodbs = alarm.value("Namespace") == Some("AWS/DynamoDB");
+        assert!(!is_dynamodbs || alarm.value("TreatMissingData") == Some("ignore"), "{name}");
+        let longest = if period >= 3600 { 7 * 86_400 } else { 86_400 };
+        assert!(period * alarm.number("EvaluationPeriods").unwrap() <= longest, "{name}");
+        for (series, expected) in cases {
+            let states = alarm.states(&series);
+            let on: Vec<usize> = (0..states.len()).filter(|period| states[*period]).collect();
+            assert_eq!(on, expected, "{name}");
+        }
+    }
+    let range = block(&template, "NumberRangeAlarm:").join(" ");
+    assert!(range.contains("Period: 3600"), "the cases count hours");
+    assert!(range.contains("stats max(CardNumberRangeUsed) as percent by org"), "{range}");
 }
