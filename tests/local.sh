@@ -7,18 +7,23 @@ cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
 image=public.ecr.aws/lambda/provided:al2023-$ARCH
 rapid=public.ecr.aws/lambda/provided:al2023-rapid-$ARCH
-engine='' server='' imported=''
+engine='' server='' images=()
+# Containers of this test have this name in their hosts file. So they can be told from those of a
+# developer on the same engine.
+export SAM_LOCAL_HOST=loyalty-codes-test-$$.invalid
 
-# SAM must remove its containers. The test fails if a container is left, and removes it.
-left_over() { docker ps --all --quiet --filter label=sam.cli.container.type=lambda; }
+# SAM must remove its containers. The test fails if a container of it is left, and removes it.
+left_over() {
+  docker ps --all --quiet --filter label=sam.cli.container.type=lambda |
+    xargs --no-run-if-empty docker inspect --format '{{.Id}} {{.HostConfig.ExtraHosts}}' |
+    sed -n "s/ .*$SAM_LOCAL_HOST:.*//p"
+}
 cleanup() {
   status=$?
   trap - EXIT
   [[ -z $server ]] || { kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; }
-  if [[ -n $imported ]]; then
-    left_over | xargs --no-run-if-empty docker rm --force >/dev/null || true
-    docker image rm --force "$rapid" "$image" >/dev/null 2>&1 || true
-  fi
+  left_over 2>/dev/null | xargs --no-run-if-empty docker rm --force >/dev/null || true
+  ((${#images[@]} == 0)) || docker image rm "${images[@]}" >/dev/null 2>&1 || true
   [[ -z $engine ]] || { kill "$engine" && wait "$engine" || true; }
   ((status == 0)) || tail -n 20 "$folder"/*.log
   rm -rf "$folder"
@@ -46,7 +51,11 @@ if ! docker info >/dev/null 2>&1; then
   done
 fi
 
-if ! docker image inspect "$image" >/dev/null 2>&1; then
+has_image() { docker image inspect "$1" >/dev/null 2>&1; }
+# SAM builds the second image from the first one.
+has_image "$rapid" || images+=("$rapid")
+if ! has_image "$image"; then
+  images+=("$image")
   base=.tools/debian-$ARCH.tar
   if [[ ! -f $base ]]; then
     mkdir -p .tools
@@ -55,7 +64,6 @@ if ! docker image inspect "$image" >/dev/null 2>&1; then
     mv "$base.part" "$base"
     rm -rf "$folder/debian"
   fi
-  imported=yes
   docker import "$base" "$image" >/dev/null
 fi
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the function of `make sam-build` in a container with `sam local`, on the DynamoDB of a demo.
 # `sam_local.sh start-api PORT` serves the API. `sam_local.sh invoke EVENT` sends one event. ARCH is
-# the processor of the built function. SAM_DB is the file of the demo's data.
+# the processor of the built function. SAM_DB is the file of the demo's data. SAM_LOCAL_HOST is a name
+# to put into the containers' hosts file, by which a test finds its containers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
@@ -47,6 +48,7 @@ dynamodb=$(field 's/^DynamoDB listens on [^ ]*:\([0-9]*\) .*/\1/p')
 export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_EC2_METADATA_DISABLED=true
 options=(--add-host host.docker.internal:host-gateway
   --parameter-overrides "Architecture=$ARCH DynamoDbEndpoint=http://host.docker.internal:$dynamodb")
+[[ -z ${SAM_LOCAL_HOST-} ]] || options+=(--add-host "$SAM_LOCAL_HOST:127.0.0.1")
 case $1 in
   start-api)
     field "/^DynamoDB listens/p; /^To paste/,\$ { s#$demo#http://127.0.0.1:$2#; s/; the service's console .*//; p; }"
