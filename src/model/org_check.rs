@@ -4,7 +4,7 @@
 
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
-    customer::{AccountId, Source},
+    customer::{Account, AccountId, Source},
     delivery,
     org::{Definition, Invalid, problems},
     phone_number::MOBILE_DIGITS,
@@ -73,16 +73,22 @@ impl Definition {
                     .to_owned(),
             );
         }
-        if NumberingPlan::try_from(&config.card_numbers).is_ok_and(|plan| plan.resembles_payment_cards()) {
-            warnings.push(
-                "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
-                 digit): tills may charge them, and scanners for card data will find them; another \
-                 CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH avoids it"
-                    .to_owned(),
-            );
+        if let Ok(plan) = NumberingPlan::try_from(&config.card_numbers) {
+            warnings.extend(plan_warnings(&plan, config.card_number_block_size));
         }
         warnings.extend(delivery::warnings(self));
         warnings
+    }
+
+    /// The accounts of this definition that `after` does not have.
+    #[must_use]
+    pub fn accounts_removed_by(&self, after: &Self) -> Vec<Account> {
+        let of_source = |source: &Source| {
+            let left = after.accounts(*source);
+            let removed = self.accounts(*source).into_iter().filter(move |id| !left.contains(id));
+            removed.map(|id| Account { source: *source, id }).collect::<Vec<_>>()
+        };
+        self.sources.keys().flat_map(of_source).collect()
     }
 
     /// Problems of country code and national lengths in combination, where each is valid by itself.
@@ -104,6 +110,29 @@ impl Definition {
             })
             .collect()
     }
+}
+
+/// Settings of a numbering plan that work, but are probably a mistake.
+fn plan_warnings(plan: &NumberingPlan, block_size: i64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let max_size = plan.max_block_size();
+    if block_size > 1 && u64::try_from(block_size).is_ok_and(|size| size > max_size) {
+        let advice = if max_size > 1 { format!("use {max_size} or less") } else { "leave it out".to_owned() };
+        warnings.push(format!(
+                "CONF_CARD_NUMBER_BLOCK_SIZE is {block_size}, and blocks are taken only while the range has room for a \
+                 thousand of them: this one has {} numbers, so each is taken by itself; {advice}",
+                plan.end() - plan.offset()
+            ));
+    }
+    if plan.resembles_payment_cards() {
+        warnings.push(
+                "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
+                 digit): tills may charge them, and scanners for card data will find them; another \
+                 CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH avoids it"
+                    .to_owned(),
+            );
+    }
+    warnings
 }
 
 fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
@@ -145,7 +174,7 @@ fn hidden(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{card_number::Algorithm, customer::Account, otp::CodeType};
+    use crate::model::{card_number::Algorithm, otp::CodeType};
 
     fn definition() -> Definition {
         let demo = r#"{"id":966,"name":"Demo","timezone":"Asia/Kolkata","country_code":"91","national_mobile_length":10}"#;
@@ -255,6 +284,49 @@ mod tests {
         assert!(!warned(Algorithm::Luhn, 15, "4", 1, true));
         assert!(!warned(Algorithm::Luhn, 16, "4A", 1, true));
         assert!(!warned(Algorithm::AutoInc, 16, "4", 1, true));
+    }
+
+    #[test]
+    fn a_block_size_that_never_takes_a_block_causes_a_warning() {
+        let warnings = |size, length, offset| {
+            let mut definition = definition();
+            definition.config.card_number_block_size = size;
+            definition.config.card_numbers.length = Some(length);
+            definition.config.card_numbers.offset = Some(offset);
+            assert_eq!(definition.check(), Ok(()));
+            definition.warnings()
+        };
+        for (size, length, offset) in [(1, 1, 0), (10, 4, 0), (1000, 6, 0), (9, 4, 1000), (1000, 50, 0)] {
+            assert_eq!(warnings(size, length, offset), Vec::<String>::new(), "{size} {length} {offset}");
+        }
+        one(&warnings(11, 4, 0), "has 10000 numbers, so each is taken by itself; use 10 or less");
+        one(&warnings(10, 4, 1), "has 9999 numbers, so each is taken by itself; use 9 or less");
+        one(&warnings(2, 3, 0), "has 1000 numbers, so each is taken by itself; leave it out");
+        one(&warnings(2, 50, i64::MAX - 1), "has 1 numbers");
+    }
+
+    #[test]
+    fn removed_accounts_are_those_that_the_new_definition_lacks() {
+        let with = |sources: &[(Source, &[&str])]| {
+            let accounts = |ids: &[&str]| ids.iter().map(|id| AccountId((*id).to_owned())).collect();
+            let sources = sources.iter().map(|(source, ids)| (*source, accounts(ids))).collect();
+            Definition { sources, ..definition() }
+        };
+        let removed = |before: &Definition, after: &Definition| -> Vec<String> {
+            before.accounts_removed_by(after).iter().map(ToString::to_string).collect()
+        };
+        let before = with(&[
+            (Source::Instore, &["", "OUTLET"]),
+            (Source::Wechat, &["A", "B"]),
+            (Source::Line, &["L"]),
+        ]);
+        assert_eq!(removed(&before, &before), Vec::<String>::new());
+        assert_eq!(removed(&definition(), &before), Vec::<String>::new());
+        assert_eq!(removed(&before, &definition()), ["INSTORE:OUTLET", "WECHAT:A", "WECHAT:B", "LINE:L"]);
+        assert_eq!(
+            removed(&before, &with(&[(Source::Instore, &["OUTLET"]), (Source::Wechat, &["B", "C"])])),
+            ["WECHAT:A", "LINE:L"]
+        );
     }
 
     #[test]

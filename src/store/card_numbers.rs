@@ -29,10 +29,6 @@ pub(super) const NEXT: &str = "next";
 /// The format of the counter's plan; see [`NumberingPlan::format`].
 pub(super) const FORMAT: &str = "shape";
 
-/// A block is allocated only if the range has room for this many blocks. Near the end of the range,
-/// numbers are allocated one by one, so that few are skipped.
-const MIN_BLOCKS_LEFT: u64 = 1000;
-
 /// How many changes of the plan one allocation tolerates.
 const MAX_PLAN_CHANGES: usize = 8;
 
@@ -139,8 +135,7 @@ impl Store {
     /// Allocates the next `count` values of an org's sequence for a process. More than one are
     /// allocated only if the range has room for many blocks of that size.
     async fn allocate(&self, org: OrgId, plan: &NumberingPlan, count: u64) -> Result<Allocation, StoreError> {
-        let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
-        self.allocate_with_room(org, plan, count, room).await
+        self.allocate_until(org, plan, count, plan.last_start(count)).await
     }
 
     /// Allocates the next `count` values of an org's sequence for an operator, in one write.
@@ -154,22 +149,22 @@ impl Store {
         plan: &NumberingPlan,
         count: u64,
     ) -> Result<Option<u64>, NumberingError> {
-        match self.allocate_with_room(org, plan, count, count).await? {
+        match self.allocate_until(org, plan, count, plan.end().checked_sub(count)).await? {
             Allocation::Taken(SequenceValue(first)) => Ok(Some(first)),
             Allocation::Exhausted => Ok(None),
             Allocation::PlanChanged => Err(NumberingError::PlanMismatch),
         }
     }
 
-    /// Allocates the next `count` values from the counter if at least `room` are left.
-    async fn allocate_with_room(
+    /// Allocates the next `count` values from the counter if the first of them is at most `last`.
+    async fn allocate_until(
         &self,
         org: OrgId,
         plan: &NumberingPlan,
         count: u64,
-        room: u64,
+        last: Option<u64>,
     ) -> Result<Allocation, StoreError> {
-        let Some(last) = plan.end().checked_sub(room) else {
+        let Some(last) = last else {
             return Ok(Allocation::Exhausted);
         };
         let format = plan.format();

@@ -5,6 +5,7 @@ use std::{
     process::{Output, Stdio},
 };
 
+use loyalty_codes::model::till::Permission;
 use serde_json::json;
 
 use super::{
@@ -135,4 +136,71 @@ async fn a_difference_is_shown_and_applied_from_an_editor() {
     assert!(std::fs::read_to_string(kept).unwrap().contains("CONF_OTP_LENGTH=99"), "what was typed is kept");
     std::fs::remove_file(kept).unwrap();
     assert_eq!(edit("false").status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_concerns_stored_customers_is_applied_with_a_warning() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let full = write(&folder, common::DEMO_ORG);
+    let without_wechat = common::DEMO_ORG
+        .replace("WECHAT = [\"WECHAT-API1\", \"WECHAT-API2\"]", "")
+        .replace("\"WECHAT:WECHAT-API1\", ", "")
+        .replace("[sources]", "trunk_prefix = \"0\"\n[sources]");
+    let apply = |text: &str| {
+        std::fs::write(&full, text).unwrap();
+        operator.json(&["org", "apply", &full])
+    };
+    assert_eq!(apply(common::DEMO_ORG)["result"], "created");
+    let empty = apply(&without_wechat);
+    assert_eq!((&empty["result"], &empty["warnings"]), (&json!("updated"), &json!([])), "no customer yet");
+
+    assert_eq!(apply(common::DEMO_ORG)["warnings"], json!([]));
+    let service = operator.table.service("store.server");
+    service.create_till("store.server", 966, Permission::ALL).await;
+    let identifiers = json!([{"type": "mobile", "value": common::MOBILE}]);
+    let body =
+        json!({"profiles": [{"source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": identifiers}]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    let warnings = apply(&without_wechat)["warnings"].clone();
+    assert_eq!(warnings.as_array().unwrap().len(), 2, "{warnings}");
+    assert!(warnings[0].as_str().unwrap().contains("loyaltyctl table upgrade --org 966"), "{warnings}");
+    let unreachable = warnings[1].as_str().unwrap();
+    assert!(
+        unreachable.contains("does not have WECHAT:WECHAT-API1, WECHAT:WECHAT-API2 any more"),
+        "{warnings}"
+    );
+    assert_eq!(apply(&without_wechat)["warnings"], json!([]), "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_too_large_is_reported_with_its_key_and_its_range() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    for (line, expected) in [
+        (
+            "CONF_CARD_NUMBER_LENGTH = 50\nCONF_CARD_NUMBER_OFFSET = 9223372036854775807",
+            "CONF_CARD_NUMBER_OFFSET is 9223372036854775807, which must be below 9223372036854775807, however",
+        ),
+        (
+            "CONF_CARD_NUMBER_LENGTH = 5\nCONF_CARD_NUMBER_OFFSET = 100000",
+            "CONF_CARD_NUMBER_OFFSET is 100000, which does not fit into the 5 digits",
+        ),
+        ("CONF_CARD_NUMBER_OFFSET = 9223372036854775808", "CONF_CARD_NUMBER_OFFSET"),
+        ("CONF_OTP_LENGTH = 99999999999999999999999999", "CONF_OTP_LENGTH"),
+    ] {
+        let text = common::DEMO_ORG
+            .replace("CONF_CARD_NUMBER_LENGTH = 10\n", "")
+            .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", line);
+        let (code, message) = operator.refusal(&["org", "apply", &write(&folder, &text)]);
+        assert_eq!(code, 3, "{message}");
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    for (id, problem) in [("4294967296", "0 to 4294967295"), ("-1", "0 to 4294967295")] {
+        let text = common::DEMO_ORG.replace("id = 966", &format!("id = {id}"));
+        let (code, message) = operator.refusal(&["org", "apply", &write(&folder, &text)]);
+        assert_eq!(code, 3, "{message}");
+        assert!(message.contains(&format!("id is {id}; it must be a whole number")), "{message}");
+        assert!(message.contains(problem), "{message}");
+    }
 }

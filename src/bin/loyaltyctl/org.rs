@@ -84,7 +84,11 @@ async fn apply(store: &Store, output: &Output, who: &str, definition: &Definitio
     let applied = audit::record(store, definition.id, who, "org apply", json!({}), act).await?;
     let mut warnings = definition.warnings();
     if let Applied::Updated(before) = &applied {
-        warnings.extend(upgrade::advice(store, before, definition, FIRST_USER).await?);
+        let concerns_customers: Vec<_> =
+            upgrade::advice(before, definition).into_iter().chain(unreachable(before, definition)).collect();
+        if !concerns_customers.is_empty() && store.has_customers(definition.id, FIRST_USER).await? {
+            warnings.extend(concerns_customers);
+        }
     }
     print_applied(output, definition, &applied, &warnings)
 }
@@ -163,6 +167,18 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
     }
 }
 
+/// The warning about accounts that the org does not have any more, if it has customers.
+fn unreachable(before: &Definition, after: &Definition) -> Option<String> {
+    let removed: Vec<_> = before.accounts_removed_by(after).iter().map(ToString::to_string).collect();
+    (!removed.is_empty()).then(|| {
+        format!(
+            "The org does not have {} any more. Customers cannot be reached by the identifiers that they have there, \
+             until the org has it again.",
+            removed.join(", ")
+        )
+    })
+}
+
 async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
     let orgs = output.with_spinner("listing", store.orgs()).await?;
     let rows: Vec<_> = orgs.iter().map(|(id, name)| vec![id.to_string(), name.clone()]).collect();
@@ -179,9 +195,8 @@ pub fn read(file: &Path) -> Result<Definition, Failure> {
     let text = text.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
     let refused = |reason| Failure::refused(format!("{name}: {reason}"));
     let definition = org_file::parse(&text).map_err(refused)?;
-    let checked =
-        definition.check().map_err(|Invalid(problems)| format!("\n  - {}", problems.join("\n  - ")));
-    checked.map_err(refused)?;
+    let problems = definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems);
+    org_file::listed(&problems).map_err(refused)?;
     Ok(definition)
 }
 

@@ -1,6 +1,6 @@
 //! Reads an org's file, with all errors in its keys and values, and writes one from a definition.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, ops::Range};
 
 use loyalty_codes::model::{
     customer::Source,
@@ -11,7 +11,7 @@ use loyalty_codes::model::{
 use serde_json::Value as Json;
 use toml::{
     Table, Value,
-    de::{DeTable, Error},
+    de::{DeTable, DeValue, Error},
 };
 
 use crate::output::{escape, json_escape};
@@ -48,8 +48,15 @@ fn section(path: &[&str]) -> Option<Keys> {
 /// with its line and with what to write instead. [`Definition::check`] checks the values in
 /// combination.
 pub fn parse(text: &str) -> Result<Definition, String> {
-    let mut document: Table = toml::from_str(text).map_err(|error| error.to_string())?;
     let lines = DeTable::parse(text).map_err(|error| error.to_string())?;
+    let line_at = |position: usize| text[..position].matches('\n').count() + 1;
+    let mut too_large = Vec::new();
+    find_too_large(lines.get_ref(), &mut |key, number| {
+        let (line, number) = (line_at(number.start), &text[number]);
+        too_large.push(format!("line {line}: {key} is {number}, which has more than 64 bits"));
+    });
+    listed(&too_large)?;
+    let mut document: Table = toml::from_str(text).map_err(|error| error.to_string())?;
     let line = |path: &[&str]| {
         let (key, sections) = path.split_last()?;
         let mut table = lines.get_ref();
@@ -57,7 +64,7 @@ pub fn parse(text: &str) -> Result<Definition, String> {
             table = table.get(*section)?.get_ref().as_table()?;
         }
         let (key, _) = table.get_key_value(*key)?;
-        Some(text[..key.span().start].matches('\n').count() + 1)
+        Some(line_at(key.span().start))
     };
     let mut problems = Vec::new();
     let mut found = |path: &[&str], problem: String| {
@@ -72,10 +79,34 @@ pub fn parse(text: &str) -> Result<Definition, String> {
         }
     }
     check_section(&[], &mut document, &mut found);
-    if problems.is_empty() {
-        document.try_into().map_err(|error: Error| error.to_string())
-    } else {
-        Err(format!("\n  - {}", problems.join("\n  - ")))
+    listed(&problems)?;
+    document.try_into().map_err(|error: Error| error.to_string())
+}
+
+/// The problems as a list. Succeeds if there are none.
+pub fn listed(problems: &[String]) -> Result<(), String> {
+    if problems.is_empty() { Ok(()) } else { Err(format!("\n  - {}", problems.join("\n  - "))) }
+}
+
+/// Calls `found` with the key and the position of each integer that has more than 64 bits. The error
+/// that the parser has for it names no key.
+fn find_too_large(table: &DeTable<'_>, found: &mut impl FnMut(&str, Range<usize>)) {
+    for (key, value) in table {
+        let values = match value.get_ref() {
+            DeValue::Table(table) => {
+                find_too_large(table, found);
+                continue;
+            }
+            DeValue::Array(values) => values.iter().collect(),
+            _ => vec![value],
+        };
+        for value in values {
+            if let DeValue::Integer(number) = value.get_ref()
+                && i64::from_str_radix(number.as_str(), number.radix()).is_err()
+            {
+                found(key.get_ref(), value.span());
+            }
+        }
     }
 }
 
@@ -164,8 +195,9 @@ fn explain(key: &str, value: &Value, message: &str) -> String {
     };
     let each = if value.is_array() { "a list, each of it " } else { "" };
     let expected = match expected {
-        "i8" | "i16" | "i32" | "i64" => "a whole number, without quotes",
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more, without quotes",
+        "i64" => "a whole number, without quotes",
+        "u32" => "a whole number, 0 to 4294967295, without quotes",
+        "u64" | "usize" => "a whole number, 0 or more, without quotes",
         "a boolean" => "true or false, without quotes",
         "a string" | "a borrowed string" => "text, in quotes",
         "a sequence" => "a list, in brackets",
@@ -275,7 +307,7 @@ mod tests {
         "#;
         let reason = parse(text).unwrap_err();
         for expected in [
-            "line 2: id is \"966\"; it must be a whole number, 0 or more, without quotes",
+            "line 2: id is \"966\"; it must be a whole number, 0 to 4294967295, without quotes",
             "line 3: name is 7; it must be text, in quotes",
             "line 5: country_code is 91; it must be text, in quotes",
             "line 6: national_mobile_length is \"10\"; it must be a",
@@ -294,6 +326,22 @@ mod tests {
         assert_eq!(reason.matches("\n  - ").count(), 13, "{reason}");
         let section = parse(&DEMO.replace("[sources]\nWECHAT", "sources")).unwrap_err();
         assert!(section.contains("sources is a section; write it as [sources]"), "{section}");
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_named_with_its_line() {
+        let text = "id = 966\nnational_mobile_length = [10, 0xFFFFFFFFFFFFFFFFFF]\n[config]\nCONF_OTP_LENGTH = \
+                    9223372036854775808\n[other]\nx = -9223372036854775809\n";
+        let reason = parse(text).unwrap_err();
+        for expected in [
+            "line 2: national_mobile_length is 0xFFFFFFFFFFFFFFFFFF, which has more than 64 bits",
+            "line 4: CONF_OTP_LENGTH is 9223372036854775808, which has more than",
+            "line 6: x is -9223372036854775809, which has more than",
+        ] {
+            assert!(reason.contains(expected), "{expected}\n{reason}");
+        }
+        let id = parse(&DEMO.replace("966", "4294967296")).unwrap_err();
+        assert!(id.contains("id is 4294967296; it must be a whole number, 0 to 4294967295"), "{id}");
     }
 
     #[test]

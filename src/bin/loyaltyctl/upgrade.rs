@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use loyalty_codes::{
-    model::{
-        customer::UserId,
-        org::{Definition, OrgId},
-    },
+    model::org::{Definition, OrgId},
     store::{Reason, Store, Undecided, UpgradeOptions},
 };
 use serde_json::json;
@@ -81,20 +78,13 @@ fn row(undecided: &Undecided) -> Vec<String> {
     ]
 }
 
-/// The advice after a change of the phone number plan of an org that may have customers.
-pub async fn advice(
-    store: &Store,
-    before: &Definition,
-    after: &Definition,
-    first_user: UserId,
-) -> Result<Option<String>, Failure> {
-    let id = after.id;
-    if before.phone_number_plan() == after.phone_number_plan() || !store.has_customers(id, first_user).await?
-    {
-        return Ok(None);
-    }
-    Ok(Some(format!(
-        "The phone number plan has changed, and with it the normal form of stored mobiles. In a minute, when every process \
-         has the new one, run `loyaltyctl table upgrade --org {id}`."
-    )))
+/// The advice after a change of the phone number plan of an org that has customers.
+pub fn advice(before: &Definition, after: &Definition) -> Option<String> {
+    (before.phone_number_plan() != after.phone_number_plan()).then(|| {
+        format!(
+            "The phone number plan has changed, and with it the normal form of stored mobiles. In a minute, when every \
+             process has the new one, run `loyaltyctl table upgrade --org {}`.",
+            after.id
+        )
+    })
 }

@@ -104,6 +104,12 @@ pub struct NumberingPlan {
     offset: u64,
 }
 
+/// The end of the longest sequences. No counter reaches it.
+const MAX_END: u64 = i64::MAX as u64;
+
+/// A block of values is allocated only if the range has room for this many blocks.
+const MIN_BLOCKS_LEFT: u64 = 1000;
+
 /// The maximum length of a card number.
 pub const MAX_LENGTH: usize = MAX_DIGITS as usize;
 
@@ -160,10 +166,14 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
             offset,
         };
         if offset >= plan.end() {
-            return Err(PlanError::Settings(format!(
-                "CONF_CARD_NUMBER_OFFSET is {offset}, which does not fit into the {width} digits that \
-                 CONF_CARD_NUMBER_LENGTH leaves for the sequence"
-            )));
+            let limit = if plan.end() == MAX_END {
+                format!("must be below {MAX_END}, however long the numbers are")
+            } else {
+                format!(
+                    "does not fit into the {width} digits that CONF_CARD_NUMBER_LENGTH leaves for the sequence"
+                )
+            };
+            return Err(PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, which {limit}")));
         }
         Ok(plan)
     }
@@ -176,11 +186,25 @@ impl NumberingPlan {
         self.offset
     }
 
-    /// The first value after the sequence. It is at most `i64::MAX`, which no counter reaches.
+    /// The first value after the sequence. It is at most [`MAX_END`].
     #[must_use]
     pub fn end(&self) -> u64 {
-        const MAX: u64 = i64::MAX as u64;
-        10_u64.checked_pow(self.width).map_or(MAX, |size| size.min(MAX))
+        10_u64.checked_pow(self.width).map_or(MAX_END, |size| size.min(MAX_END))
+    }
+
+    /// The last value at which `count` values may be allocated at once; `None` if the range is too
+    /// small for that. A block needs room for a thousand of its size. Near the end of the range,
+    /// numbers are allocated one by one, so that few are skipped.
+    #[must_use]
+    pub fn last_start(&self, count: u64) -> Option<u64> {
+        let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
+        self.end().checked_sub(room)
+    }
+
+    /// The largest block that can be allocated at the first value.
+    #[must_use]
+    pub fn max_block_size(&self) -> u64 {
+        (self.end() - self.offset) / MIN_BLOCKS_LEFT
     }
 
     /// The percentage (0 to 100) of the range from the offset to the end that is used once `value`
@@ -413,7 +437,8 @@ mod tests {
             (suffix(Algorithm::AutoInc, "x y"), "CONF_CARD_NUMBER_SUFFIX"),
             (suffix(Algorithm::Luhn, "34"), "AUTO_INC only"),
             (settings(Algorithm::AutoInc, 10, "", -5), "below zero"),
-            (settings(Algorithm::AutoInc, 4, "", 10_000), "does not fit"),
+            (settings(Algorithm::AutoInc, 4, "", 10_000), "does not fit into the 4 digits"),
+            (settings(Algorithm::AutoInc, 50, "", i64::MAX), "however long the numbers are"),
         ] {
             let error = NumberingPlan::try_from(&settings).unwrap_err();
             assert!(matches!(error, PlanError::Settings(_)), "{error}");
