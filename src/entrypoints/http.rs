@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request as HttpRequest, State},
-    http::{HeaderValue, Response as HttpResponse, StatusCode, header},
+    http::{HeaderValue, Response as HttpResponse, header},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{App, MAX_BODY, Path, Request, TIME_LIMIT},
+    api::{self, App, MAX_BODY, Path, Request, TIME_LIMIT, error::Problem},
     secret::os_rng,
 };
 
@@ -80,7 +80,9 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
     let service = Service { app, body_limit: limits.body };
-    let router = pages.with_state(()).fallback(handle).method_not_allowed_fallback(handle);
+    // Axum adds the header `Allow`.
+    let method_not_allowed = async || refuse(Problem::MethodNotAllowed);
+    let router = pages.with_state(()).fallback(handle).method_not_allowed_fallback(method_not_allowed);
     let service = TowerToHyperService::new(router.with_state::<()>(service));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head);
@@ -142,8 +144,8 @@ async fn handle(State(service): State<Service>, request: HttpRequest) -> HttpRes
     let (parts, body) = request.into_parts();
     let body = match timeout(service.body_limit, read(body)).await {
         Ok(Some(body)) => body,
-        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "The request body is incomplete"),
-        Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "The request body did not arrive in time"),
+        Ok(None) => return refuse(Problem::BodyIncomplete),
+        Err(_) => return refuse(Problem::BodyTooSlow),
     };
     let request = Request {
         method: parts.method,
@@ -171,20 +173,11 @@ async fn read(mut body: Body) -> Option<Bytes> {
     Some(bytes.freeze())
 }
 
-/// The error response to an incomplete request. The connection is closed, because the rest of the
-/// body is not read.
-fn refuse(status: StatusCode, message: &str) -> HttpResponse<Body> {
-    let error = serde_json::json!({"status": false, "code": status.as_u16(), "message": message});
-    let body = serde_json::json!({"errors": [error], "warnings": []});
-    let mut response = HttpResponse::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if let Ok(id) = HeaderValue::from_str(&request_id()) {
-        headers.insert("x-request-id", id);
-    }
+/// The response to a request that is not carried out. The connection is closed, because the rest of
+/// the body is not read.
+fn refuse(problem: Problem) -> HttpResponse<Body> {
+    let mut response = api::refuse(problem, &request_id()).map(Body::from);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

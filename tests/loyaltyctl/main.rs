@@ -15,27 +15,18 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use common::{
     TestTable,
-    served::{HANG_TIMEOUT, Served, loyaltyctl},
+    served::{Served, loyaltyctl},
 };
 use serde_json::{Value, json};
 
-/// Runs a command until it ends. Kills a command that does not end, and fails the test.
+/// Runs a command until it ends.
 fn finish(command: &mut Command) -> Output {
-    let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let id = process.id().to_string();
-    let (send, output) = mpsc::channel();
-    std::thread::spawn(move || send.send(process.wait_with_output()));
-    let Ok(finished) = output.recv_timeout(HANG_TIMEOUT) else {
-        Command::new("kill").args(["-KILL", &id]).status().unwrap();
-        panic!("{command:?} does not end");
-    };
-    finished.unwrap()
+    output::finish_into(command, Stdio::piped())
 }
 
 /// Pastes lines into a shell and returns the JSON values that they print.
@@ -137,7 +128,12 @@ fn it_is_ready_in_under_a_second() {
 
 /// Fetches a URL with `curl`, and returns the head and the body of the response.
 fn get(url: &str) -> (String, String) {
-    let output = finish(Command::new("curl").args(["-sSi", url]));
+    curl(&[url])
+}
+
+/// The head in lower case, and the body of an answer.
+fn curl(arguments: &[&str]) -> (String, String) {
+    let output = finish(Command::new("curl").arg("-sSi").args(arguments));
     let text = String::from_utf8(output.stdout).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     (head.to_lowercase(), body.to_owned())
@@ -170,6 +166,13 @@ fn the_reference_page_is_served_with_all_its_resources() {
     for unknown in ["/v2", "/docs/other"] {
         let (head, body) = get(&format!("{base}{unknown}"));
         assert!(head.starts_with("http/1.1 404") && body.contains("No such resource"), "{unknown}: {head}");
+    }
+    for path in ["/", "/docs", "/docs/", "/docs/reference.js", "/openapi.json"] {
+        let (head, body) = curl(&["-X", "DELETE", &format!("{base}{path}")]);
+        assert!(head.starts_with("http/1.1 405") && head.contains("allow: get,head"), "{path}: {head}");
+        assert!(head.contains("content-type: application/json") && head.contains("x-request-id: "), "{head}");
+        let error = json!({"status": false, "code": 405, "message": "Method not allowed"});
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({"errors": [error], "warnings": []}));
     }
 }
 
