@@ -95,6 +95,28 @@ async fn a_registration_after_the_issue_loses_no_otp() {
 }
 
 #[tokio::test]
+async fn a_contacts_otp_is_found_after_the_registration_by_the_same_identifier_and_account_only() {
+    let (_table, service) = demo().await;
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let identifiers = json!([
+        {"type": "mobile", "value": UNREGISTERED},
+        {"type": "email", "value": "new@example.com"},
+    ]);
+    let body = json!({"profiles": [
+        {"source": "INSTORE", "identifiers": identifiers},
+        {"source": "WECHAT", "accountId": "WECHAT-API1", "identifiers": identifiers},
+    ]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    let found = async |account: &str, identifier: &str| {
+        service.get(&format!("/v2/otp?{account}&{identifier}&scope=GENERIC")).await.status
+    };
+    let (mobile, email) = (format!("mobile={UNREGISTERED}"), "email=new@example.com");
+    assert_eq!(found("source=INSTORE", &mobile).await, 200);
+    assert_eq!(found("source=INSTORE", email).await, 404);
+    assert_eq!(found("source=WECHAT&accountId=WECHAT-API1", &mobile).await, 404);
+}
+
+#[tokio::test]
 async fn a_registration_does_not_reset_failed_attempts() {
     let (_table, service) = demo().await;
     issue(&service, UNREGISTERED, "GENERIC").await;
