@@ -5,33 +5,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${ROUNDS:-5} seconds=${SECONDS_EACH:-4} least=40
-command -v wrk >/dev/null || { echo "wrk is missing: apt-get install wrk" >&2; exit 2; }
+source benches/served.sh
 
-cargo build --locked --quiet --release --features cli --bin loyaltyctl
-folder=$(mktemp -d)
-target/release/loyaltyctl serve --demo --listen 127.0.0.1:0 --db "$folder/dynamodb.db" >"$folder/log" &
-server=$!
-trap 'kill $server; wait $server || true; rm -rf "$folder"' EXIT
-until grep -q '^# register' "$folder/log"; do
-  kill -0 $server
-  read -rt 0.1 <> <(:) || true
-done
-base=$(sed -n 's/^loyalty-codes listens on //p' "$folder/log")
-dynamodb=$(sed -n 's/^DynamoDB listens on \([^ ]*\).*/\1/p' "$folder/log")
-till=$(grep -om1 'store.server:[a-z0-9]*' "$folder/log")
-authorization="Authorization: Basic $(printf %s "$till" | base64)"
+rate() { load --connections 16 "$@" | rate_of; }
 
-# Prints requests per second. Fails unless every answer is a success.
-rate() {
-  local report
-  report=$(wrk --threads 1 --connections 16 --duration "${seconds}s" "$@")
-  if grep -q 'Non-2xx\|Socket errors' <<<"$report"; then
-    echo "$report" >&2
-    return 1
-  fi
-  sed -n 's/^Requests\/sec: *//p' <<<"$report"
-}
-
+start
 printf '%-6s %18s %18s %7s\n' round 'card numbers /s' 'UpdateItem /s' share
 shares=()
 for ((round = 1; round <= rounds; round++)); do

@@ -49,6 +49,8 @@ pub use otps::{Issue, NewOtp, OtpsAndAttempts, Quota, TypedOtp, Validation};
 pub use retries::within;
 pub use table::{Stream, TableCreation};
 #[cfg(feature = "cli")]
+pub use tokens::edit_body;
+#[cfg(feature = "cli")]
 pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 
 use blocks::Blocks;

@@ -23,18 +23,29 @@ impl Intercept for StripClientRequestToken {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let request = context.request_mut();
-        let transaction = request
-            .headers()
-            .get("x-amz-target")
-            .is_some_and(|target| target.ends_with(".TransactWriteItems"));
-        if let Some(body) = request.body().bytes().filter(|_| transaction) {
-            let mut body: Map<String, Value> = serde_json::from_slice(body)?;
-            body.remove("ClientRequestToken");
-            let body = serde_json::to_vec(&body)?;
-            request.headers_mut().insert("content-length", body.len().to_string());
-            *request.body_mut() = body.into();
+        let target = context.request().headers().get("x-amz-target");
+        if target.is_some_and(|target| target.ends_with(".TransactWriteItems")) {
+            edit_body(context, |body| {
+                body.remove("ClientRequestToken");
+            })?;
         }
         Ok(())
     }
+}
+
+/// Changes the JSON body of a request that is about to be signed.
+///
+/// # Errors
+/// When the body is not a JSON object.
+pub fn edit_body(
+    context: &mut BeforeTransmitInterceptorContextMut<'_>,
+    edit: impl FnOnce(&mut Map<String, Value>),
+) -> Result<(), BoxError> {
+    let request = context.request_mut();
+    let mut body = serde_json::from_slice(request.body().bytes().unwrap_or_default())?;
+    edit(&mut body);
+    let body = serde_json::to_vec(&body)?;
+    request.headers_mut().insert("content-length", body.len().to_string());
+    *request.body_mut() = body.into();
+    Ok(())
 }

@@ -13,13 +13,11 @@ use aws_sdk_dynamodb::{
     error::BoxError,
 };
 use aws_smithy_runtime_api::client::{
-    interceptors::context::{
-        AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut,
-        BeforeTransmitInterceptorContextRef,
-    },
+    interceptors::context::{AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextMut},
     orchestrator::Metadata,
 };
-use serde_json::{Map, Value};
+use loyalty_codes::store::edit_body;
+use serde_json::Value;
 
 /// Round trips and units of one or more requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -51,23 +49,9 @@ impl Intercept for Capacity {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let request = context.request_mut();
-        let mut body: Map<String, Value> = serde_json::from_slice(request.body().bytes().unwrap())?;
-        body.insert("ReturnConsumedCapacity".to_owned(), "TOTAL".into());
-        let body = serde_json::to_vec(&body)?;
-        request.headers_mut().insert("content-length", body.len().to_string());
-        *request.body_mut() = body.into();
-        Ok(())
-    }
-
-    fn read_before_transmit(
-        &self,
-        _context: &BeforeTransmitInterceptorContextRef<'_>,
-        _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.0.lock().unwrap().round_trips += 1;
-        Ok(())
+        edit_body(context, |body| {
+            body.insert("ReturnConsumedCapacity".to_owned(), "TOTAL".into());
+        })
     }
 
     fn read_after_deserialization(
@@ -78,6 +62,7 @@ impl Intercept for Capacity {
     ) -> Result<(), BoxError> {
         let body: Value = serde_json::from_slice(context.response().body().bytes().unwrap())?;
         let mut consumed = self.0.lock().unwrap();
+        consumed.round_trips += 1;
         match config.load::<Metadata>().unwrap().name() {
             "GetItem" | "BatchGetItem" | "Query" => consumed.read_units += reported(&body),
             "TransactWriteItems" => {
