@@ -37,12 +37,12 @@ use std::{
 
 use loyalty_codes::api::ROUTES;
 
-use requests::{Call, Kind, Request, requests};
+use requests::{Call, Request, requests};
 use search::Search;
 use state::{Run, State};
 
 /// Maximum number of orders that are run of one scenario.
-const MAX_ORDERS: u32 = 2000;
+const MAX_ORDERS: u32 = 1000;
 
 /// Requests that run concurrently.
 struct Scenario {
@@ -53,7 +53,8 @@ struct Scenario {
 impl Scenario {
     fn name(&self) -> String {
         let names: Vec<&str> = self.requests.iter().map(|request| request.name).collect();
-        format!("{}{}", names.join(" | "), if self.with_fault { ", one fault" } else { "" })
+        let prefix = self.requests[0].numbering.prefix();
+        format!("{prefix}{}{}", names.join(" | "), if self.with_fault { ", one fault" } else { "" })
     }
 }
 
@@ -65,13 +66,12 @@ struct Explored {
     violation: Option<String>,
 }
 
-/// Every pair of requests without and with one fault, and every request three times.
+/// Every pair of related requests without and with one fault, and every request three times.
 fn scenarios() -> Vec<Scenario> {
     let all = requests();
     let mut scenarios = Vec::new();
     for (at, first) in all.iter().enumerate() {
-        let last_number = |request: &Request| request.kind == Kind::LastNumber;
-        for second in all[at..].iter().filter(|second| last_number(first) == last_number(second)) {
+        for second in all[at..].iter().filter(|second| first.races_with(second)) {
             for with_fault in [false, true] {
                 scenarios.push(Scenario { requests: vec![*first, *second], with_fault });
             }

@@ -7,12 +7,14 @@ use crate::{
     requests::{Kind, Request},
 };
 
-/// The customer's daily limit of OTPs. One OTP is issued before the race.
+/// The daily limit of OTPs of a customer or a contact. One OTP is issued before the race.
 pub const DAILY_LIMIT: usize = 2;
 /// Limit of failed attempts. A customer who has reached it is locked out.
 pub const FAILED_ATTEMPTS: usize = 1;
 /// Code of the OTP that is issued before the race.
 pub const FIRST_CODE: &str = "FIRST23";
+/// Code that no OTP has.
+pub const WRONG_CODE: &str = "WRONG23";
 
 /// How a request ended.
 #[derive(Debug, Clone)]
@@ -68,16 +70,67 @@ struct Stored {
     allocated: Option<usize>,
 }
 
-/// The state of an org with one customer.
+/// The OTPs of one owner and scope. The first one is issued before the race.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an independent fact of the state")]
+pub struct Otps {
+    first_is_valid: bool,
+    second_is_valid: bool,
+    issued: usize,
+    failed_attempts: usize,
+}
+
+impl Otps {
+    fn new() -> Self {
+        Self { first_is_valid: true, second_is_valid: false, issued: 1, failed_attempts: 0 }
+    }
+
+    pub fn fetch(&self) -> Expected {
+        if self.second_is_valid || self.first_is_valid {
+            Expected::Fetched { first: !self.second_is_valid }
+        } else {
+            Expected::Refused(404)
+        }
+    }
+
+    pub fn generate(&mut self) -> Expected {
+        if self.issued == DAILY_LIMIT {
+            return Expected::Refused(429);
+        }
+        self.issued += 1;
+        self.second_is_valid = true;
+        Expected::Otp
+    }
+
+    pub fn validate_right(&mut self) -> Expected {
+        if self.failed_attempts < FAILED_ATTEMPTS && self.first_is_valid {
+            self.first_is_valid = false;
+            return Expected::Validated(true);
+        }
+        self.validate_wrong()
+    }
+
+    pub fn validate_wrong(&mut self) -> Expected {
+        if self.failed_attempts == FAILED_ATTEMPTS {
+            return Expected::Refused(429);
+        }
+        self.failed_attempts += 1;
+        Expected::Validated(false)
+    }
+
+    /// Moves the owner's later OTPs to a customer, who has a daily limit of its own. The OTPs and
+    /// the failed attempts of the contact still count.
+    pub fn register(&mut self) {
+        self.issued = 0;
+    }
+}
+
+/// The state of an org with one customer and one contact.
+#[derive(Debug, Clone)]
 pub struct Model {
     /// The kind of each request of the race.
     pub race_kinds: Vec<Kind>,
-    pub first_is_valid: bool,
-    pub second_is_valid: bool,
-    pub issued: usize,
-    pub failed_attempts: usize,
+    pub customer: Otps,
+    pub contact: Otps,
     pub digits: usize,
     pub numbers_left: usize,
     /// A request was answered that no number is left while one was. Another request must have taken
@@ -97,10 +150,8 @@ impl Model {
     pub fn new(race_kinds: Vec<Kind>, digits: usize, numbers_left: usize) -> Self {
         Self {
             race_kinds,
-            first_is_valid: true,
-            second_is_valid: false,
-            issued: 1,
-            failed_attempts: 0,
+            customer: Otps::new(),
+            contact: Otps::new(),
             digits,
             numbers_left,
             last_is_pending: false,

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{Answer, TestService},
-    model::{DAILY_LIMIT, Expected, FAILED_ATTEMPTS, FIRST_CODE, Model},
-    state::{FIRST_NUMBER, Run, answer, digits, org},
+    model::{Expected, FIRST_CODE, Model, WRONG_CODE},
+    state::{FIRST_NUMBER, Run, answer, digits},
 };
 
 /// Kind of a request. It determines what is prepared before a race and what is checked after it.
@@ -18,15 +18,48 @@ use crate::{
 pub enum Kind {
     /// The OTPs of one customer.
     Otps,
+    /// The OTPs of a mobile that is not registered before the race.
+    ContactOtps,
     /// The org's card numbers.
     Numbers,
     /// The identifiers of new customers.
     Customers,
     /// The org's numbering plan. Each run has its own org.
     Plan,
-    /// The last card number of an org. Each run has its own org. These requests race only among
-    /// themselves.
-    LastNumber,
+}
+
+/// How the org numbers its cards. Requests race only among those with the same numbering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbering {
+    /// One by one, from a large range.
+    Single,
+    /// One by one, and one number is left. Each run has its own org.
+    Last,
+    /// In blocks of [`BLOCK_SIZE`]. Each run has its own org.
+    Blocks,
+}
+
+/// The block size of [`Numbering::Blocks`].
+pub const BLOCK_SIZE: u64 = 2;
+
+impl Numbering {
+    /// The card-number settings of the org's first plan.
+    pub fn config(self) -> String {
+        match self {
+            Self::Single => String::new(),
+            Self::Last => "CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99".to_owned(),
+            Self::Blocks => format!("CONF_CARD_NUMBER_BLOCK_SIZE = {BLOCK_SIZE}"),
+        }
+    }
+
+    /// The beginning of a race's name.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Single => "",
+            Self::Last => "last number: ",
+            Self::Blocks => "blocks: ",
+        }
+    }
 }
 
 /// The call that a request makes.
@@ -42,6 +75,7 @@ pub enum Call {
 pub struct Request {
     pub name: &'static str,
     pub kind: Kind,
+    pub numbering: Numbering,
     /// All requests with an idempotency key share one key in a run.
     pub has_key: bool,
     pub call: fn(&Run) -> Call,
@@ -57,11 +91,26 @@ impl Request {
         call: fn(&Run) -> Call,
         step: fn(&mut Model, Option<u16>) -> Expected,
     ) -> Self {
-        Self { name, kind, has_key: false, call, step }
+        Self { name, kind, numbering: Numbering::Single, has_key: false, call, step }
+    }
+
+    const fn with_numbering(self, numbering: Numbering) -> Self {
+        Self { numbering, ..self }
     }
 
     const fn with_key(self, name: &'static str) -> Self {
         Self { name, has_key: true, ..self }
+    }
+
+    /// Whether a race of both requests can show anything. A contact's OTPs have a partition of their
+    /// own. Only the registration of the contact's mobile changes whose they are.
+    pub fn races_with(&self, other: &Self) -> bool {
+        let is_related = |one: &Self, other: &Self| {
+            one.kind != Kind::ContactOtps
+                || other.kind == Kind::ContactOtps
+                || ["register", "register, key"].contains(&other.name)
+        };
+        self.numbering == other.numbering && is_related(self, other) && is_related(other, self)
     }
 
     pub async fn send(&self, service: TestService, run: &Run) -> Answer {
@@ -91,25 +140,35 @@ impl Request {
 
 /// All requests that race.
 pub fn requests() -> Vec<Request> {
-    const FETCH: Request = Request::new("fetch", Kind::Otps, Run::fetch, fetched);
-    const GENERATE: Request = Request::new("generate", Kind::Otps, |run| run.otp("generate", ""), generated);
+    use Kind::{ContactOtps, Customers, Numbers, Otps, Plan};
+
+    const FETCH: Request = Request::new("fetch", Otps, Run::fetch, |model, _| model.customer.fetch());
+    const GENERATE: Request =
+        Request::new("generate", Otps, |run| run.otp("generate", ""), |model, _| model.customer.generate());
     const RIGHT: Request = Request::new(
         "validate, right",
-        Kind::Otps,
+        Otps,
         |run| run.otp("validate", FIRST_CODE),
-        right_code_validated,
+        |model, _| model.customer.validate_right(),
     );
     const WRONG: Request = Request::new(
         "validate, wrong",
-        Kind::Otps,
-        |run| run.otp("validate", "WRONG23"),
-        wrong_code_validated,
+        Otps,
+        |run| run.otp("validate", WRONG_CODE),
+        |model, _| model.customer.validate_wrong(),
     );
     const NUMBER: Request =
-        Request::new("cardNumber", Kind::Numbers, |_| card_number(Method::GET), number_allocated);
+        Request::new("cardNumber", Numbers, |_| card_number(Method::GET), number_allocated);
     const POSTED_NUMBER: Request =
-        Request::new("cardNumber, POST", Kind::Numbers, |_| card_number(Method::POST), number_allocated);
-    const REGISTER: Request = Request::new("register", Kind::Customers, Run::register, registered);
+        Request::new("cardNumber, POST", Numbers, |_| card_number(Method::POST), number_allocated);
+    const REGISTER: Request = Request::new("register", Customers, Run::register, registered);
+    const REGISTER_NUMBER: Request = Request::new(
+        "register, explicit number",
+        Customers,
+        Run::register_explicit_number,
+        explicit_number_registered,
+    );
+    const CHANGE_PLAN: Request = Request::new("change of plan", Plan, Run::change_plan, plan_changed);
     vec![
         FETCH,
         GENERATE,
@@ -118,37 +177,62 @@ pub fn requests() -> Vec<Request> {
         RIGHT.with_key("validate, right, key"),
         WRONG,
         WRONG.with_key("validate, wrong, key"),
+        Request::new("contact: fetch", ContactOtps, Run::fetch_contact, |model, _| model.contact.fetch()),
+        Request::new(
+            "contact: generate",
+            ContactOtps,
+            |run| run.contact_otp("generate", ""),
+            |model, _| model.contact.generate(),
+        ),
+        Request::new(
+            "contact: validate, right",
+            ContactOtps,
+            |run| run.contact_otp("validate", FIRST_CODE),
+            |model, _| model.contact.validate_right(),
+        ),
+        Request::new(
+            "contact: validate, wrong",
+            ContactOtps,
+            |run| run.contact_otp("validate", WRONG_CODE),
+            |model, _| model.contact.validate_wrong(),
+        ),
         NUMBER,
         POSTED_NUMBER.with_key("cardNumber, key"),
         REGISTER,
         REGISTER.with_key("register, key"),
-        Request::new(
-            "register, explicit number",
-            Kind::Customers,
-            Run::register_explicit_number,
-            explicit_number_registered,
-        ),
-        Request::new("register, same e-mail", Kind::Customers, Run::register_same_email, |model, _| {
-            model.register_with_number(["other mobile", "email"], "other mobile, by number")
+        REGISTER_NUMBER,
+        Request::new("register, same e-mail", Customers, Run::register_same_email, |model, status| {
+            model.register_with_number(["other mobile", "email"], "other mobile, by number", status)
         }),
-        Request::new("change of plan", Kind::Plan, Run::change_plan, plan_changed),
-        Request::new("change of name", Kind::Plan, Run::change_name, name_changed),
-        Request { name: "last number", kind: Kind::LastNumber, ..NUMBER },
-        Request { kind: Kind::LastNumber, ..POSTED_NUMBER.with_key("last number, key") },
+        CHANGE_PLAN,
+        Request::new("change of name", Plan, Run::change_name, name_changed),
+        NUMBER.with_numbering(Numbering::Last),
+        POSTED_NUMBER.with_key("cardNumber, key").with_numbering(Numbering::Last),
+        REGISTER.with_numbering(Numbering::Last),
+        REGISTER.with_key("register, key").with_numbering(Numbering::Last),
+        NUMBER.with_numbering(Numbering::Blocks),
+        POSTED_NUMBER.with_key("cardNumber, key").with_numbering(Numbering::Blocks),
+        REGISTER.with_numbering(Numbering::Blocks),
+        REGISTER_NUMBER.with_numbering(Numbering::Blocks),
+        CHANGE_PLAN.with_numbering(Numbering::Blocks),
     ]
 }
 
 /// Requests that follow a race of these kinds, to check its results. Requests with a key are also
 /// sent again.
 pub fn follow_ups(kinds: &[Kind]) -> Vec<Request> {
-    let of = |kind| move |request: &Request| request.kind == kind && !request.has_key;
+    let of = |kind| {
+        let is_of = move |request: &Request| request.kind == kind && !request.has_key;
+        requests().into_iter().filter(is_of).filter(|request| request.numbering == Numbering::Single)
+    };
     let mut asked = Vec::new();
-    if kinds.contains(&Kind::Otps) {
-        let otps = requests().into_iter().filter(of(Kind::Otps));
-        // A request with a wrong code would show nothing more.
-        asked.extend(otps.filter(|request| request.name != "validate, wrong"));
+    for kind in [Kind::Otps, Kind::ContactOtps] {
+        if kinds.contains(&kind) {
+            // A request with a wrong code would show nothing more.
+            asked.extend(of(kind).filter(|request| !request.name.ends_with("validate, wrong")));
+        }
     }
-    let number = requests().into_iter().find(of(Kind::Numbers));
+    let number = of(Kind::Numbers).next();
     if kinds.contains(&Kind::Numbers) || kinds.contains(&Kind::Plan) {
         asked.extend(number);
     }
@@ -174,15 +258,19 @@ fn card_number(method: Method) -> Call {
 
 impl Run {
     fn fetch(&self) -> Call {
-        let url = format!("/v2/otp?source=INSTORE&mobile={}&scope=POINTS", self.mobile(0));
-        Call::Http(Method::GET, url, json!({}))
+        fetch(&self.mobile(0), "POINTS")
+    }
+
+    fn fetch_contact(&self) -> Call {
+        fetch(&self.mobile(1), "GENERIC")
     }
 
     fn otp(&self, verb: &str, code: &str) -> Call {
-        let body = json!({
-            "entityType": "MOBILE", "entityValue": self.mobile(0), "action": "POINTS", "code": code,
-        });
-        Call::Http(Method::POST, format!("/v2/otp/{verb}"), body)
+        otp(&self.mobile(0), "POINTS", verb, code)
+    }
+
+    fn contact_otp(&self, verb: &str, code: &str) -> Call {
+        otp(&self.mobile(1), "GENERIC", verb, code)
     }
 
     fn register(&self) -> Call {
@@ -198,18 +286,28 @@ impl Run {
     }
 
     fn change_plan(&self) -> Call {
-        Call::Apply(vec![org(self.org, &format!("CONF_CARD_NUMBER_LENGTH = {}", digits(true)))])
+        Call::Apply(vec![self.definition(&format!("CONF_CARD_NUMBER_LENGTH = {}", digits(true)))])
     }
 
     fn change_name(&self) -> Call {
-        Call::Apply(vec![Definition { name: "Other Stores".to_owned(), ..org(self.org, "") }])
+        Call::Apply(vec![Definition { name: "Other Stores".to_owned(), ..self.definition("") }])
     }
 
     fn first_plan(&self) -> Call {
         // A run takes fewer numbers than this.
         let offsets = (0..20).map(|taken| format!("CONF_CARD_NUMBER_OFFSET = {}", FIRST_NUMBER + taken));
-        Call::Apply(offsets.map(|offset| org(self.org, &offset)).collect())
+        Call::Apply(offsets.map(|offset| self.definition(&offset)).collect())
     }
+}
+
+fn fetch(mobile: &str, scope: &str) -> Call {
+    let url = format!("/v2/otp?source=INSTORE&mobile={mobile}&scope={scope}");
+    Call::Http(Method::GET, url, json!({}))
+}
+
+fn otp(mobile: &str, scope: &str, verb: &str, code: &str) -> Call {
+    let body = json!({"entityType": "MOBILE", "entityValue": mobile, "action": scope, "code": code});
+    Call::Http(Method::POST, format!("/v2/otp/{verb}"), body)
 }
 
 fn register(identifiers: &[(&str, String)]) -> Call {
@@ -219,54 +317,16 @@ fn register(identifiers: &[(&str, String)]) -> Call {
     Call::Http(Method::POST, "/v2/customers".to_owned(), body)
 }
 
-fn fetched(model: &mut Model, _status: Option<u16>) -> Expected {
-    if model.second_is_valid || model.first_is_valid {
-        Expected::Fetched { first: !model.second_is_valid }
-    } else {
-        Expected::Refused(404)
-    }
-}
-
-fn generated(model: &mut Model, _status: Option<u16>) -> Expected {
-    if model.issued == DAILY_LIMIT {
-        return Expected::Refused(429);
-    }
-    model.issued += 1;
-    model.second_is_valid = true;
-    Expected::Otp
-}
-
-fn right_code_validated(model: &mut Model, status: Option<u16>) -> Expected {
-    if model.failed_attempts < FAILED_ATTEMPTS && model.first_is_valid {
-        model.first_is_valid = false;
-        return Expected::Validated(true);
-    }
-    wrong_code_validated(model, status)
-}
-
-fn wrong_code_validated(model: &mut Model, _status: Option<u16>) -> Expected {
-    if model.failed_attempts == FAILED_ATTEMPTS {
-        return Expected::Refused(429);
-    }
-    model.failed_attempts += 1;
-    Expected::Validated(false)
-}
-
 fn number_allocated(model: &mut Model, status: Option<u16>) -> Expected {
-    // Another request may have taken the last number without an answer yet. Then no number is left.
-    if model.numbers_left == 1 && model.race_kinds.len() > 1 && status == Some(409) {
-        model.last_is_pending = true;
-    }
-    if model.numbers_left == 0 || model.last_is_pending && status == Some(409) {
-        return Expected::Refused(409);
-    }
-    model.numbers_left -= 1;
-    model.last_is_pending = false;
-    Expected::Number { digits: model.digits }
+    if model.take_number(status) { Expected::Number { digits: model.digits } } else { Expected::Refused(409) }
 }
 
-fn registered(model: &mut Model, _status: Option<u16>) -> Expected {
-    model.register_with_number(["second mobile", "email"], "second mobile, by number")
+fn registered(model: &mut Model, status: Option<u16>) -> Expected {
+    let expected = model.register_with_number(["second mobile", "email"], "second mobile, by number", status);
+    if matches!(expected, Expected::User) {
+        model.contact.register();
+    }
+    expected
 }
 
 fn explicit_number_registered(model: &mut Model, status: Option<u16>) -> Expected {
@@ -317,12 +377,33 @@ impl Model {
     }
 
     /// Registers all identifiers, with a generated card number.
-    fn register_with_number(&mut self, identifiers: [&'static str; 2], number: &'static str) -> Expected {
-        let expected = self.register(&identifiers);
-        if matches!(expected, Expected::User) {
-            self.number_registered = true;
-            self.owners.insert(number, self.allocated.len());
+    fn register_with_number(
+        &mut self,
+        identifiers: [&'static str; 2],
+        number: &'static str,
+        status: Option<u16>,
+    ) -> Expected {
+        let is_taken = identifiers.iter().any(|identifier| self.owners.contains_key(identifier));
+        if is_taken || !self.take_number(status) {
+            return Expected::Refused(409);
         }
-        expected
+        self.number_registered = true;
+        self.owners.insert(number, self.allocated.len());
+        self.register(&identifiers)
+    }
+
+    /// Takes the next card number. Returns whether one is left.
+    fn take_number(&mut self, status: Option<u16>) -> bool {
+        // Another request may have taken the last number without an answer yet. Then no number is
+        // left.
+        if self.numbers_left == 1 && self.race_kinds.len() > 1 && status == Some(409) {
+            self.last_is_pending = true;
+        }
+        if self.numbers_left == 0 || self.last_is_pending && status == Some(409) {
+            return false;
+        }
+        self.numbers_left -= 1;
+        self.last_is_pending = false;
+        true
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         faults::{Fault, Faults, with_fault_proxy},
     },
     model::{DAILY_LIMIT, FAILED_ATTEMPTS, FIRST_CODE, Model, Outcome, UniqueValue, explain},
-    requests::{Kind, LOOKUP, Request, follow_ups},
+    requests::{BLOCK_SIZE, Kind, LOOKUP, Numbering, Request, follow_ups},
     search::{Choice, InjectedFault},
 };
 
@@ -59,6 +59,7 @@ pub const FIRST_NUMBER: u64 = 1_000_000_010;
 /// Data of one run that its requests use.
 pub struct Run {
     pub org: OrgId,
+    numbering: Numbering,
     pub key: String,
     /// The last card number that the org has given.
     last_number: Option<String>,
@@ -73,6 +74,7 @@ impl Run {
     pub fn example() -> Self {
         Self {
             org: ORG,
+            numbering: Numbering::Single,
             key: String::new(),
             last_number: None,
             next_number: String::new(),
@@ -81,9 +83,20 @@ impl Run {
         }
     }
 
-    /// Mobile 0 is the customer's. The others belong to new customers.
+    /// Defines the org with its first plan and these changes.
+    pub fn definition(&self, config: &str) -> Definition {
+        let first_plan = self.numbering.config();
+        org(self.org, &format!("{first_plan}\n{config}"))
+    }
+
+    /// Mobile 0 is the customer's. The others belong to new customers. Mobile 1 is the contact's.
     pub fn mobile(&self, of: u64) -> String {
         (9_000_000_000 + self.number * 10 + of).to_string()
+    }
+
+    /// The user id of the customer that is registered before the race.
+    fn user(&self) -> u64 {
+        1_000_000_000 + self.number
     }
 
     pub fn email(&self) -> String {
@@ -128,7 +141,7 @@ pub struct State {
 }
 
 /// Defines an org with limits that two requests reach.
-pub fn org(id: OrgId, config: &str) -> Definition {
+fn org(id: OrgId, config: &str) -> Definition {
     let limits = format!(
         "CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = {FAILED_ATTEMPTS}\n{config}"
     );
@@ -160,8 +173,8 @@ impl State {
         Self { table, direct, processes, setup, timezone, runs: 0, allocated: HashSet::new() }
     }
 
-    /// Prepares a fresh state for requests of these kinds.
-    async fn fresh(&mut self, kinds: &[Kind]) -> (Run, TestService, Vec<TestService>) {
+    /// Prepares a fresh state for requests of these kinds and this numbering.
+    async fn fresh(&mut self, kinds: &[Kind], numbering: Numbering) -> (Run, TestService, Vec<TestService>) {
         if self.runs == RUNS_OF_AN_ENGINE {
             *self = Self::new().await;
         }
@@ -169,6 +182,7 @@ impl State {
         let number = self.runs;
         let mut run = Run {
             org: ORG,
+            numbering,
             key: format!("key-{number}"),
             last_number: None,
             next_number: String::new(),
@@ -179,12 +193,10 @@ impl State {
         let mut services: Vec<TestService> =
             self.processes.iter().map(|process| process.service.clone()).collect();
         services.truncate(kinds.len());
-        if kinds.contains(&Kind::Plan) || kinds.contains(&Kind::LastNumber) {
+        if kinds.contains(&Kind::Plan) || numbering != Numbering::Single {
             run.org = OrgId(u32::try_from(1000 + number).unwrap());
             run.till = format!("till-{number}");
-            let last = "CONF_CARD_NUMBER_LENGTH = 2\nCONF_CARD_NUMBER_OFFSET = 99";
-            let config = if kinds.contains(&Kind::LastNumber) { last } else { "" };
-            direct.apply(&org(run.org, config)).await.unwrap();
+            direct.apply(&run.definition("")).await.unwrap();
             direct.create_till(&run.till, run.org.0, Permission::ALL).await;
             direct = direct.as_till(&run.till, PASSWORD);
             for service in &mut services {
@@ -193,12 +205,19 @@ impl State {
             }
         }
         if kinds.contains(&Kind::Otps) {
-            self.issue_first_otp(&run).await;
+            self.issue_first_otp(&run, &format!("USER#{}", run.user()), "POINTS").await;
+            self.register_customer(&run).await;
         }
-        if kinds.contains(&Kind::Customers) || kinds.contains(&Kind::Plan) {
+        if kinds.contains(&Kind::ContactOtps) {
+            let contact = format!("CONTACT#INSTORE##mobile#91{}", run.mobile(1));
+            self.issue_first_otp(&run, &contact, "GENERIC").await;
+        }
+        let needs_number = kinds.contains(&Kind::Customers) || kinds.contains(&Kind::Plan);
+        if needs_number && numbering != Numbering::Last {
             // An earlier run may have registered this number explicitly.
-            let number = direct.card_number().await;
-            run.next_number = (number.parse::<u64>().unwrap() + 1).to_string();
+            let number = process(&direct, numbering).card_number().await;
+            let taken = if numbering == Numbering::Blocks { BLOCK_SIZE } else { 1 };
+            run.next_number = (number.parse::<u64>().unwrap() + taken).to_string();
             run.last_number = Some(number);
         }
         // Later OTPs are newer.
@@ -206,31 +225,36 @@ impl State {
         (run, direct, services)
     }
 
-    /// Writes the items of a customer with an OTP, in the form that every version stores.
-    async fn issue_first_otp(&self, run: &Run) {
+    /// Writes the items of an owner's first OTP, in the form that every version stores.
+    async fn issue_first_otp(&self, run: &Run, owner: &str, scope: &str) {
         let now = self.table.clock.now();
-        let (user, created_id) = (1_000_000_000 + run.number, now.timestamp_millis() * 1000);
+        let created_id = now.timestamp_millis() * 1000;
         let valid_until = now + TimeDelta::minutes(5);
-        let partition = format!("ORG#{}#USER#{user}", run.org);
-        let identity = identity(run.org, "mobile", &format!("91{}", run.mobile(0)));
+        let partition = format!("ORG#{}#{owner}", run.org);
         let today = OrgDay::of(now, &self.timezone).date;
         let expires_at = ("expires_at", N((valid_until.timestamp() + 86_400).to_string()));
-        let items = [
-            put(identity, "ID".to_owned(), [("user_id", N(user.to_string()))]),
-            put(
-                partition.clone(),
-                format!("OTP#POINTS#{created_id:0>16}"),
-                [
-                    ("created_id", N(created_id.to_string())),
-                    ("code", S(FIRST_CODE.to_owned())),
-                    ("valid_until", N(valid_until.timestamp_millis().to_string())),
-                    expires_at.clone(),
-                ],
-            ),
-            put(partition, format!("QUOTA#{today}"), [("issued", N("1".to_owned())), expires_at]),
-        ];
-        let batch = self.setup.batch_write_item().request_items(self.table.name(), items.to_vec());
-        batch.send().await.unwrap();
+        let otp = put(
+            partition.clone(),
+            format!("OTP#{scope}#{created_id:0>16}"),
+            [
+                ("created_id", N(created_id.to_string())),
+                ("code", S(FIRST_CODE.to_owned())),
+                ("valid_until", N(valid_until.timestamp_millis().to_string())),
+                expires_at.clone(),
+            ],
+        );
+        let issued = ("issued", N("1".to_owned()));
+        self.write(vec![otp, put(partition, format!("QUOTA#{today}"), [issued, expires_at])]).await;
+    }
+
+    /// Writes the item of a customer's mobile.
+    async fn register_customer(&self, run: &Run) {
+        let identity = identity(run.org, "mobile", &format!("91{}", run.mobile(0)));
+        self.write(vec![put(identity, "ID".to_owned(), [("user_id", N(run.user().to_string()))])]).await;
+    }
+
+    async fn write(&self, items: Vec<WriteRequest>) {
+        self.setup.batch_write_item().request_items(self.table.name(), items).send().await.unwrap();
     }
 
     /// Runs concurrent requests from a fresh state. `next` chooses the call to release, given which
@@ -244,7 +268,8 @@ impl State {
         mut next: impl FnMut(&[bool]) -> Choice,
     ) -> Result<Vec<usize>, String> {
         let kinds: Vec<Kind> = requests.iter().map(|request| request.kind).collect();
-        let (run, direct, services) = self.fresh(&kinds).await;
+        let numbering = requests[0].numbering;
+        let (run, direct, services) = self.fresh(&kinds, numbering).await;
         let run = Arc::new(run);
         let mut racers = Vec::new();
         for ((request, service), process) in requests.iter().zip(services).zip(&self.processes) {
@@ -272,13 +297,14 @@ impl State {
         let again: Vec<Request> = again.into_iter().chain(follow_ups(&kinds)).collect();
         let mut later = Vec::new();
         for request in &again {
-            later.push((request, Outcome::Answered(request.send(direct.clone(), &run).await)));
+            let service = process(&direct, numbering);
+            later.push((request, Outcome::Answered(request.send(service, &run).await)));
         }
         if kinds.contains(&Kind::Customers) {
             later.push((&LOOKUP, Outcome::Answered(self.look_up(&run).await)));
         }
-        let numbers_left = if kinds.contains(&Kind::LastNumber) { 1 } else { usize::MAX };
-        let first_digits = if kinds.contains(&Kind::LastNumber) { 2 } else { digits(false) };
+        let (numbers_left, first_digits) =
+            if numbering == Numbering::Last { (1, 2) } else { (usize::MAX, digits(false)) };
         let mut model = Model::new(kinds, first_digits, numbers_left);
         model.number_may_be_skipped = has_fault;
         model.allocated.extend(run.last_number.clone().map(|number| (UniqueValue::Number, Some(number))));
@@ -410,6 +436,12 @@ impl Racer {
         held.decision.set(fault).expect("each call is decided once");
         format!("{}: {}{ending}", self.name, held.operation)
     }
+}
+
+/// The process for a request before or after a race. With blocks, each has its own, because a
+/// process with a block may give numbers of an old plan for a minute.
+fn process(direct: &TestService, numbering: Numbering) -> TestService {
+    if numbering == Numbering::Blocks { direct.another_process() } else { direct.clone() }
 }
 
 fn key(partition: &str, sort: &str) -> Attributes {
