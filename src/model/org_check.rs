@@ -119,18 +119,18 @@ fn plan_warnings(plan: &NumberingPlan, block_size: i64) -> Vec<String> {
     if block_size > 1 && u64::try_from(block_size).is_ok_and(|size| size > max_size) {
         let advice = if max_size > 1 { format!("use {max_size} or less") } else { "leave it out".to_owned() };
         warnings.push(format!(
-                "CONF_CARD_NUMBER_BLOCK_SIZE is {block_size}, and blocks are taken only while the range has room for a \
-                 thousand of them: this one has {} numbers, so each is taken by itself; {advice}",
-                plan.end() - plan.offset()
-            ));
+            "CONF_CARD_NUMBER_BLOCK_SIZE is {block_size}, and blocks are taken only while the range has room for a \
+             thousand of them: this one has {} numbers, so each is taken by itself; {advice}",
+            plan.end() - plan.offset()
+        ));
     }
     if plan.resembles_payment_cards() {
         warnings.push(
-                "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
-                 digit): tills may charge them, and scanners for card data will find them; another \
-                 CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH avoids it"
-                    .to_owned(),
-            );
+            "card numbers of this plan pass for payment cards (16 digits, the first one 3 to 6, a right Luhn \
+             digit): tills may charge them, and scanners for card data will find them; another \
+             CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH avoids it"
+                .to_owned(),
+        );
     }
     warnings
 }
