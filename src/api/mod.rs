@@ -16,6 +16,7 @@ mod params;
 mod path;
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -34,11 +35,10 @@ use crate::{
     clock::Clock,
     logging,
     model::{
-        message::Message,
         org::{Org, OrgId},
         till::{Permission, Till, TillName},
     },
-    store::{IdempotentRequest, Store, Usage, count_usage, error_chain, within},
+    store::{IdempotentRequest, Store, Usage, count_usage, error_chain, keys::Key, within},
 };
 pub use auth::Caller;
 use error::{ApiError, Problem, SuccessBody};
@@ -133,16 +133,16 @@ pub struct Request {
 /// A response: a JSON text with its status and headers.
 pub type Response = http::Response<String>;
 
-type SendMessage = fn(&Message);
+/// Called with the key of each message that was stored.
+type MessageListener = Box<dyn Fn(Key) + Send + Sync>;
 
 /// The service, with the state that the handlers share.
-#[derive(Debug)]
 pub struct App {
     store: Store,
     clock: Clock,
     tills: Cache<TillName, Arc<Till>>,
     orgs: Cache<OrgId, Arc<Org>>,
-    send_message: Option<SendMessage>,
+    message_listener: Option<MessageListener>,
     /// The prefix that paths may have before that of a route, such as `/codes`. Empty if there is
     /// none.
     base_path: String,
@@ -182,6 +182,15 @@ struct RequestTrace {
     events: EventCounts,
 }
 
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("store", &self.store)
+            .field("base_path", &self.base_path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl App {
     #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
@@ -190,16 +199,17 @@ impl App {
             clock,
             tills: Cache::default(),
             orgs: Cache::default(),
-            send_message: None,
+            message_listener: None,
             base_path: String::new(),
             cold: AtomicBool::new(true),
         }
     }
 
-    /// Passes each stored message to `send` at once. Used where no pipe delivers the messages.
+    /// Calls `listener` with the key of each message that was stored. Used where no stream of the
+    /// table starts the delivery.
     #[must_use]
-    pub fn with_message_sender(self, send: fn(&Message)) -> Self {
-        Self { send_message: Some(send), ..self }
+    pub fn with_message_listener(self, listener: impl Fn(Key) + Send + Sync + 'static) -> Self {
+        Self { message_listener: Some(Box::new(listener)), ..self }
     }
 
     /// Sets the path that a custom domain maps to the service, such as `/codes`. Empty if there is

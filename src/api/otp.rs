@@ -90,10 +90,10 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     };
     let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, resolved.warning.as_slice());
     match call.app.store.issue_otp(&new, call.idempotent_request.as_ref(), respond).await? {
-        Issue::Issued(body) => {
+        Issue::Issued(body, message) => {
             call.events.count(Event::OtpIssued);
-            if let (Some(send), Some(message)) = (call.app.send_message, &message) {
-                send(message);
+            if let (Some(listener), Some(message)) = (&call.app.message_listener, message) {
+                listener(message);
             }
             Ok(body)
         }

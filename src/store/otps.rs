@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{NewItem, millis, n, s, ttl},
-    keys,
+    keys::{self, Key},
     messages::NewMessage,
     transaction::Outcome,
 };
@@ -55,8 +55,8 @@ pub struct NewOtp<'a> {
 
 /// The result of issuing an OTP. Nothing is written unless it is `Issued`.
 pub enum Issue<A> {
-    /// The OTP was issued, with this response.
-    Issued(A),
+    /// The OTP was issued, with this response, and its message was stored under this key.
+    Issued(A, Option<Key>),
     /// A response is stored under the request's key.
     Replay(StoredResponse),
     /// The day's quota is used up.
@@ -129,7 +129,10 @@ impl Store {
                 writes.push(self.put_response(&ResponseToStore { request, body: response.as_ref() })?);
             }
             let refused = match self.transact(writes).await? {
-                Outcome::Done => return Ok(Issue::Issued(response)),
+                Outcome::Done => {
+                    let message = new.message.map(|_| keys::message(new.series, id, 1));
+                    return Ok(Issue::Issued(response, message));
+                }
                 Outcome::Refused(refused) => refused,
             };
             if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod delivery;
 mod http;
 mod numbers;
 mod org_files;

@@ -5,19 +5,32 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Subcommand;
+use chrono::Utc;
+use clap::{Subcommand, builder::PossibleValuesParser};
 use loyalty_codes::{
     model::{
         card_number::{NumberingPlan, history::transition, new_permutation_key},
         customer::UserId,
+        delivery::Provider,
+        delivery_state::{FailureReason, Outcome},
+        message::{Channel, ChannelType},
         org::{Definition, Invalid, Org, OrgId},
+        otp::{Code, Scope},
+        webhook::WebhookSecret,
     },
     secret::os_rng,
     store::{Applied, AuditEntry, Store},
 };
 use serde_json::{Value, json};
 
-use crate::{Target, audit, failure::Failure, org_file, output::Output, upgrade};
+use crate::{
+    Target, audit,
+    delivery::{self, Delivery},
+    failure::Failure,
+    org_file,
+    output::{Output, printable},
+    upgrade,
+};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -47,10 +60,38 @@ pub enum Command {
     Show { id: u32 },
     /// List all orgs
     List,
+    /// Make or replace the secret that signs the org's webhook messages, and print it, once
+    ///
+    /// A replaced secret signs beside the new one for a day. The secret is printed before the org
+    /// gets it, and is good if the command succeeds.
+    WebhookSecret { id: u32 },
+    /// Send a test message with a made-up code by the provider of a channel, and say what the
+    /// provider answered
+    ///
+    /// It counts in no limit, and its code is valid nowhere.
+    TestDelivery {
+        id: u32,
+        #[arg(long, value_parser = channel())]
+        channel: String,
+        /// The address: a mobile number, an e-mail address, or the id on the channel
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+        /// Whose texts of the org's file are sent
+        #[arg(long, default_value = "GENERIC", value_parser = scope())]
+        scope: String,
+    },
 }
 
 /// The user id of the first customer of a new org.
 pub const FIRST_USER: UserId = UserId(1);
+
+fn channel() -> PossibleValuesParser {
+    PossibleValuesParser::new(ChannelType::ALL.iter().map(|channel| channel.as_str()))
+}
+
+fn scope() -> PossibleValuesParser {
+    PossibleValuesParser::new(Scope::ALL.iter().map(|scope| scope.as_str()))
+}
 
 pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
     match command {
@@ -67,6 +108,13 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         Command::Export { id } => export(&target.store().await?, output, OrgId(id)).await,
         Command::Show { id } => show(&target.store().await?, output, OrgId(id)).await,
         Command::List => list(&target.store().await?, output).await,
+        Command::WebhookSecret { id } => replace_webhook_secret(target, output, OrgId(id)).await,
+        Command::TestDelivery { id, channel, to, scope } => {
+            let (Some(channel), Some(scope)) = (ChannelType::parse(&channel), Scope::parse(&scope)) else {
+                return Err(Failure::usage("unknown channel or scope"));
+            };
+            test_delivery(target, output, OrgId(id), channel, &to, scope).await
+        }
     }
 }
 
@@ -318,6 +366,95 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
         output.warn(remark);
     }
     Ok(())
+}
+
+async fn replace_webhook_secret(target: &Target, output: &Output, id: OrgId) -> Result<(), Failure> {
+    let store = target.store().await?;
+    let org = find(&store, output, id).await?;
+    let secret = WebhookSecret::generate(&mut os_rng());
+    let text = format!(
+        "{}\nIt is shown this once. The receiver of org {id}'s messages checks their signatures with it. A secret from \
+         before signs beside it for a day.",
+        output.strong(&secret.to_text())
+    );
+    let printed = output.print(&json!({"secret": secret.to_text()}), &text);
+    printed.map_err(|failure| failure.without_effect("nothing was changed"))?;
+    let act = async |_: &mut AuditEntry| {
+        let replacing = store.replace_webhook_secret(id, secret, Utc::now());
+        if output.with_spinner("writing", replacing).await? {
+            Ok(())
+        } else {
+            Err(Failure::not_found(format!("there is no org {id}")))
+        }
+    };
+    let who = target.operator().await?;
+    audit::record(&store, id, &who, "org webhook-secret", json!({}), act).await.map_err(|failure| {
+        failure.with_detail("Whether the secret above signs is not certain: run the command again.")
+    })?;
+    if org.definition.delivery.is_none_or(|delivery| delivery.webhook.is_none()) {
+        output.warn("the org's file has no [delivery.webhook] yet, so nothing is signed");
+    }
+    Ok(())
+}
+
+/// What an operator does about a failure.
+fn advice(reason: FailureReason, id: OrgId) -> String {
+    match reason {
+        FailureReason::NotConfigured => format!(
+            "The org's file must name a provider for the channel in [delivery], and a webhook needs `loyaltyctl org \
+             webhook-secret {id}`"
+        ),
+        FailureReason::NotVerified => {
+            "The account is in the sandbox of SES or of End User Messaging: verify the address there, or leave the \
+             sandbox"
+                .to_owned()
+        }
+        FailureReason::NotPermitted => {
+            "The AWS identity of this command may not send; the delivery function has a role of its own".to_owned()
+        }
+        FailureReason::PrivateAddress => "A webhook must have a public address".to_owned(),
+        FailureReason::Gateway(_) => "The gateway at [delivery.webhook] refused it; its own log says why".to_owned(),
+        _ => "README.md, \"Going live\", says what each provider needs".to_owned(),
+    }
+}
+
+async fn test_delivery(
+    target: &Target,
+    output: &Output,
+    id: OrgId,
+    channel_type: ChannelType,
+    to: &str,
+    scope: Scope,
+) -> Result<(), Failure> {
+    let store = target.store().await?;
+    let org = find(&store, output, id).await?;
+    let address = org
+        .identifier(channel_type.identifier(), to)
+        .map_err(|_| Failure::usage(format!("`{to}` is no address for {channel_type}")))?;
+    let provider = org.definition.delivery.as_ref().and_then(|delivery| delivery.provider(channel_type));
+    let needs_aws = provider == Some(Provider::Aws);
+    let deliverer = delivery::deliverer(target, store, Delivery::AsConfigured, needs_aws).await?;
+    let channel = Channel { channel_type, value: address.value().to_owned() };
+    let code = Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng());
+    let sending = deliverer.send_one(id, scope, &channel, &code);
+    let Some(ended) = output.with_spinner("sending", sending).await? else {
+        return Err(Failure::not_found(format!("there is no org {id}")));
+    };
+    let milliseconds = ended.latency.num_milliseconds();
+    match &ended.outcome {
+        Outcome::Sent { provider_id } => output.print(
+            &json!({
+                "channel": channel_type, "outcome": ended.outcome.name(), "provider_id": provider_id, "ms": milliseconds,
+            }),
+            &format!("{channel_type} was taken by the provider in {milliseconds} ms, as {}", printable(provider_id)),
+        ),
+        Outcome::Failed(reason) => Err(Failure::refused(format!(
+            "{channel_type} was not sent: {reason}{}\n{}",
+            if ended.provider_code.is_empty() { String::new() } else { format!(" ({})", ended.provider_code) },
+            advice(*reason, id)
+        ))),
+        other => Err(Failure::refused(format!("{channel_type} was not sent: {}", other.name()))),
+    }
 }
 
 #[cfg(test)]

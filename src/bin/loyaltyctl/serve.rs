@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use crate::{
-    Target, delivery, demo,
+    Target,
+    delivery::{self, Deliveries, Delivery},
+    demo,
     failure::Failure,
     output::{Output, line, printable},
     reference,
@@ -53,6 +55,11 @@ pub struct Options {
     /// Prepare the org of the documentation with a till and a customer, and print requests to paste
     #[arg(long)]
     demo: bool,
+
+    /// Deliver OTP messages [default with --demo: console; otherwise they are stored and not
+    /// delivered]
+    #[arg(long, value_name = "HOW")]
+    deliver: Option<Delivery>,
 }
 
 const DEFAULT_DB: &str = ".local/dynamodb.db";
@@ -99,9 +106,17 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         let (store, embedded) = embed(target, options, &storage).await?;
         (store, Some(embedded))
     };
-    let app = App::new(store.clone(), Clock::system()).with_base_path(target.settings()?.base_path);
-    // The only place that prints OTPs. Enabled for the demo only.
-    let app = Arc::new(if options.demo { app.with_message_sender(delivery::to_console) } else { app });
+    let mut app = App::new(store.clone(), Clock::system()).with_base_path(target.settings()?.base_path);
+    let how = options.deliver.or_else(|| options.demo.then_some(Delivery::Console));
+    let deliveries = match how {
+        Some(how) => {
+            let deliveries = Deliveries::start(delivery::deliverer(target, store.clone(), how, false).await?);
+            app = app.with_message_listener(deliveries.listener());
+            Some(deliveries)
+        }
+        None => None,
+    };
+    let app = Arc::new(app);
     let requests = if options.demo {
         let password_file = match &storage {
             Storage::File(db) => Some(db.with_extension("demo-password")),
@@ -126,6 +141,9 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
             connections = aborted,
             "connections were closed, because their requests did not end in time"
         );
+    }
+    if let Some(deliveries) = deliveries {
+        deliveries.finish(time_left).await;
     }
     if let Some(embedded) = embedded {
         // Its own callers can delay it, too.
