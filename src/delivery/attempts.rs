@@ -96,12 +96,15 @@ mod tests {
 
     use super::*;
 
+    /// A tenth of the default limits.
     const LIMITS: Limits = Limits {
-        total: Duration::from_secs(5),
-        aws_attempt: Duration::from_secs(3),
-        first_backoff: Duration::from_millis(100),
-        store_outcome: Duration::from_secs(20),
+        total: Duration::from_millis(500),
+        aws_attempt: Duration::from_millis(300),
+        first_backoff: Duration::from_millis(10),
+        store_outcome: Duration::from_secs(2),
     };
+    /// What a busy machine may add to a time.
+    const SLACK: Duration = Duration::from_millis(300);
 
     async fn run<F>(attempt: impl FnMut() -> F) -> (Result<u32, AttemptError>, Duration)
     where
@@ -112,8 +115,8 @@ mod tests {
         (result, started.elapsed())
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn transient_failures_are_tried_again_for_five_seconds() {
+    #[tokio::test]
+    async fn transient_failures_are_tried_again_until_the_time_is_over() {
         let attempts = Cell::new(0);
         let (result, took) = run(|| {
             attempts.set(attempts.get() + 1);
@@ -121,11 +124,11 @@ mod tests {
         })
         .await;
         assert_eq!(result.unwrap_err().reason, FailureReason::Throttled);
-        assert!((7..=16).contains(&attempts.get()), "{}", attempts.get());
-        assert!(took <= LIMITS.total && took >= Duration::from_secs(4), "{took:?}");
+        assert!((4..=16).contains(&attempts.get()), "{}", attempts.get());
+        assert!(took < LIMITS.total + SLACK, "{took:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_success_ends_it() {
         let attempts = Cell::new(0);
         let (result, took) = run(|| {
@@ -141,17 +144,22 @@ mod tests {
         })
         .await;
         assert_eq!(result, Ok(3));
-        assert!(took < Duration::from_millis(300), "{took:?}");
+        assert!(took >= Duration::from_millis(15) && took < LIMITS.total + SLACK, "{took:?}");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_failure_for_good_is_not_tried_again() {
-        let (result, took) = run(|| async { Err(AttemptError::last(FailureReason::OptedOut, "code")) }).await;
+        let attempts = Cell::new(0);
+        let (result, _) = run(|| {
+            attempts.set(attempts.get() + 1);
+            async { Err(AttemptError::last(FailureReason::OptedOut, "code")) }
+        })
+        .await;
+        assert_eq!(attempts.get(), 1);
         assert_eq!(result, Err(AttemptError::last(FailureReason::OptedOut, "code")));
-        assert_eq!(took, Duration::ZERO);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn an_attempt_without_an_answer_leaves_time_for_another() {
         let attempts = Cell::new(0);
         let (result, took) = run(|| {
@@ -161,10 +169,10 @@ mod tests {
         })
         .await;
         assert_eq!(result, Ok(2));
-        assert!(took > LIMITS.aws_attempt && took < LIMITS.total, "{took:?}");
+        assert!(took >= LIMITS.aws_attempt && took < LIMITS.total + SLACK, "{took:?}");
 
         let (result, took) = run(std::future::pending).await;
         assert_eq!(result.unwrap_err().reason, FailureReason::TimedOut);
-        assert!(took <= LIMITS.total, "{took:?}");
+        assert!(took >= LIMITS.total - LIMITS.first_backoff * 8 && took < LIMITS.total + SLACK, "{took:?}");
     }
 }

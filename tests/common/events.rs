@@ -6,6 +6,7 @@ use lambda_http::Context;
 use loyalty_codes::{
     api::Request,
     entrypoints::api_gateway::{self, Unreadable},
+    store::keys::Key,
 };
 use serde_json::Value;
 
@@ -92,6 +93,29 @@ pub fn function_environment<'a>(dynamodb: &'a str, table: &'a str) -> [(&'static
         ("TABLE_NAME", table),
         ("METRICS_NAMESPACE", "loyalty-codes"),
     ]
+}
+
+/// An event of the table's stream: these items were put. The sequence numbers begin with 100.
+pub fn stream_event(keys: &[Key]) -> String {
+    let record = |(number, key): (usize, &Key)| {
+        serde_json::json!({
+            "eventID": format!("event-{number}"),
+            "eventName": "INSERT",
+            "eventVersion": "1.1",
+            "eventSource": "aws:dynamodb",
+            "awsRegion": "ap-south-1",
+            "dynamodb": {
+                "ApproximateCreationDateTime": 1_795_235_400,
+                "Keys": {"PK": {"S": key.pk}, "SK": {"S": key.sk}},
+                "SequenceNumber": (100 + number).to_string(),
+                "SizeBytes": 100,
+                "StreamViewType": "KEYS_ONLY",
+            },
+            "eventSourceARN":
+                "arn:aws:dynamodb:ap-south-1:123456789012:table/loyalty-codes/stream/2026-11-21T00:00:00.000",
+        })
+    };
+    serde_json::json!({"Records": keys.iter().enumerate().map(record).collect::<Vec<_>>()}).to_string()
 }
 
 /// Asserts that [`EVENTS`] lists exactly the files of `events/`.

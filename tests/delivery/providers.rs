@@ -3,16 +3,26 @@
 use std::{
     fmt,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::body::{Body, to_bytes};
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
+use rcgen::{Certificate, KeyPair};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::AbortHandle};
+use tokio_rustls::TlsAcceptor;
 
 /// The operation that was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +64,8 @@ pub enum Reply {
     Silent,
     /// It takes the message after this time.
     Slow(Duration),
+    /// It takes the message, and its answer has a body that never ends.
+    EndlessBody,
     /// It takes the message, then aborts this task, which called it.
     TakenAndKilled(AbortHandle),
 }
@@ -173,6 +185,10 @@ impl Providers {
                 caller.abort();
                 std::future::pending().await
             }
+            Reply::EndlessBody => {
+                take();
+                Ok(Response::new(Body::new(EndlessBody)))
+            }
             Reply::Reset => Err(Closed),
             Reply::Silent => std::future::pending().await,
             Reply::Refused(status, code, body) => {
@@ -191,6 +207,47 @@ impl Providers {
             }
         }
     }
+}
+
+/// A body that sends the same bytes again and again.
+struct EndlessBody;
+
+impl hyper::body::Body for EndlessBody {
+    type Data = Bytes;
+    type Error = Closed;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))))
+    }
+}
+
+/// Serves a gateway over TLS that takes every message.
+pub async fn serve_tls(certificate: &Certificate, key: &KeyPair) -> SocketAddr {
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key.into())
+        .unwrap();
+    let (listener, tls) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TlsAcceptor::from(Arc::new(tls)));
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                // A client that does not trust the certificate ends the handshake.
+                if let Ok(stream) = tls.accept(stream).await {
+                    let service = service_fn(async |_| Ok::<_, Closed>(taken(1)));
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                }
+            });
+        }
+    });
+    address
 }
 
 fn taken(number: usize) -> Response<Body> {
