@@ -21,6 +21,9 @@ def before_load_schema(context, raw_schema):
     # The accounts depend on the org. Every org has this one.
     schemas["Source"] = {"enum": ["INSTORE"]}
     schemas["AccountId"] = {"enum": [""]}
+    # The demo's org sends nothing by other channels.
+    kinds = find_channel(raw_schema["paths"]["/v2/otp/generate"]["post"]["requestBody"])["oneOf"]
+    kinds[:] = [kind for kind in kinds if "WECHAT" not in kind["properties"]["type"]["enum"]]
     # The value of one parameter depends on that of another.
     parameters = {p["name"]: p for p in raw_schema["paths"]["/v2/otp"]["get"]["parameters"]}
     parameters["identifierName"]["schema"] = {"enum": ["mobile", "MOBILE"]}
@@ -77,6 +80,14 @@ def filter_body(context, body):
     return len(external_ids) < 2 and not any(
         len(value) <= 254 and len(value.lower().encode()) > 200 for _, value in identifiers
     )
+
+
+def find_channel(value):
+    """The schema of an entry of `channels`."""
+    if isinstance(value, dict) and "maxItems" in value:
+        return value["items"]
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((found for found in map(find_channel, members) if found), None)
 
 
 def has_hidden(text):

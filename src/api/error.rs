@@ -80,13 +80,19 @@ problems! {
     EntityValueMissing => BAD_REQUEST, 602, "Entity value is missing";
     EntityValueNotText => BAD_REQUEST, 602, "Entity value must be text";
     ChannelInvalid => BAD_REQUEST, 603, "A communication channel is unknown, or its value is missing or not valid; both must be text";
-    TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text with {{ validation_code }} in it";
+    ChannelNotOffered => BAD_REQUEST, 603, "The org sends no messages by a communication channel of the request";
+    CountryNotAllowed => BAD_REQUEST, 603, "The org sends no messages to the country of a mobile";
+    NoAddress => BAD_REQUEST, 603, "There is no address to send the OTP to";
+    AddressNotOwn => FORBIDDEN, 4000, "An address is not the customer's own, and the till may not send to any other";
+    TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text with {{ validation_code }} or {{ otp_code }} in it";
     SubjectInvalid => BAD_REQUEST, 400, "Email subject must be text in one line, without control characters";
     CodeMissing => BAD_REQUEST, 604, "No OTP passed";
     CodeNotText => BAD_REQUEST, 604, "Code must be text";
     OtpNotGenerated => SERVICE_UNAVAILABLE, 606, "Unable to generate OTP at the moment";
     OtpNotFound => NOT_FOUND, 9001, "No valid OTP found";
-    OtpLimitReached => TOO_MANY_REQUESTS, 429, "The customer's OTPs of the day are used up";
+    OtpTooSoon => TOO_MANY_REQUESTS, 429, "The last OTP was issued a moment ago";
+    OtpLimitReached => TOO_MANY_REQUESTS, 429, "The OTPs of the day are used up for the customer or an address";
+    HourlyOtpLimitReached => TOO_MANY_REQUESTS, 429, "The OTPs of the hour are used up for an address";
     AttemptLimitReached => TOO_MANY_REQUESTS, 429, "Too many wrong OTPs; try again later";
 
     // Card numbers.

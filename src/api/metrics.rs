@@ -11,6 +11,7 @@ use crate::wire::wire_enum;
 wire_enum! {
     /// An event in a request. Its name is a field of the request's log line.
     pub enum Event {
+        /// An OTP was issued or sent again.
         OtpIssued = "OtpsIssued",
         OtpFetched = "OtpsFetched",
         /// A right code.

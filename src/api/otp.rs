@@ -1,5 +1,7 @@
 //! Fetching, issuing and validating OTPs.
 
+use std::borrow::Cow;
+
 use chrono::SecondsFormat;
 use serde::Serialize;
 
@@ -11,14 +13,21 @@ use super::{
 };
 use crate::{
     model::{
-        customer::{Identity, Source, UserId},
-        message::{Channel, ChannelType, Message, Templates},
+        customer::{Identifier, Identity, Source, UserId},
+        delivery::TemplateTexts,
+        issuing::{Period, quotas},
+        message::{Draft, has_placeholder},
         org::{Org, OrgId},
-        otp::{Code, CreatedId, OrgDay, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
+        otp::{Code, CreatedId, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
+        recipients::{
+            ChannelError, Destination, RecipientError, Recipients, RequestedChannel, read_channel,
+            without_tests,
+        },
+        till::Permission,
         typed_text,
     },
     secret::os_rng,
-    store::{Issue, NewOtp, Quota, TypedOtp, Validation},
+    store::{Issue, NewOtp, TypedOtp, Validation},
 };
 
 #[derive(Serialize)]
@@ -63,10 +72,10 @@ struct Issued {
     created_id: u64,
 }
 
-/// `POST /v2/otp/generate`: a new OTP.
+/// `POST /v2/otp/generate`: a new OTP, or the earlier one again.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
-    let (scope, identifier, resolved, channels, templates) = (
+    let (scope, entity, resolved, channels, texts) = (
         body.action(),
         body.entity(org),
         body.account(org, Some(Source::Instore)),
@@ -75,35 +84,43 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
 
-    let history = call.otp_history(&Identity::new(resolved.account, identifier), scope).await?;
-    let config = org.config();
-    let day = OrgDay::of(call.now, &org.timezone);
-    let code = Code::generate(config.otp_type, org.otp_length(), &mut os_rng());
-    let message = (!channels.is_empty()).then(|| Message::new(channels, &templates, &code));
+    let identity = Identity::new(resolved.account, entity);
+    let history = call.otp_history(&identity, scope).await?;
+    let (series, entity) = (&history.current, identity.identifier());
+    let destinations = call.destinations(&Recipients::new(channels, org), &series.owner, entity).await?;
+    let destinations = without_tests(org, entity, destinations);
+    let test_code = org.test_code(entity).map(Code::stored);
     let new = NewOtp {
-        series: &history.current,
-        code,
+        series,
+        is_test: test_code.is_some(),
+        code: test_code
+            .unwrap_or_else(|| Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng())),
         issued_at: call.now,
-        validity: org.otp_validity(),
-        quota: Quota { date: day.date, limit: config.otp_daily_limit },
-        message: message.as_ref(),
+        quotas: quotas(org, &series.owner, &destinations, call.now),
+        draft: draft(org, scope, &texts, &destinations),
     };
     let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, resolved.warning.as_slice());
-    match call.app.store.issue_otp(&new, call.idempotent_request.as_ref(), respond).await? {
+    let refusal = match call.app.store.issue_otp(org, &new, call.idempotent_request.as_ref(), respond).await?
+    {
         Issue::Issued(body, message) => {
             call.events.count(Event::OtpIssued);
             if let (Some(listener), Some(message)) = (&call.app.message_listener, message) {
                 listener(message);
             }
-            Ok(body)
+            return Ok(body);
         }
-        Issue::Replay(earlier) => call.replay(earlier),
-        Issue::LimitReached => {
-            let error = ApiError::too_many(Problem::OtpLimitReached, day.ends_at - call.now);
-            call.stored_response_or(error).await
+        Issue::Replay(earlier) => return call.replay(earlier),
+        Issue::NotIssued => return Err(Problem::OtpNotGenerated.into()),
+        Issue::TooSoon(time) => ApiError::too_many(Problem::OtpTooSoon, time),
+        Issue::LimitReached(period) => {
+            let problem = match period {
+                Period::Day(_) => Problem::OtpLimitReached,
+                Period::Hour(_) => Problem::HourlyOtpLimitReached,
+            };
+            ApiError::too_many(problem, period.ends_at() - call.now)
         }
-        Issue::IdsTaken => Err(Problem::OtpNotGenerated.into()),
-    }
+    };
+    call.stored_response_or(refusal).await
 }
 
 #[derive(Serialize)]
@@ -142,6 +159,39 @@ impl Call<'_> {
         let history = self.app.store.otp_history(self.caller.org.id(), identity, scope).await?;
         Ok(history.ok_or(Problem::CustomerNotFound)?)
     }
+
+    /// The channels that an OTP of `owner` is to be sent by, with their addresses.
+    ///
+    /// A customer's identifiers are read only where `entity` is not enough. They may be changed
+    /// between this read and the write of the OTP. Then the OTP is sent as if it had been issued
+    /// before the change, which is milliseconds ago.
+    async fn destinations(
+        &self,
+        recipients: &Recipients,
+        owner: &OtpOwner,
+        entity: &Identifier,
+    ) -> Result<Vec<Destination>, ApiError> {
+        let org = &*self.caller.org;
+        let (to_any, identifiers) = match owner {
+            OtpOwner::Contact(_) => (true, Vec::new()),
+            OtpOwner::Customer(user) => {
+                let to_any = self.caller.till.may(Permission::OtpIssueToAny);
+                let identifiers = if recipients.need_identifiers(entity, to_any) {
+                    self.app.store.identifiers_of(org, *user).await?
+                } else {
+                    Vec::new()
+                };
+                (to_any, identifiers)
+            }
+        };
+        recipients.destinations(org, entity, &identifiers, to_any).map_err(|error| {
+            let problem = match error {
+                RecipientError::NotOwn => Problem::AddressNotOwn,
+                RecipientError::NoAddress => Problem::NoAddress,
+            };
+            problem.into()
+        })
+    }
 }
 
 fn code(body: &JsonFields<'_>, org: &Org) -> Result<TypedCode, Problems> {
@@ -152,43 +202,53 @@ fn code(body: &JsonFields<'_>, org: &Org) -> Result<TypedCode, Problems> {
 /// The maximum number of channels. More are probably a mistake, and each message costs money.
 pub(super) const MAX_CHANNELS: usize = 10;
 
-/// Reads `channels`. Each value is validated and brought into normal form.
-fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<Channel>, Problems> {
+/// Reads `channels`. An empty array counts as absent.
+fn channels(body: &JsonFields<'_>, org: &Org) -> Result<Vec<RequestedChannel>, Problems> {
     let entries = body.objects("channels", Problem::ChannelInvalid)?;
     if entries.len() > MAX_CHANNELS {
         return Err(Problem::ChannelInvalid.into());
     }
-    let read = |entry: &JsonFields<'_>| {
-        let channel_type = ChannelType::parse(&entry.text("type", Problem::ChannelInvalid).ok()??)?;
-        let value = entry.text("value", Problem::ChannelInvalid).ok()??;
-        let value = org.identifier(channel_type.identifier(), &value).ok()?.value().to_owned();
-        Some(Channel { channel_type, value })
-    };
-    Ok(entries.iter().map(|entry| read(entry).ok_or(Problem::ChannelInvalid)).collect::<Result<_, _>>()?)
+    let mut channels = Vec::new();
+    for entry in entries {
+        let text = |name| entry.text(name, Problem::ChannelInvalid)?.ok_or(Problem::ChannelInvalid);
+        let channel = read_channel(&text("type")?, &text("value")?, org).map_err(|error| match error {
+            ChannelError::Invalid => Problem::ChannelInvalid,
+            ChannelError::NotOffered => Problem::ChannelNotOffered,
+            ChannelError::CountryNotAllowed => Problem::CountryNotAllowed,
+        })?;
+        channels.extend(channel);
+    }
+    Ok(channels)
 }
 
-/// Reads `template` and `emailTemplate`. Absent texts get the documented defaults.
-fn templates(body: &JsonFields<'_>) -> Result<Templates, Problems> {
+/// Reads `template` and `emailTemplate`.
+fn templates(body: &JsonFields<'_>) -> Result<TemplateTexts, Problems> {
     const TYPE_ERROR: Problem = Problem::TemplateInvalid;
-    let mut templates = Templates::default();
-    if let Some(text) = body.text("template", TYPE_ERROR)? {
-        templates.text = text.into_owned();
-    }
+    let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+    let mut texts =
+        TemplateTexts { text: owned(body.text("template", TYPE_ERROR)?), ..TemplateTexts::default() };
     if let Some(email) = body.object("emailTemplate", TYPE_ERROR)? {
-        if let Some(subject) = email.text("subject", Problem::SubjectInvalid)? {
-            // Refused because a line break in an e-mail header would begin another header.
-            if typed_text::has_control(&subject) {
-                return Err(Problem::SubjectInvalid.into());
-            }
-            templates.email_subject = subject.into_owned();
-        }
-        if let Some(text) = email.text("body", TYPE_ERROR)? {
-            templates.email_body = text.into_owned();
-        }
+        texts.email_subject = owned(email.text("subject", Problem::SubjectInvalid)?);
+        texts.email_body = owned(email.text("body", TYPE_ERROR)?);
     }
-    // A message without the code is useless.
-    if !templates.have_placeholders() {
+    // Refused because a line break in an e-mail header would begin another header.
+    if texts.email_subject.as_deref().is_some_and(typed_text::has_control) {
+        return Err(Problem::SubjectInvalid.into());
+    }
+    // A message without the code is useless. A subject need not have it.
+    if [&texts.text, &texts.email_body].into_iter().flatten().any(|text| !has_placeholder(text)) {
         return Err(Problem::TemplateInvalid.into());
     }
-    Ok(templates)
+    Ok(texts)
+}
+
+/// The message of an OTP, with the texts of the request where it has any. `None` if it is sent
+/// nowhere.
+fn draft(org: &Org, scope: Scope, texts: &TemplateTexts, destinations: &[Destination]) -> Option<Draft> {
+    if destinations.is_empty() {
+        return None;
+    }
+    let mut templates = org.templates(scope);
+    texts.replace_in(&mut templates);
+    Some(Draft { channels: destinations.iter().map(Destination::to_channel).collect(), templates })
 }

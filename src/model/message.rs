@@ -91,11 +91,18 @@ pub struct Message {
     pub sms_template_id: String,
 }
 
-impl Templates {
-    /// Whether the text and the e-mail body have a placeholder. The subject need not have one.
+/// A message whose code is not known yet.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub channels: Vec<Channel>,
+    pub templates: Templates,
+}
+
+impl Draft {
+    /// The message with `code` filled in.
     #[must_use]
-    pub fn have_placeholders(&self) -> bool {
-        [&self.text, &self.email_body].iter().all(|template| has_placeholder(template))
+    pub fn with_code(&self, code: &Code) -> Message {
+        Message::new(self.channels.clone(), &self.templates, code)
     }
 }
 

@@ -10,8 +10,9 @@ use crate::model::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
     customer::{Account, AccountId, Identifier, IdentifierName, Malformed, Source},
     delivery::{DeliverySettings, TemplateScope, TemplateTexts},
+    issuing::IssueRules,
     message::{ChannelType, Templates},
-    otp::{AttemptLimit, CodeType, Reissue, Scope, Threshold, ThresholdMode},
+    otp::{AttemptLimit, Code, CodeType, Reissue, Scope, Threshold, ThresholdMode},
     phone_number::{NationalLengths, PhoneNumberPlan},
     timezone::TimeZone,
     typed_text,
@@ -262,10 +263,12 @@ impl Org {
         usize::try_from(self.config().otp_length).unwrap_or_default()
     }
 
-    /// The minimum time between two OTPs of a series.
+    /// The rules for OTPs of a series that follow each other.
     #[must_use]
-    pub const fn otp_cooldown(&self) -> TimeDelta {
-        TimeDelta::seconds(self.definition.config.otp_cooldown_seconds)
+    pub const fn issue_rules(&self) -> IssueRules {
+        let config = self.config();
+        let cooldown = TimeDelta::seconds(config.otp_cooldown_seconds);
+        IssueRules { cooldown, reissue: config.otp_reissue }
     }
 
     /// The texts of messages for `scope` that the request does not set: each text is that of the
@@ -287,6 +290,12 @@ impl Org {
         self.definition.delivery.as_ref().is_none_or(|delivery| delivery.provider(channel).is_some())
     }
 
+    /// Whether the messages of OTPs are sent.
+    #[must_use]
+    pub const fn sends_messages(&self) -> bool {
+        self.definition.delivery.is_some()
+    }
+
     /// Whether messages may be sent to a mobile number in normal form.
     #[must_use]
     pub fn allows_country_of(&self, mobile: &str) -> bool {
@@ -303,6 +312,12 @@ impl Org {
         };
         let (_, code) = self.definition.test_identifiers.iter().find(|(raw, _)| is_same(raw))?;
         Some(code)
+    }
+
+    /// Whether a code is the fixed one of a test identifier.
+    #[must_use]
+    pub fn is_test_code(&self, code: &Code) -> bool {
+        self.definition.test_identifiers.values().any(|fixed| fixed == code.expose())
     }
 
     #[must_use]
@@ -359,6 +374,19 @@ impl Org {
     /// [`Malformed`] when `raw` cannot be one of that kind.
     pub fn identifier(&self, name: IdentifierName, raw: &str) -> Result<Identifier, Malformed> {
         Identifier::new(name, raw, &self.phone_number_plan)
+    }
+
+    /// The normal form of an identifier that is stored in the normal form of this or an earlier
+    /// version.
+    ///
+    /// # Errors
+    /// [`Malformed`] when `stored` cannot be one of that kind any more.
+    pub fn stored_identifier(&self, name: IdentifierName, stored: &str) -> Result<Identifier, Malformed> {
+        match name {
+            // A stored mobile number includes its country code.
+            IdentifierName::Mobile => self.identifier(name, &format!("+{stored}")),
+            _ => self.identifier(name, stored),
+        }
     }
 
     /// The account that `source` and `account_id` name. An id that is absent or empty means the

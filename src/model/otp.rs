@@ -234,6 +234,8 @@ pub struct Otp {
     /// The first moment at which it is no longer valid.
     pub valid_until: DateTime<Utc>,
     pub consumed: bool,
+    /// How often it was issued or sent again.
+    pub sends: u32,
 }
 
 impl Otp {
@@ -418,6 +420,7 @@ mod tests {
             code: Code::stored(&format!("CODE{issued}")),
             valid_until: at(valid_until),
             consumed: false,
+            sends: 1,
         }
     }
 

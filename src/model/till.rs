@@ -14,10 +14,13 @@ use crate::{
 };
 
 wire_enum! {
-    /// What a till may do. Each route requires one permission.
+    /// What a till may do. Each route requires one permission. `otp:issue_to_any` extends
+    /// `otp:issue`.
     pub enum Permission {
         OtpFetch = "otp:fetch",
         OtpIssue = "otp:issue",
+        /// Having the OTP of a customer sent to addresses that are not the customer's.
+        OtpIssueToAny = "otp:issue_to_any",
         OtpValidate = "otp:validate",
         CardNumberGenerate = "card_number:generate",
         CustomerRegister = "customer:register",

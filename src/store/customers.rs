@@ -14,7 +14,7 @@ use super::{
     transaction::Outcome,
 };
 use crate::model::{
-    customer::{Account, IdentifierName, Identity, UserId},
+    customer::{Account, Identifier, IdentifierName, Identity, UserId},
     org::{Org, OrgId},
 };
 
@@ -65,6 +65,22 @@ impl Store {
     pub async fn find_customer(&self, org: OrgId, identity: &Identity) -> Result<Option<UserId>, StoreError> {
         let found = self.get(&keys::identity(org, identity)).await?;
         found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
+    }
+
+    /// The identifiers of a customer in all accounts, the last added one at the end. Empty if there
+    /// is no such customer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn identifiers_of(&self, org: &Org, user: UserId) -> Result<Vec<Identifier>, StoreError> {
+        let Some(attributes) = self.get(&keys::profile(org.id(), user)).await? else {
+            return Ok(Vec::new());
+        };
+        let stored: Vec<(Option<Account>, IdentifierName, String)> = Item(&attributes).json(IDENTIFIERS)?;
+        // One that is malformed by now can be in no request, and nothing can be sent to it.
+        let identifiers =
+            stored.iter().filter_map(|(_, name, value)| org.stored_identifier(*name, value).ok());
+        Ok(identifiers.collect())
     }
 
     /// Whether any of 1 to 100 identifiers points at a customer.

@@ -62,6 +62,7 @@ pub(super) struct NewMessage<'a> {
     /// 1 for the first message of the OTP, and one more for each time it is sent again.
     pub send: u32,
     pub valid_until: DateTime<Utc>,
+    pub requested_at: DateTime<Utc>,
 }
 
 /// A message as it is stored, with the state of its OTP.
@@ -104,20 +105,20 @@ impl Store {
         new: &NewMessage<'_>,
         message: &Message,
     ) -> Result<TransactWriteItem, StoreError> {
-        self.put_new(
-            NewItem::new(&keys::message(new.series, new.otp, new.send))
-                .with(CREATED_ID, n(new.otp))
-                .with(ORG, n(new.series.org))
-                .with(SCOPE, s(new.series.scope.as_str()))
-                .with(CHANNELS, json(&message.channels)?)
-                .with(TEXT, s(message.text.expose()))
-                .with(EMAIL_SUBJECT, s(message.email_subject.expose()))
-                .with(EMAIL_BODY, s(message.email_body.expose()))
-                .with(SMS_TEMPLATE_ID, s(&message.sms_template_id))
-                .with(VALID_UNTIL, millis(new.valid_until))
-                .with(DELIVERIES, AttributeValue::M(Attributes::new()))
-                .with(keys::EXPIRES_AT, ttl(new.valid_until + KEPT)),
-        )
+        let item = NewItem::new(&keys::message(new.series, new.otp, new.send))
+            .with(CREATED_ID, n(new.otp))
+            .with(ORG, n(new.series.org))
+            .with(SCOPE, s(new.series.scope.as_str()))
+            .with(CHANNELS, json(&message.channels)?)
+            .with(TEXT, s(message.text.expose()))
+            .with(EMAIL_SUBJECT, s(message.email_subject.expose()))
+            .with(EMAIL_BODY, s(message.email_body.expose()))
+            .with(SMS_TEMPLATE_ID, s(&message.sms_template_id))
+            .with(VALID_UNTIL, millis(new.valid_until))
+            .with(DELIVERIES, AttributeValue::M(Attributes::new()))
+            .with(keys::EXPIRES_AT, ttl(new.valid_until + KEPT));
+        let is_first = new.send == 1;
+        self.put_new(if is_first { item } else { item.with(REQUESTED_AT, millis(new.requested_at)) })
     }
 
     /// Reads a message and its OTP, strongly consistently. `None` if there is no such message, or it

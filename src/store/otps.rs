@@ -1,73 +1,37 @@
-//! OTPs, their daily quotas and failed attempts. All items of an owner are in one partition.
+//! Reading and validating OTPs, and counting failed attempts. All items of an owner are in one
+//! partition. `issuing` writes new OTPs.
 
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem, Update};
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
-    item::{NewItem, millis, n, s, ttl},
-    keys::{self, Key},
-    messages::NewMessage,
+    item::{millis, n, ttl},
+    keys,
     transaction::Outcome,
 };
 use crate::{
     clock::Clock,
     model::{
         customer::Identity,
-        message::Message,
         org::{MAX_OTP_VALIDITY, Org, OrgId},
         otp::{
             AttemptLimit, Code, CreatedId, FailedAttempts, Otp, OtpHistory, OtpOwner, OtpSeries, Scope,
             ScopeOwner, TypedCode, ValidationOutcome, evaluate,
         },
     },
-    secret::os_rng,
 };
 
 pub(super) const CODE: &str = "code";
-const CREATED_ID: &str = "created_id";
-const VALID_UNTIL: &str = "valid_until";
+pub(super) const CREATED_ID: &str = "created_id";
+pub(super) const VALID_UNTIL: &str = "valid_until";
 pub(super) const CONSUMED_AT: &str = "consumed_at";
-const ISSUED: &str = "issued";
+/// How often an OTP was issued or sent again. Absent until it is sent again.
+pub(super) const SENDS: &str = "sends";
 const TIMES: &str = "times";
-/// Incremented by each failed attempt. The outcome of a validation is written only if no other
-/// attempt was counted meanwhile.
-const VERSION: &str = "version";
-
-/// The number of OTPs allowed on a day.
-#[derive(Debug, Clone, Copy)]
-pub struct Quota {
-    pub date: NaiveDate,
-    pub limit: i64,
-}
-
-/// An OTP to be issued. The store generates its [`CreatedId`].
-#[derive(Debug)]
-pub struct NewOtp<'a> {
-    pub series: &'a OtpSeries,
-    pub code: Code,
-    pub issued_at: DateTime<Utc>,
-    pub validity: TimeDelta,
-    pub quota: Quota,
-    /// The message to be delivered, if any.
-    pub message: Option<&'a Message>,
-}
-
-/// The result of issuing an OTP. Nothing is written unless it is `Issued`.
-pub enum Issue<A> {
-    /// The OTP was issued, with this response, and its message was stored under this key.
-    Issued(A, Option<Key>),
-    /// A response is stored under the request's key.
-    Replay(StoredResponse),
-    /// The day's quota is used up.
-    LimitReached,
-    /// Every generated number belongs to another OTP of the series.
-    IdsTaken,
-}
-
-/// How many numbers are tried. Each millisecond has a thousand numbers, and a customer gets ten
-/// OTPs a day by default.
-const DRAWS: usize = 16;
+/// On the failed attempts and on the last OTP of a series: incremented by each change. What was
+/// decided by the item is written only if it has not changed meanwhile.
+pub(super) const VERSION: &str = "version";
 
 /// The data that a code is validated against: the OTPs that may still be valid, and the failed
 /// attempts so far.
@@ -100,80 +64,6 @@ pub struct TypedOtp<'a> {
 }
 
 impl Store {
-    /// Writes a new OTP, counts it against the quota, stores its message for delivery, and stores
-    /// the response that `respond` makes for it: all or nothing.
-    ///
-    /// # Errors
-    /// The error of `respond`, and [`StoreError`] when DynamoDB fails.
-    pub async fn issue_otp<A: AsRef<str>, E: From<StoreError>>(
-        &self,
-        new: &NewOtp<'_>,
-        request: Option<&IdempotentRequest>,
-        respond: impl Fn(CreatedId) -> Result<A, E>,
-    ) -> Result<Issue<A>, E> {
-        for _ in 0..DRAWS {
-            let id = CreatedId::draw(new.issued_at, &mut os_rng());
-            let response = respond(id)?;
-            let mut writes = vec![self.put_otp(new, id)?, self.count_otp(new)?];
-            if let Some(message) = new.message {
-                let send = NewMessage {
-                    series: new.series,
-                    otp: id,
-                    send: 1,
-                    valid_until: new.issued_at + new.validity,
-                };
-                writes.push(self.put_message(&send, message)?);
-            }
-            let response_at = writes.len();
-            if let Some(request) = request {
-                writes.push(self.put_response(&ResponseToStore { request, body: response.as_ref() })?);
-            }
-            let refused = match self.transact(writes).await? {
-                Outcome::Done => {
-                    let message = new.message.map(|_| keys::message(new.series, id, 1));
-                    return Ok(Issue::Issued(response, message));
-                }
-                Outcome::Refused(refused) => refused,
-            };
-            if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
-                return Ok(Issue::Replay(earlier));
-            }
-            // If the quota is used up, another number does not help.
-            if refused.contains_key(&1) {
-                return Ok(Issue::LimitReached);
-            }
-        }
-        Ok(Issue::IdsTaken)
-    }
-
-    fn put_otp(&self, new: &NewOtp<'_>, id: CreatedId) -> Result<TransactWriteItem, StoreError> {
-        let valid_until = new.issued_at + new.validity;
-        self.put_new(
-            NewItem::new(&keys::otp(new.series, id))
-                .with(CREATED_ID, n(id))
-                .with(CODE, s(new.code.expose()))
-                .with(VALID_UNTIL, millis(valid_until))
-                .with(keys::EXPIRES_AT, ttl(valid_until)),
-        )
-    }
-
-    fn count_otp(&self, new: &NewOtp<'_>) -> Result<TransactWriteItem, StoreError> {
-        let count = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::daily_quota(new.series, new.quota.date).attributes()))
-            .update_expression("ADD #issued :one SET #expires = :expires")
-            .condition_expression("attribute_not_exists(#issued) OR #issued < :limit")
-            .expression_attribute_names("#issued", ISSUED)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
-            .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":limit", n(new.quota.limit))
-            // Two days after the OTP was issued, the day is over in every time zone.
-            .expression_attribute_values(":expires", ttl(new.issued_at + TimeDelta::days(2)))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(count).build())
-    }
-
     /// Reads the OTPs that may be valid at `now` and the failed attempts, in one query.
     ///
     /// # Errors
@@ -194,12 +84,7 @@ impl Store {
                 found.failed_attempts = FailedAttempts::new(item.all_millis(TIMES)?);
                 found.version = item.n(VERSION)?;
             } else {
-                found.otps.push(Otp {
-                    created_id: CreatedId(item.n(CREATED_ID)?),
-                    code: Code::stored(item.s(CODE)?),
-                    valid_until: item.millis(VALID_UNTIL)?,
-                    consumed: item.has(CONSUMED_AT),
-                });
+                found.otps.push(read_otp(item)?);
             }
         }
         Ok(found)
@@ -401,6 +286,17 @@ impl Store {
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().update(count).build())
     }
+}
+
+/// The OTP of an item.
+pub(super) fn read_otp(item: Item<'_>) -> Result<Otp, StoreError> {
+    Ok(Otp {
+        created_id: CreatedId(item.n(CREATED_ID)?),
+        code: Code::stored(item.s(CODE)?),
+        valid_until: item.millis(VALID_UNTIL)?,
+        consumed: item.has(CONSUMED_AT),
+        sends: if item.has(SENDS) { item.n(SENDS)? } else { 1 },
+    })
 }
 
 /// The condition that no failed attempt was counted since `snapshot` was read.

@@ -4,12 +4,16 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use aws_sdk_dynamodb::Client;
+use loyalty_codes::model::till::Permission;
 use serde_json::{Value, json};
 
-use crate::common::{
-    Answer, Log, MOBILE, TestService, TestTable,
-    capacity::{Capacity, Consumed},
-    demo, demo_with,
+use crate::{
+    common::{
+        Answer, Log, MOBILE, PASSWORD, TestService, TestTable,
+        capacity::{Capacity, Consumed},
+        demo, demo_with,
+    },
+    guard::sending,
 };
 
 /// A request in a situation: route, situation, round trips, read units, write units.
@@ -26,6 +30,8 @@ const PLAIN: &str = "";
 const WITH_KEY: &str = "with a key";
 const AGAIN: &str = "with the same key again";
 const REGISTRATION: &str = "for a contact";
+const WITH_MESSAGE: &str = "with a message";
+const GUARDED: &str = "with a message, a cooldown and an hourly limit";
 
 /// Costs of a warm process, unless the situation says otherwise. A write in a transaction costs
 /// twice as much.
@@ -36,7 +42,13 @@ const COSTS: &[Row] = &[
     (FETCH, REGISTRATION, 1, 1.0, 0.0),
     (FETCH, "bad input", 0, 0.0, 0.0),
     (GENERATE, PLAIN, 2, 1.0, 4.0),
-    (GENERATE, "with a message", 2, 1.0, 6.0),
+    (GENERATE, WITH_MESSAGE, 2, 1.0, 6.0),
+    (GENERATE, "with a message to another address of the customer", 3, 2.0, 6.0),
+    (GENERATE, "with channels, nothing is sent", 2, 1.0, 4.0),
+    (GENERATE, GUARDED, 3, 2.0, 10.0),
+    (GENERATE, "again, with a message, a cooldown and an hourly limit", 3, 2.0, 10.0),
+    (GENERATE, "within the cooldown", 2, 2.0, 0.0),
+    (GENERATE, "for a contact, with a message to another address and an hourly limit", 1, 0.0, 10.0),
     (GENERATE, REGISTRATION, 1, 0.0, 4.0),
     (GENERATE, WITH_KEY, 3, 2.0, 6.0),
     (GENERATE, AGAIN, 1, 1.0, 0.0),
@@ -154,9 +166,8 @@ async fn count_otps() -> Vec<Row> {
     counted.count(VALIDATE, "a wrong code", 200, body(otp("POINTS", "WRONG"))).await;
     counted.count(VALIDATE, PLAIN, 200, body(otp("POINTS", &code(&first)))).await;
 
-    let mut with_message = otp("POINTS", "");
-    with_message["channels"] = json!([{"type": "SMS", "value": MOBILE}]);
-    counted.count(GENERATE, "with a message", 200, body(with_message)).await;
+    let unsent = sent_to(otp("POINTS", ""), &[("SMS", MOBILE)]);
+    counted.count(GENERATE, "with channels, nothing is sent", 200, body(unsent)).await;
     for situation in [WITH_KEY, AGAIN] {
         counted.count(GENERATE, situation, 200, keyed("generate", otp("POINTS", ""))).await;
     }
@@ -172,6 +183,50 @@ async fn count_otps() -> Vec<Row> {
         assert!(!counted.service.is_right("WRONG").await);
     }
     counted.count(VALIDATE, "locked", 429, body(otp("POINTS", "WRONG"))).await;
+    counted.rows
+}
+
+fn sent_to(mut request: Value, channels: &[(&str, &str)]) -> Value {
+    let channels = channels.iter().map(|(kind, value)| json!({"type": kind, "value": value}));
+    request["channels"] = channels.collect();
+    request
+}
+
+/// OTPs in an org whose messages are sent.
+async fn count_messages() -> Vec<Row> {
+    let (table, _service) = sending("").await;
+    let mut counted = Counted::warm(&table).await;
+    let to_entity = sent_to(otp("POINTS", ""), &[("SMS", MOBILE)]);
+    counted.count(GENERATE, WITH_MESSAGE, 200, body(to_entity)).await;
+    // The till may not send to any address.
+    counted.service.create_till("issuer", 966, &[Permission::OtpIssue]).await;
+    let issuer = counted.service.as_till("issuer", PASSWORD);
+    assert_eq!(issuer.post("/v2/otp/generate", &otp("POINTS", "")).await.status, 200, "warm");
+    let to_other = sent_to(otp("POINTS", ""), &[("EMAIL", "tom@example.com")]);
+    let ask = Ask { caller: Some(issuer), ..body(to_other) };
+    counted.count(GENERATE, "with a message to another address of the customer", 200, ask).await;
+    counted.rows
+}
+
+/// OTPs in an org with every limit.
+async fn count_guarded_otps() -> Vec<Row> {
+    let limits =
+        "CONF_OTP_COOLDOWN_SECONDS = 30\nCONF_OTP_RATE_LIMIT_ONE_HOUR = 9\nCONF_OTP_REISSUE = \"SAME\"";
+    let (table, _service) = sending(limits).await;
+    let mut counted = Counted::warm(&table).await;
+    let to_entity = || body(sent_to(otp("POINTS", ""), &[("SMS", MOBILE), ("PHONE", MOBILE)]));
+    counted.count(GENERATE, GUARDED, 200, to_entity()).await;
+    counted.count(GENERATE, "within the cooldown", 429, to_entity()).await;
+    counted.service.clock.advance(chrono::TimeDelta::seconds(30));
+    let again = "again, with a message, a cooldown and an hourly limit";
+    counted.count(GENERATE, again, 200, to_entity()).await;
+
+    let (table, _service) = sending("CONF_OTP_RATE_LIMIT_ONE_HOUR = 9").await;
+    let mut plain = Counted::warm(&table).await;
+    let to_other = body(sent_to(otp("REGISTRATION", ""), &[("EMAIL", "new@example.com")]));
+    let situation = "for a contact, with a message to another address and an hourly limit";
+    plain.count(GENERATE, situation, 200, to_other).await;
+    counted.rows.extend(plain.rows);
     counted.rows
 }
 
@@ -229,6 +284,8 @@ async fn each_route_has_exactly_the_listed_round_trips_and_units() {
         return;
     }
     let mut counted = tokio::spawn(count_otps()).await.unwrap();
+    counted.extend(tokio::spawn(count_messages()).await.unwrap());
+    counted.extend(tokio::spawn(count_guarded_otps()).await.unwrap());
     counted.extend(tokio::spawn(count_otps_of_a_contact()).await.unwrap());
     counted.extend(tokio::spawn(count_numbers()).await.unwrap());
     counted.extend(tokio::spawn(count_registrations()).await.unwrap());
@@ -268,7 +325,8 @@ const LISTED: &[(&str, &str, &str)] = &[
     ("card number with an `Idempotency-Key`", KEYED_NUMBER, WITH_KEY),
     ("generate", GENERATE, PLAIN),
     ("generate with an `Idempotency-Key`", GENERATE, WITH_KEY),
-    ("generate with a message to deliver", GENERATE, "with a message"),
+    ("generate with a message to deliver", GENERATE, WITH_MESSAGE),
+    ("generate with a message, a cooldown and an hourly limit", GENERATE, GUARDED),
     ("validate", VALIDATE, PLAIN),
     ("validate with an `Idempotency-Key`", VALIDATE, WITH_KEY),
     ("any of them, again under its key", GENERATE, AGAIN),

@@ -3,15 +3,19 @@
 //! 503. After the fault, the service works again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use http::{HeaderMap, HeaderValue, header};
-use loyalty_codes::{api::ROUTES, model::otp::OtpSeries};
+use loyalty_codes::{
+    api::ROUTES,
+    model::{org::Definition, otp::OtpSeries},
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::Semaphore,
@@ -21,9 +25,11 @@ use tokio::{
 
 use crate::{
     common::{
-        Answer, MOBILE, TestService, TestTable, contact_series, demo_series, demo_with,
+        Answer, MOBILE, TestService, TestTable, contact_series, demo_of, demo_org_and, demo_org_with,
+        demo_series,
         faults::{Fault, Faults, with_fault_proxy},
     },
+    guard::DELIVERY,
     idempotency,
 };
 
@@ -92,6 +98,11 @@ const CONCURRENT_CASES: usize = 6;
 
 /// Runs `test` for each fault case, each with its own table, some of them concurrently.
 async fn with_every_fault(test: impl AsyncFn(Setup) + 'static) {
+    with_every_fault_in(|| demo_org_with(&limits()), test).await;
+}
+
+/// The same in another org.
+async fn with_every_fault_in(org: fn() -> Definition, test: impl AsyncFn(Setup) + 'static) {
     let test = Rc::new(test);
     let (local, mut tests) = (LocalSet::new(), JoinSet::new());
     let permits = Rc::new(Semaphore::new(CONCURRENT_CASES));
@@ -99,7 +110,7 @@ async fn with_every_fault(test: impl AsyncFn(Setup) + 'static) {
         let (test, permits) = (Rc::clone(&test), Rc::clone(&permits));
         let run = async move {
             let _permit = permits.acquire().await.unwrap();
-            test(Setup::new(case).await).await;
+            test(Setup::new(case, &org()).await).await;
         };
         tests.spawn_local_on(run, &local);
     }
@@ -117,8 +128,13 @@ fn unavailable() -> Answer {
     Answer { status: 503, headers, text: String::new(), json: Value::Null }
 }
 
+/// The limits of the org, as lines of `[config]`.
+fn limits() -> String {
+    format!("CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100")
+}
+
 struct Setup {
-    _table: TestTable,
+    table: TestTable,
     /// A process that reaches the table without the proxy.
     direct: TestService,
     faulty: TestService,
@@ -127,13 +143,11 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(case: FaultCase) -> Self {
-        let config =
-            format!("CONF_OTP_DAILY_LIMIT = {DAILY_LIMIT}\nCONF_OTP_VALIDATE_RATE_LIMIT_COUNT = 100");
-        let (table, direct) = demo_with(&config).await;
+    async fn new(case: FaultCase, org: &Definition) -> Self {
+        let (table, direct) = demo_of(org).await;
         let (mut faulty, proxy) = with_fault_proxy(&table, "store.server").await;
         faulty.time_limit = if table.is_shared() { SHARED_TIME_LIMIT } else { TIME_LIMIT };
-        Self { _table: table, direct, faulty, faults: proxy, case }
+        Self { table, direct, faulty, faults: proxy, case }
     }
 
     /// Injects the fault into every call of a request: first into that call alone, then into it and
@@ -463,6 +477,67 @@ async fn no_customer_gets_more_otps_than_the_day_allows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_contact_gets_more_otps_than_the_day_allows() {
     generate_with_faults(Owner::Contact).await;
+}
+
+/// An org with a cooldown, an hourly limit and OTPs that are sent again.
+fn guarded_org() -> Definition {
+    let guards = format!(
+        "CONF_OTP_COOLDOWN_SECONDS = {COOLDOWN}\nCONF_OTP_RATE_LIMIT_ONE_HOUR = 1000\n\
+         CONF_OTP_REISSUE = \"SAME\"\nCONF_OTP_COMMUNICATE_VIA = [\"SMS\", \"EMAIL\"]"
+    );
+    demo_org_and(&format!("{}\n{guards}\n{DELIVERY}", limits()))
+}
+
+const COOLDOWN: i64 = 30;
+
+/// How often OTPs were issued or sent again so far, which each kind of item says.
+async fn sends(table: &TestTable) -> usize {
+    let counted = |items: Vec<HashMap<String, AttributeValue>>, name: &str, absent: usize| {
+        let number = |item: &HashMap<String, AttributeValue>| {
+            item.get(name).map_or(absent, |value| value.as_n().unwrap().parse().unwrap())
+        };
+        items.iter().map(number).sum::<usize>()
+    };
+    let is_hourly =
+        |item: &HashMap<_, AttributeValue>| item["SK"].as_s().unwrap().len() > "QUOTA#2026-11-21".len();
+    let (hourly, daily): (Vec<_>, Vec<_>) = table.items("QUOTA#").await.into_iter().partition(is_hourly);
+    let mut otps = table.items("OTP#").await;
+    otps.retain(|item| item.contains_key("code"));
+    let sends = counted(otps, "sends", 1);
+    assert_eq!(table.items("MESSAGE#").await.len(), sends, "a message for each");
+    assert_eq!(counted(daily, "issued", 0), sends, "each counts in a day");
+    assert_eq!(counted(hourly, "issued", 0), 2 * sends, "each counts for both addresses");
+    assert_eq!(counted(table.items("OTP#POINTS#LAST").await, "version", 0), sends, "one after the other");
+    sends
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_every_guard_an_otp_is_counted_and_sent_once_or_not_at_all() {
+    with_every_fault_in(guarded_org, async |setup: Setup| {
+        let request = async |service: TestService| Owner::Customer.generate(&service).await;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                let before = sends(&setup.table).await;
+                let id = answer.json["createdId"].as_u64();
+                assert!(failed(answer) || id.is_some(), "{what}: {answer:?}");
+                let at_once = request(setup.direct.clone()).await;
+                assert!(failed(answer) || at_once.status == 429, "{what}: the cooldown counts: {at_once:?}");
+                setup.direct.clock.advance(TimeDelta::seconds(COOLDOWN));
+                let again = request(setup.direct.clone()).await;
+                assert_eq!(again.status, 200, "{what}: {again:?}");
+                let is_same = again.json["createdId"].as_u64() == id;
+                assert!(failed(answer) || is_same, "{what}: {answer:?} is sent again, not {again:?}");
+                let written = sends(&setup.table).await - before;
+                let expected = if at_once.status == 200 { 2 } else { 1 };
+                assert!(written == expected || what.ends_with(OUT_OF_TIME), "{what}: {written} were sent");
+                setup.faults.send_postponed().await;
+                assert_eq!(sends(&setup.table).await - before, written, "{what}: after the postponed write");
+                assert_eq!(setup.direct.issued_otps().await, 1, "{what}: one OTP, however often it is sent");
+                setup.direct.clock.advance(ONE_DAY);
+            })
+            .await;
+    })
+    .await;
 }
 
 async fn validate_with_faults(owner: Owner) {

@@ -28,7 +28,8 @@ use loyalty_codes::model::{org::OrgId, till::TillName};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    common::{MOBILE, TestService, TestTable, USER, demo},
+    common::{MOBILE, TestService, TestTable, USER},
+    guard::sending,
     idempotency,
 };
 
@@ -38,8 +39,7 @@ type Set = BTreeMap<String, Vec<Item>>;
 
 const KEY: &str = "golden";
 const LEGACY: &str = "legacy-";
-/// OTPs and failed attempts that the items of a set have used.
-const ISSUED: usize = 2;
+/// Failed attempts that the items of a set have used.
 const WRONG: usize = 1;
 
 fn folder() -> PathBuf {
@@ -121,6 +121,7 @@ fn kind(item: &Item) -> &'static str {
         (_, "ID") => "identity",
         (_, "PROFILE") => "customer",
         (_, sk) if sk.starts_with("OTP#") && sk.ends_with("#GUESSES") => "failed-attempts",
+        (_, sk) if sk.starts_with("OTP#") && sk.ends_with("#LAST") => "last-otp",
         (_, sk) if sk.starts_with("OTP#") => "otp",
         (_, sk) if sk.starts_with("MESSAGE#") => "message",
         (_, sk) if sk.starts_with("QUOTA#") => "quota",
@@ -133,12 +134,14 @@ fn kind(item: &Item) -> &'static str {
 
 /// Reads all items of a table after the service has written each kind of item.
 async fn everything() -> Set {
-    let (table, service) = demo().await;
+    let config = "CONF_OTP_REISSUE = \"SAME\"\nCONF_OTP_RATE_LIMIT_ONE_HOUR = 1000";
+    let (table, service) = sending(config).await;
     service.issue().await;
     assert!(!service.is_right("WRONG").await);
     let code = service.code().await;
     assert!(service.is_right(&code).await);
     assert_eq!(idempotency::send(&service, "/v2/otp/generate", KEY, &with_message()).await.status, 200);
+    assert_eq!(service.post("/v2/otp/generate", &with_message()).await.status, 200, "it is sent again");
     assert_eq!(service.post("/v2/otp/generate", &for_a_contact()).await.status, 200);
     service.card_number().await;
 
@@ -197,6 +200,15 @@ async fn works_on(version: &str, set: &Set) {
     let other = idempotency::send(&service, "/v2/otp/generate", KEY, &for_a_contact()).await;
     assert_eq!(other.status, 422, "{version}: the key is used");
 
+    // The org sends a valid OTP again, if that is how it is configured.
+    let customers_quota = |item: &&Item| text(item, "PK") == format!("ORG#966#USER#{USER}");
+    let quota = set["quota"].iter().find(customers_quota).unwrap();
+    let mut issued: usize = quota["issued"].as_n().unwrap().parse().unwrap();
+    if set.contains_key("last-otp") {
+        assert_eq!(service.issue().await.to_string(), *otp["created_id"].as_n().unwrap(), "{version}");
+        issued += 1;
+    }
+
     // A valid OTP is accepted once. A consumed OTP is not accepted. Failed attempts continue to
     // count.
     assert!(service.is_right(&text(otp, "code")).await, "{version}");
@@ -208,7 +220,7 @@ async fn works_on(version: &str, set: &Set) {
     assert_eq!(service.validate("WRONG").await.status, 429, "{version}: five failed attempts in all");
 
     // The daily limit continues to count.
-    for _ in ISSUED..10 {
+    for _ in issued..10 {
         service.issue().await;
     }
     let body = idempotency::body("/v2/otp/generate");

@@ -16,6 +16,8 @@ mod faults;
 mod fetch;
 mod generate;
 mod golden;
+mod guard;
+mod guard_races;
 mod http_rules;
 mod idempotency;
 mod log;

@@ -14,6 +14,7 @@ pub mod served;
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     io,
     sync::{
         Arc, Mutex, Once,
@@ -22,7 +23,11 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_dynamodb::{Client, config::retry::RetryPartition, types::TimeToLiveSpecification};
+use aws_sdk_dynamodb::{
+    Client,
+    config::retry::RetryPartition,
+    types::{AttributeValue, TimeToLiveSpecification},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -81,6 +86,12 @@ pub fn demo_org() -> Definition {
     demo_org_with("")
 }
 
+/// The org of the documentation with more lines at the end of its file: first keys of `[config]`,
+/// then other tables.
+pub fn demo_org_and(lines: &str) -> Definition {
+    format!("{DEMO_ORG}\n{lines}").parse::<toml::Table>().unwrap().try_into().unwrap()
+}
+
 /// A clock that shows 2026-11-21 10:00 in India until a test moves it.
 #[derive(Debug, Clone)]
 pub struct TestClock(Arc<AtomicI64>);
@@ -123,6 +134,17 @@ pub struct TestTable {
 }
 
 impl TestTable {
+    /// All items whose sort key begins with a text, sorted by their keys.
+    pub async fn items(&self, prefix: &str) -> Vec<HashMap<String, AttributeValue>> {
+        let scan = self.client().scan().table_name(&self.name).consistent_read(true);
+        let items = scan.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await.unwrap();
+        let key = |item: &HashMap<String, AttributeValue>, name: &str| item[name].as_s().unwrap().clone();
+        let mut items: Vec<_> =
+            items.into_iter().filter(|item| key(item, keys::SK).starts_with(prefix)).collect();
+        items.sort_by_key(|item| (key(item, keys::PK), key(item, keys::SK)));
+        items
+    }
+
     pub async fn new() -> Self {
         let (engine, name) = if let Ok(endpoint) = std::env::var("DYNAMODB_ENDPOINT") {
             (Engine::Shared(endpoint), format!("{TABLE}-{:032x}", os_rng().random::<u128>()))
@@ -288,9 +310,14 @@ pub async fn demo() -> (TestTable, TestService) {
 
 /// Like [`demo`], with more lines in the org's `[config]`.
 pub async fn demo_with(config: &str) -> (TestTable, TestService) {
+    demo_of(&demo_org_with(config)).await
+}
+
+/// Like [`demo`], with another definition of the org.
+pub async fn demo_of(definition: &Definition) -> (TestTable, TestService) {
     let table = TestTable::new().await;
     let service = table.service("store.server");
-    service.apply(&demo_org_with(config)).await.unwrap();
+    service.apply(definition).await.unwrap();
     service.create_till("store.server", 966, Permission::ALL).await;
     service.register_demo_customer().await;
     (table, service)

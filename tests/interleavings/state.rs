@@ -205,12 +205,14 @@ impl State {
             }
         }
         if kinds.contains(&Kind::Otps) {
-            self.issue_first_otp(&run, &format!("USER#{}", run.user()), "POINTS").await;
+            let customer = format!("USER#{}", run.user());
+            self.issue_first_otp(&run, &customer, "POINTS", &customer).await;
             self.register_customer(&run).await;
         }
         if kinds.contains(&Kind::ContactOtps) {
             let contact = format!("CONTACT#INSTORE##mobile#91{}", run.mobile(1));
-            self.issue_first_otp(&run, &contact, "GENERIC").await;
+            let address = format!("RECIPIENT#mobile#91{}", run.mobile(1));
+            self.issue_first_otp(&run, &contact, "GENERIC", &address).await;
         }
         let needs_number = kinds.contains(&Kind::Customers) || kinds.contains(&Kind::Plan);
         if needs_number && numbering != Numbering::Last {
@@ -225,8 +227,9 @@ impl State {
         (run, direct, services)
     }
 
-    /// Writes the items of an owner's first OTP, in the form that every version stores.
-    async fn issue_first_otp(&self, run: &Run, owner: &str, scope: &str) {
+    /// Writes the items of an owner's first OTP, in the form that every version stores. It counts in
+    /// the daily quota of `counted_by`.
+    async fn issue_first_otp(&self, run: &Run, owner: &str, scope: &str, counted_by: &str) {
         let now = self.table.clock.now();
         let created_id = now.timestamp_millis() * 1000;
         let valid_until = now + TimeDelta::minutes(5);
@@ -234,7 +237,7 @@ impl State {
         let today = OrgDay::of(now, &self.timezone).date;
         let expires_at = ("expires_at", N((valid_until.timestamp() + 86_400).to_string()));
         let otp = put(
-            partition.clone(),
+            partition,
             format!("OTP#{scope}#{created_id:0>16}"),
             [
                 ("created_id", N(created_id.to_string())),
@@ -244,7 +247,8 @@ impl State {
             ],
         );
         let issued = ("issued", N("1".to_owned()));
-        self.write(vec![otp, put(partition, format!("QUOTA#{today}"), [issued, expires_at])]).await;
+        let counter = format!("ORG#{}#{counted_by}", run.org);
+        self.write(vec![otp, put(counter, format!("QUOTA#{today}"), [issued, expires_at])]).await;
     }
 
     /// Writes the item of a customer's mobile.

@@ -11,8 +11,9 @@ use crate::{
     api::otp::MAX_CHANNELS,
     model::{
         customer::IdentifierName,
-        message::{ChannelType, is_placeholder_space},
+        message::{ChannelType, PLACEHOLDERS, is_placeholder_space},
         otp::Scope,
+        recipients::BOTH,
         typed_text,
     },
 };
@@ -85,8 +86,8 @@ pub fn fetch() -> Operation {
 
 pub fn generate() -> Operation {
     let spaces = character_class(is_placeholder_space);
-    let text =
-        json!({"type": "string", "pattern": format!(r"\{{\{{[{spaces}]*validation_code[{spaces}]*\}}\}}")});
+    let names = PLACEHOLDERS.join("|");
+    let text = json!({"type": "string", "pattern": format!(r"\{{\{{[{spaces}]*({names})[{spaces}]*\}}\}}")});
     let control = character_class(|c| typed_text::has_control(c.encode_utf8(&mut [0; 4])));
     let subject =
         json!({"type": ["string", "integer", "null"], "minimum": 0, "pattern": format!("^[^{control}]*$")});
@@ -95,11 +96,15 @@ pub fn generate() -> Operation {
         "properties": {"subject": subject, "body": optional(&text)},
     });
     let names: Vec<String> = ChannelType::NAMES.iter().map(|name| (*name).to_owned()).collect();
-    let kinds =
+    let mut kinds =
         by_kind("type", "value", &names, |name| ChannelType::parse(name).map(ChannelType::identifier));
+    let either = json!({"anyOf": [reference("Mobile"), reference("Email")]});
+    kinds.push(json!({"properties": {"type": {"enum": [BOTH]}, "value": either}}));
     let channels = json!({
         "type": "array",
         "maxItems": MAX_CHANNELS,
+        "description": "Where the OTP is sent. SMS and MOBILE are a text message, PHONE is a call, BOTH is a text message \
+                        and an e-mail. An empty array counts as absent.",
         "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
     });
     let members = json!({
@@ -110,15 +115,22 @@ pub fn generate() -> Operation {
         "accountId": "WECHAT-API1", "template": "Your OTP is {{ validation_code }}",
         "channels": [{"type": "SMS", "value": "8799361139"}],
     });
-    let mut problems =
-        problems! { ChannelInvalid TemplateInvalid SubjectInvalid OtpLimitReached OtpNotGenerated };
+    let mut problems = problems! {
+        ChannelInvalid ChannelNotOffered CountryNotAllowed NoAddress AddressNotOwn TemplateInvalid SubjectInvalid
+        OtpTooSoon OtpLimitReached HourlyOtpLimitReached OtpNotGenerated
+    };
     problems.extend(entity_problems());
     Operation {
         tag: TAG,
         summary: "Issue an OTP",
-        description: "The code is never in the answer. For a request that names `channels`, the message with the code \
-                      filled in is stored for delivery, with the documented text where the request has none. Each \
-                      customer gets `CONF_OTP_DAILY_LIMIT` OTPs a day of the org's time zone; then 429.",
+        description: "The code is never in the answer. It is sent by `channels`, or else by those of \
+                      `CONF_OTP_COMMUNICATE_VIA`, with the org's texts where the request has none. The OTP of a customer \
+                      is sent to the customer's own addresses only, unless the till has the permission \
+                      `otp:issue_to_any`.\n\n429 after `CONF_OTP_DAILY_LIMIT` OTPs a day of the org's time zone for a \
+                      customer, or for a contact and each address of its OTPs; after `CONF_OTP_RATE_LIMIT_ONE_HOUR` OTPs \
+                      an hour to an address; and within `CONF_OTP_COOLDOWN_SECONDS` of the last one for that customer \
+                      and scope. With `CONF_OTP_REISSUE=SAME`, an earlier OTP that is valid is sent again, and its \
+                      `createdId` is the answer.",
         parameters: Vec::new(),
         body: Some((entity_body(&["entityType", "entityValue", "action"], members), example)),
         response: json!({"createdId": {
@@ -187,7 +199,7 @@ fn entity_problems() -> Vec<super::Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::message::Templates;
+    use crate::model::message::has_placeholder;
 
     /// Whether a bracket expression of `character_class` contains a character.
     fn has(class: &str, c: char) -> bool {
@@ -208,18 +220,16 @@ mod tests {
         let pattern = generate().body.unwrap().0["properties"]["template"]["anyOf"][0]["pattern"].clone();
         let pattern = pattern.as_str().unwrap();
         let class = pattern.strip_prefix(r"\{\{[").unwrap().split_once(']').unwrap().0;
-        assert_eq!(pattern, format!(r"\{{\{{[{class}]*validation_code[{class}]*\}}\}}"));
+        assert_eq!(pattern, format!(r"\{{\{{[{class}]*(validation_code|otp_code)[{class}]*\}}\}}"));
         // Braces are left out, because a brace can begin or end another placeholder. They are
         // tested below.
         for c in ('\0'..='\u{ffff}').filter(|c| !matches!(c, '{' | '}')) {
-            for text in [format!("{{{{{c}validation_code}}}}"), format!("{{{{validation_code{c}}}}}")] {
-                let templates = Templates { text, ..Templates::default() };
-                assert_eq!(templates.have_placeholders(), has(class, c), "{c:?}");
+            for text in [format!("{{{{{c}validation_code}}}}"), format!("{{{{otp_code{c}}}}}")] {
+                assert_eq!(has_placeholder(&text), has(class, c), "{c:?}");
             }
         }
         for text in ["{{{validation_code}}", "{{validation_code}}}", "{{ {{ validation_code }}"] {
-            let templates = Templates { text: text.to_owned(), ..Templates::default() };
-            assert!(templates.have_placeholders(), "{text}");
+            assert!(has_placeholder(text), "{text}");
         }
         assert!(has(class, ' ') && !has(class, '\u{1c}') && !has(class, '\u{feff}'));
     }
