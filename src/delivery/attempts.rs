@@ -28,7 +28,7 @@ impl Default for Limits {
             total: Duration::from_secs(5),
             aws_attempt: Duration::from_secs(3),
             first_backoff: Duration::from_millis(100),
-            store_outcome: Duration::from_secs(20),
+            store_outcome: Duration::from_secs(10),
         }
     }
 }
@@ -57,7 +57,7 @@ impl AttemptError {
 }
 
 /// Makes attempts until one succeeds, one fails for good, or `total` is over. An attempt that takes
-/// longer than `each` is given up.
+/// longer than `each` is given up. The error is that of the last attempt that had its full time.
 pub(super) async fn with_attempts<T, F>(
     total: Duration,
     each: Duration,
@@ -69,17 +69,23 @@ where
 {
     let end = Instant::now() + total;
     let mut backoff = first_backoff;
+    let mut earlier = None;
     loop {
-        let result = timeout_at(end.min(Instant::now() + each), attempt()).await;
+        let full_time = Instant::now() + each;
+        let result = timeout_at(end.min(full_time), attempt()).await;
         let error = match result {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error,
-            Err(_) => AttemptError::transient(FailureReason::TimedOut, ""),
+            Err(_) => {
+                let timed_out = AttemptError::transient(FailureReason::TimedOut, "");
+                earlier.filter(|_| end < full_time).unwrap_or(timed_out)
+            }
         };
         let wait = jittered(backoff);
         if !error.is_transient || Instant::now() + wait >= end {
             return Err(error);
         }
+        earlier = Some(error);
         sleep(wait).await;
         backoff = MAX_BACKOFF.min(backoff * 2);
     }
@@ -174,5 +180,22 @@ mod tests {
         let (result, took) = run(std::future::pending).await;
         assert_eq!(result.unwrap_err().reason, FailureReason::TimedOut);
         assert!(took >= LIMITS.total - LIMITS.first_backoff * 8 && took < LIMITS.total + SLACK, "{took:?}");
+    }
+    #[tokio::test]
+    async fn an_attempt_that_is_cut_short_does_not_hide_the_error_before_it() {
+        let attempts = Cell::new(0);
+        let (result, _) = run(|| {
+            attempts.set(attempts.get() + 1);
+            let first = attempts.get() == 1;
+            async move {
+                if first {
+                    sleep(LIMITS.total - LIMITS.aws_attempt + Duration::from_millis(50)).await;
+                    return Err(AttemptError::transient(FailureReason::Throttled, ""));
+                }
+                std::future::pending().await
+            }
+        })
+        .await;
+        assert_eq!((result.unwrap_err().reason, attempts.get()), (FailureReason::Throttled, 2));
     }
 }

@@ -229,45 +229,32 @@ fn other_error(code: &str, status: u16) -> Classified {
     (reason, is_transient, String::new())
 }
 
-fn text_reason(error: &SendTextMessageError) -> Option<Classified> {
-    use SendTextMessageError as E;
-    match error {
-        E::ConflictException(error) => Some(conflict(error.reason()?.as_str())),
-        E::ValidationException(error) => Some(invalid(error.reason()?.as_str(), error.fields())),
-        E::AccessDeniedException(error) => {
-            Some(last(NotPermitted, error.reason().map(|reason| reason.as_str())))
+/// Defines the classification of an operation's error. The operations have the same errors in types
+/// of their own.
+macro_rules! sms_reason {
+    ($name:ident, $error:ident) => {
+        fn $name(error: &$error) -> Option<Classified> {
+            Some(match error {
+                $error::ConflictException(error) => conflict(error.reason()?.as_str()),
+                $error::ValidationException(error) => invalid(error.reason()?.as_str(), error.fields()),
+                $error::AccessDeniedException(error) => {
+                    last(NotPermitted, error.reason().map(|reason| reason.as_str()))
+                }
+                $error::ServiceQuotaExceededException(error) => {
+                    last(QuotaExceeded, error.reason().map(|reason| reason.as_str()))
+                }
+                $error::ResourceNotFoundException(error) => {
+                    last(NotConfigured, error.resource_type().map(|kind| kind.as_str()))
+                }
+                $error::ThrottlingException(_) => (Throttled, true, String::new()),
+                $error::InternalServerException(_) => (Unavailable, true, String::new()),
+                _ => return None,
+            })
         }
-        E::ServiceQuotaExceededException(error) => {
-            Some(last(QuotaExceeded, error.reason().map(|reason| reason.as_str())))
-        }
-        E::ResourceNotFoundException(error) => {
-            Some(last(NotConfigured, error.resource_type().map(|kind| kind.as_str())))
-        }
-        E::ThrottlingException(_) => Some((Throttled, true, String::new())),
-        E::InternalServerException(_) => Some((Unavailable, true, String::new())),
-        _ => None,
-    }
+    };
 }
-
-fn voice_reason(error: &SendVoiceMessageError) -> Option<Classified> {
-    use SendVoiceMessageError as E;
-    match error {
-        E::ConflictException(error) => Some(conflict(error.reason()?.as_str())),
-        E::ValidationException(error) => Some(invalid(error.reason()?.as_str(), error.fields())),
-        E::AccessDeniedException(error) => {
-            Some(last(NotPermitted, error.reason().map(|reason| reason.as_str())))
-        }
-        E::ServiceQuotaExceededException(error) => {
-            Some(last(QuotaExceeded, error.reason().map(|reason| reason.as_str())))
-        }
-        E::ResourceNotFoundException(error) => {
-            Some(last(NotConfigured, error.resource_type().map(|kind| kind.as_str())))
-        }
-        E::ThrottlingException(_) => Some((Throttled, true, String::new())),
-        E::InternalServerException(_) => Some((Unavailable, true, String::new())),
-        _ => None,
-    }
-}
+sms_reason!(text_reason, SendTextMessageError);
+sms_reason!(voice_reason, SendVoiceMessageError);
 
 fn last(reason: FailureReason, detail: Option<&str>) -> Classified {
     (reason, false, detail.unwrap_or_default().to_owned())

@@ -490,7 +490,7 @@ fn log(org: OrgId, ended: &ChannelOutcome) {
                 outcome = outcome.name(),
                 reason,
                 provider_code = (!provider_code.is_empty()).then_some(provider_code.as_str()),
-                ms = latency.num_milliseconds() as f64,
+                ms = latency.to_std().unwrap_or_default().as_secs_f64() * 1e3,
                 MessagesSent = is("sent"),
                 MessagesFailed = is("failed"),
                 MessagesExpired = is("expired"),

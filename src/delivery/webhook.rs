@@ -92,8 +92,8 @@ impl WebhookClient {
         headers: &Headers<'_>,
         body: &str,
     ) -> Result<(), AttemptError> {
-        let not_configured = |_| AttemptError::last(FailureReason::NotConfigured, "url");
-        let url: Uri = url.parse().map_err(|_| AttemptError::last(FailureReason::NotConfigured, "url"))?;
+        let not_configured = || AttemptError::last(FailureReason::NotConfigured, "url");
+        let url: Uri = url.parse().map_err(|_| not_configured())?;
         if url.scheme() != Some(&Scheme::HTTPS) && !self.allow_private {
             return Err(AttemptError::last(FailureReason::PrivateAddress, "http"));
         }
@@ -104,7 +104,7 @@ impl WebhookClient {
             .header("webhook-timestamp", headers.timestamp)
             .header("webhook-signature", headers.signatures)
             .body(Full::from(body.to_owned()))
-            .map_err(|error| not_configured(error))?;
+            .map_err(|_| not_configured())?;
         let answer = self.client.request(request).await.map_err(|error| classify(&error))?;
         let status = answer.status();
         // What the gateway says beside the status is of no interest.

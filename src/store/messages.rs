@@ -172,13 +172,15 @@ impl Store {
         let mut assignments = Vec::new();
         for StateChange { position, from, to } in changes {
             let channel = format!("{deliveries}.{}", update.name(&position.to_string()));
-            let claim = format!("{channel}.{}", update.name(CLAIM));
+            let mut has_claim = |Claim(claim): &Claim| {
+                format!("{channel}.{} = {}", update.name(CLAIM), update.value(s(claim)))
+            };
             let mut condition = match from {
                 None => format!("attribute_not_exists({channel})"),
-                Some(Claim(from)) => format!("{claim} = {}", update.value(s(from))),
+                Some(from) => has_claim(from),
             };
-            if let ChannelState::Sending(Claim(to)) = to {
-                condition = format!("({condition} OR {claim} = {})", update.value(s(to)));
+            if let ChannelState::Sending(to) = to {
+                condition = format!("({condition} OR {})", has_claim(to));
             }
             conditions.push(condition);
             assignments.push(format!("{channel} = {}", update.value(to_attribute(to))));

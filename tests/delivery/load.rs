@@ -1,15 +1,18 @@
 //! How long messages wait for failing ones, as the event source mapping calls the function.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use loyalty_codes::{entrypoints::stream, store::keys::Key};
+use loyalty_codes::{delivery::Limits, entrypoints::stream, store::keys::Key};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
     common::events::stream_event,
     providers::Reply,
-    world::{BY_WEBHOOK, SHORT, World},
+    world::{BY_WEBHOOK, SHORT, World, deliverer},
 };
 
 /// As in `template.yaml`.
@@ -20,9 +23,13 @@ const MESSAGES: usize = 1000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_thousand_messages_the_failing_tenth_delays_no_batch_by_more_than_the_limit() {
     let world = World::new(BY_WEBHOOK).await;
+    let limits = Limits { total: Duration::from_secs(1), ..SHORT };
+    let deliverer = deliverer(world.service.store.clone(), world.clock().clock(), &world.providers);
+    let deliverer = Arc::new(deliverer.with_limits(limits));
     let to_fail = |to: &str| to.ends_with('7');
     world.providers.reply(move |received, _| {
-        if to_fail(received.json["data"]["to"].as_str().unwrap()) { Reply::status(503) } else { Reply::Taken }
+        let fails = to_fail(received.json["data"]["to"].as_str().unwrap());
+        if fails { Reply::Refused(503, "", json!({})) } else { Reply::Taken }
     });
     let mut keys = Vec::new();
     for user in 0..MESSAGES {
@@ -31,7 +38,7 @@ async fn of_a_thousand_messages_the_failing_tenth_delays_no_batch_by_more_than_t
     }
     let mut lanes = JoinSet::new();
     for lane in keys.chunks(MESSAGES / LANES).map(<[Key]>::to_vec) {
-        let deliverer = world.deliverer.clone();
+        let deliverer = Arc::clone(&deliverer);
         lanes.spawn(async move {
             let mut batches = Vec::new();
             for batch in lane.chunks(BATCH) {
@@ -46,6 +53,14 @@ async fn of_a_thousand_messages_the_failing_tenth_delays_no_batch_by_more_than_t
     let batches: Vec<_> = lanes.join_all().await.into_iter().flatten().collect();
     let longest = batches.iter().map(|(_, took)| *took).max().unwrap();
     let taken = world.providers.taken();
+    for (user, key) in keys.iter().enumerate() {
+        let states = world.states(key).await;
+        if user % 10 == 7 {
+            assert_eq!(states, ["failed: gateway_503"], "{user}");
+        } else {
+            assert!(states[0].starts_with("sent: "), "{user}: {states:?}");
+        }
+    }
     assert_eq!(taken.len(), MESSAGES - MESSAGES / 10, "each healthy message is sent once");
     // From the start of its batch, which a batch before it delays by the limit at most.
     let mut waits: Vec<Duration> = taken
@@ -62,11 +77,9 @@ async fn of_a_thousand_messages_the_failing_tenth_delays_no_batch_by_more_than_t
         waits[waits.len() / 2],
         waits[waits.len() * 99 / 100],
         waits[waits.len() - 1],
-        SHORT.total,
+        limits.total,
     );
+    assert!(waits[waits.len() - 1] < limits.total, "healthy messages do not wait for failing ones");
     let overhead = Duration::from_secs(1);
-    assert!(longest < SHORT.total + overhead, "a failing message held its batch for {longest:?}");
-    for key in keys.iter().skip(7).step_by(10) {
-        assert_eq!(world.states(key).await, ["failed: gateway_503"]);
-    }
+    assert!(longest < limits.total + overhead, "a failing message held its batch for {longest:?}");
 }
