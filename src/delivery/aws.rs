@@ -22,7 +22,7 @@ use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 use super::attempts::AttemptError;
 use crate::{
     model::{
-        content::EmailParts,
+        content::{EmailParts, mailbox},
         delivery::AwsSettings,
         delivery_state::FailureReason::{
             self, BlockedCountry, BlockedNumber, InvalidNumber, NotConfigured, NotPermitted, NotVerified,
@@ -152,7 +152,7 @@ impl AwsClients {
         let sent = self
             .email
             .send_email()
-            .from_email_address(&settings.email_from)
+            .from_email_address(mailbox(&settings.email_from))
             .destination(Destination::builder().to_addresses(to).build())
             .content(EmailContent::builder().simple(message).build())
             .send()

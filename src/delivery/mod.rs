@@ -502,3 +502,17 @@ fn log(org: OrgId, ended: &ChannelOutcome) {
     // The alarm for failures is on the metrics: one failed message is no error of the service.
     if matches!(outcome, Outcome::Failed(_) | Outcome::OverBudget) { line!(warn) } else { line!(info) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_and_channel_has_an_id_of_its_own() {
+        let key = |pk: &str, send: u32| Key { pk: pk.into(), sk: format!("MESSAGE#POINTS#1#{send:0>5}") };
+        let first = dispatch_id(&key("ORG#1#USER#1", 1), 0);
+        assert_eq!(first, dispatch_id(&key("ORG#1#USER#1", 1), 0));
+        let others = [(key("ORG#1#USER#1", 1), 1), (key("ORG#1#USER#1", 2), 0), (key("ORG#1#USER#2", 1), 0)];
+        assert!(others.iter().all(|(key, position)| dispatch_id(key, *position) != first));
+    }
+}

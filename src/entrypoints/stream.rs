@@ -3,6 +3,7 @@
 //! <https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     delivery::Deliverer,
@@ -15,9 +16,10 @@ use crate::{
 /// The parts of an event that are read. Item images are skipped: what counts is the item as it is
 /// when it is delivered.
 #[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "Records")]
-    records: Vec<Record>,
+struct Event<'a> {
+    /// Each is read alone, so that one of another form does not hide the others.
+    #[serde(borrow, rename = "Records")]
+    records: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -72,8 +74,9 @@ pub struct InsertedMessage {
 /// The messages in an event, in order. Empty for other events, and for records of other items.
 #[must_use]
 pub fn inserted_messages(event: &str) -> Vec<InsertedMessage> {
-    let records = serde_json::from_str::<Event>(event).map(|event| event.records).unwrap_or_default();
-    let inserted = records.into_iter().filter(|record| record.event_name == "INSERT");
+    let records = serde_json::from_str::<Event<'_>>(event).map(|event| event.records).unwrap_or_default();
+    let records = records.into_iter().filter_map(|record| serde_json::from_str::<Record>(record.get()).ok());
+    let inserted = records.filter(|record| record.event_name == "INSERT");
     let messages = inserted.map(|Record { dynamodb: Change { keys, sequence_number }, .. }| {
         InsertedMessage { key: Key { pk: keys.pk.text, sk: keys.sk.text }, sequence_number }
     });
@@ -123,6 +126,7 @@ mod tests {
             record("MODIFY", message, "101"),
             record("REMOVE", message, "102"),
             record("INSERT", "OTP#POINTS#1795235400000294", "103"),
+            {"eventName": "INSERT"},
         ]});
         let key = Key { pk: "ORG#966#USER#5".into(), sk: message.into() };
         let expected = [InsertedMessage { key, sequence_number: "100".into() }];

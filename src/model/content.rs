@@ -1,5 +1,7 @@
 //! The forms of a text that channels need: e-mail as text and as HTML, and SSML for calls.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 /// The two parts of an e-mail's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailParts {
@@ -23,6 +25,33 @@ pub fn email(body: &str) -> EmailParts {
         EmailParts { text: body.to_owned(), html: html_of_text(body) }
     }
 }
+
+/// The sender of an e-mail in the form that headers have: a display name with other characters than
+/// those of ASCII is encoded (RFC 2047). `sender` is an address, or a name with one in angle brackets.
+///
+/// ```
+/// use loyalty_codes::model::content::mailbox;
+/// assert_eq!(mailbox("Demo <otp@example.com>"), "Demo <otp@example.com>");
+/// assert_eq!(mailbox("Über <otp@example.com>"), "=?UTF-8?B?w5xiZXI=?= <otp@example.com>");
+/// ```
+#[must_use]
+pub fn mailbox(sender: &str) -> String {
+    let Some((name, address)) = sender.rsplit_once('<').filter(|(name, _)| !name.is_ascii()) else {
+        return sender.to_owned();
+    };
+    let mut words = vec![String::new()];
+    for c in name.trim().trim_matches('"').chars() {
+        match words.last_mut() {
+            Some(word) if word.len() + c.len_utf8() <= MAX_ENCODED_WORD => word.push(c),
+            _ => words.push(c.to_string()),
+        }
+    }
+    let encoded = words.iter().map(|word| format!("=?UTF-8?B?{}?=", STANDARD.encode(word)));
+    format!("{} <{address}", encoded.collect::<Vec<_>>().join(" "))
+}
+
+/// The most bytes of text in an encoded word, which has at most 75 characters.
+const MAX_ENCODED_WORD: usize = 45;
 
 /// A call's text in SSML: the text as it is, and each `code` in it spelled out.
 /// <https://docs.aws.amazon.com/polly/latest/dg/supportedtags.html>
@@ -278,6 +307,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_sender_has_its_name_in_encoded_words_and_its_address_as_it_is(name in "[^<>\"\\p{Cc}]{0,60}") {
+            let sender = format!("{name} <otp@example.com>");
+            let header = mailbox(&sender);
+            prop_assert!(header.is_ascii() && header.ends_with(" <otp@example.com>"));
+            let words = header.strip_suffix(" <otp@example.com>").unwrap();
+            if !name.is_ascii() {
+                prop_assert!(words.split(' ').all(|word| word.len() <= 75));
+                let decode = |word: &str| {
+                    let text = word.strip_prefix("=?UTF-8?B?").unwrap().strip_suffix("?=").unwrap();
+                    String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
+                };
+                prop_assert_eq!(words.split(' ').map(decode).collect::<String>(), name.trim());
+            }
+        }
+
         #[test]
         fn a_plain_text_is_shown_as_it_is(text in "[^<\r]{0,80}") {
             let parts = email(&text);

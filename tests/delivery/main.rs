@@ -10,6 +10,7 @@ mod world;
 mod answers;
 mod budget;
 mod channels;
+mod costs;
 mod function;
 mod interrupted;
 mod load;
