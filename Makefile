@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help run test test-interleavings test-load test-schema test-engine test-ministack \
-  test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy fuzz check-fuzz \
+  test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
   openapi cost-table lint build validate sam-build local invoke deploy advisories sbom fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
@@ -94,8 +94,10 @@ lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps
 	$(CARGO_DENY) --locked --all-features check bans licenses sources
 
-build: $(VENV) ## Build the function for Lambda with cargo-lambda (ARCH=arm64 or x86_64)
-	$(TOOLS) cargo lambda build --locked --release --bin loyalty-codes --$(subst _,-,$(ARCH))
+build: $(VENV) ## Build both functions for Lambda with cargo-lambda (ARCH=arm64 or x86_64)
+	for bin in loyalty-codes deliver; do \
+	  $(TOOLS) cargo lambda build --locked --release --bin $$bin --$(subst _,-,$(ARCH)); \
+	done
 
 validate: $(VENV) ## Check the template with SAM and cfn-lint, warnings included, and the roles after SAM's transformation
 	$(TOOLS) sam validate --lint
@@ -108,6 +110,12 @@ sam-build: $(VENV) ## Build the deployment with SAM (ARCH=arm64 or x86_64)
 test-emulator: $(VENV) ## Send every event to the build of `make sam-build ARCH=x86_64` in AWS's emulator
 	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
 	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
+
+test-webhook: ## Run the receivers in docs/webhook.md (Python, Node.js, PHP) against deliveries of the running service
+	@$(call INSTALL,node,nodejs)
+	@$(call INSTALL,php,php-cli)
+	cargo build --locked --features cli --bin loyaltyctl
+	python3 -B tests/webhook_receivers.py
 
 test-panics: ## Test a panic in the build of `make sam-build ARCH=x86_64` (FUNCTION=… for another)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
@@ -157,10 +165,13 @@ advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustS
 # Lists a few crates that are not compiled, because Cargo also resolves the features of test
 # dependencies.
 sbom: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
-sbom: $(CARGO_CYCLONEDX) ## Write the function's CycloneDX bill of materials to target/loyalty-codes.cdx.json (ARCH=arm64 or x86_64)
-	$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps --target $$SBOM_TARGET
-	mv loyalty-codes_bin.cdx.json target/loyalty-codes.cdx.json
-	rm loyaltyctl_bin.cdx.json
+sbom: $(CARGO_CYCLONEDX) ## Write the functions' CycloneDX bills of materials, target/{loyalty-codes,deliver}.cdx.json (ARCH=arm64 or x86_64)
+	for bin in loyalty-codes deliver; do \
+	  $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
+	    --no-default-features $$([ $$bin = deliver ] && echo --features deliver) --target $$SBOM_TARGET; \
+	  mv $${bin}_bin.cdx.json target/$$bin.cdx.json; \
+	  rm *_bin.cdx.json; \
+	done
 	cargo test --locked --all-features --test dependencies -- --ignored
 
 fmt: ## Format the code

@@ -18,12 +18,23 @@ TEMPLATE = Path(__file__).parent.parent / "template.yaml"
 TABLE = {"Fn::GetAtt": ["Table", "Arn"]}
 STREAM = {"Fn::GetAtt": ["Table", "StreamArn"]}
 DEAD_LETTERS = {"Fn::GetAtt": ["DeliveryDeadLetters", "Arn"]}
-LOG_GROUP = {"Fn::GetAtt": ["FunctionLogGroup", "Arn"]}
 KEY = {"Ref": "TableKeyArn"}
-TARGET = {"Ref": "DeliveryTargetArn"}
+TRACES = ("xray:PutTelemetryRecords xray:PutTraceSegments", "*")
+TABLE_KEY = ("kms:Decrypt kms:DescribeKey kms:Encrypt kms:GenerateDataKey* kms:ReEncrypt*", KEY)
+
+
+def logs(group):
+    return ("logs:CreateLogStream logs:PutLogEvents", {"Fn::GetAtt": [group, "Arn"]})
+
+
+def of_account(service, *kinds):
+    """Returns all resources of these kinds in the account and region of the stack."""
+    arn = f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:"
+    return [{"Fn::Sub": f"{arn}{kind}/*"} for kind in kinds]
+
 
 # The statements of each role: actions and resource. tests/template.rs compares the actions on the
-# table with the calls in src/store.
+# table, and those that send messages, with the calls in src/.
 ROLES = {
     "FunctionRole": {
         "Table": (
@@ -31,24 +42,40 @@ ROLES = {
             "dynamodb:UpdateItem",
             TABLE,
         ),
-        "Logs": ("logs:CreateLogStream logs:PutLogEvents", LOG_GROUP),
-        "Traces": ("xray:PutTelemetryRecords xray:PutTraceSegments", "*"),
-        "TableKey": ("kms:Decrypt kms:DescribeKey kms:Encrypt kms:GenerateDataKey* kms:ReEncrypt*", KEY),
+        "Logs": logs("FunctionLogGroup"),
+        "Traces": TRACES,
+        "TableKey": TABLE_KEY,
     },
     "DeliveryRole": {
         "Stream": ("dynamodb:DescribeStream dynamodb:GetRecords dynamodb:GetShardIterator", STREAM),
         "ListStreams": ("dynamodb:ListStreams", "*"),
         "DeadLetters": ("sqs:SendMessage", DEAD_LETTERS),
-        "Target": ("events:PutEvents lambda:InvokeFunction sns:Publish sqs:SendMessage", TARGET),
-        "StreamKey": ("kms:Decrypt", KEY),
+        "Messages": ("dynamodb:GetItem dynamodb:UpdateItem", TABLE),
+        "TextMessages": (
+            "sms-voice:SendTextMessage",
+            of_account(
+                "sms-voice", "configuration-set", "phone-number", "pool", "protect-configuration", "sender-id"
+            ),
+        ),
+        "Calls": (
+            "sms-voice:SendVoiceMessage",
+            of_account("sms-voice", "configuration-set", "phone-number", "pool", "protect-configuration"),
+        ),
+        "Mails": ("ses:SendEmail", of_account("ses", "configuration-set", "identity")),
+        "Logs": logs("DeliveryLogGroup"),
+        "Traces": TRACES,
+        "TableKey": TABLE_KEY,
     },
 }
+# The role of each function.
+FUNCTIONS = {"Function": "FunctionRole", "DeliveryFunction": "DeliveryRole"}
 
 
 def transformed():
     template = yaml_parse(TEMPLATE.read_text())
     # `sam package` sets such a value.
-    template["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function.zip"
+    for name in FUNCTIONS:
+        template["Resources"][name]["Properties"]["CodeUri"] = "s3://bucket/function.zip"
     parameters = {name: str(p.get("Default", "")) for name, p in template["Parameters"].items()}
     # Managed policies cannot be looked up here, so a template that names one is refused.
     return Translator({}, Parser()).translate(template, parameters)
@@ -91,21 +118,27 @@ def check(template):
                 yield f"{name}, {statement['Sid']}: the key must be limited to DynamoDB"
 
     functions = of_type("AWS::Lambda::Function")
-    for name, function in functions.items():
-        if function["Properties"]["Role"] != {"Fn::GetAtt": ["FunctionRole", "Arn"]}:
-            yield f"{name} has the role {function['Properties']['Role']}"
-    if list(functions) != ["Function"]:
-        yield f"the functions are {list(functions)}"
+    found = {name: function["Properties"]["Role"] for name, function in functions.items()}
+    if found != {name: {"Fn::GetAtt": [role, "Arn"]} for name, role in FUNCTIONS.items()}:
+        yield f"the functions have the roles {found}"
 
-    # Only this API may call the function.
+    # Only the table's stream starts the delivery function. Lambda itself reads it, so that needs no
+    # permission.
+    mappings = of_type("AWS::Lambda::EventSourceMapping").values()
+    started = [(m["Properties"]["FunctionName"], m["Properties"]["EventSourceArn"]) for m in mappings]
+    if started != [({"Ref": "DeliveryFunction"}, STREAM)]:
+        yield f"what starts functions: {started}"
+
+    # Only this API may call a function, and only its own.
     permissions = of_type("AWS::Lambda::Permission")
     if not permissions:
         yield "the API may not call the function"
     for name, permission in permissions.items():
         properties = permission["Properties"]
         source = str(properties.get("SourceArn"))
-        if properties["Principal"] != "apigateway.amazonaws.com" or "'__ApiId__': {'Ref': 'Api'}" not in source:
-            yield f"{name} lets {properties['Principal']} call the function from {source}"
+        of_api = properties["Principal"] == "apigateway.amazonaws.com" and "'__ApiId__': {'Ref': 'Api'}" in source
+        if not of_api or properties["FunctionName"] != {"Ref": "Function"}:
+            yield f"{name} lets {properties['Principal']} call {properties['FunctionName']} from {source}"
     for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy", "AWS::IAM::User", "AWS::Lambda::Url"):
         if of_type(kind):
             yield f"there is a {kind}"

@@ -5,65 +5,131 @@ mod common;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use common::template;
 use loyalty_codes::{
     api::ROUTES,
+    model::message::ChannelType,
     store::{Store, Stream},
 };
 
-fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+/// The SDK calls that need permissions: a piece of code, and the action that it needs. Parts of
+/// transactions are builders. Actions that create the table are left out, because operators do that.
+const CALLS: [(&str, &str); 16] = [
+    (".get_item()", "dynamodb:GetItem"),
+    (".batch_get_item()", "dynamodb:BatchGetItem"),
+    (".query()", "dynamodb:Query"),
+    (".scan()", "dynamodb:Scan"),
+    (".put_item()", "dynamodb:PutItem"),
+    (".update_item()", "dynamodb:UpdateItem"),
+    (".delete_item()", "dynamodb:DeleteItem"),
+    (".batch_write_item()", "dynamodb:BatchWriteItem"),
+    (" Put::builder()", "dynamodb:PutItem"),
+    (" Update::builder()", "dynamodb:UpdateItem"),
+    (" Delete::builder()", "dynamodb:DeleteItem"),
+    (" ConditionCheck::builder()", "dynamodb:ConditionCheckItem"),
+    (".transact_get_items()", "dynamodb:GetItem"),
+    (".send_text_message()", "sms-voice:SendTextMessage"),
+    (".send_voice_message()", "sms-voice:SendVoiceMessage"),
+    (".send_email()", "ses:SendEmail"),
+];
+
+fn actions_in(source: &str) -> BTreeSet<String> {
+    CALLS.iter().filter(|(call, _)| source.contains(call)).map(|(_, action)| (*action).to_owned()).collect()
 }
 
-/// Returns the lines of a resource or a statement: from its first line up to the next line with the
-/// same or less indentation.
-fn block<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
-    let lines: Vec<&str> = text.lines().collect();
-    let start = lines.iter().position(|line| line.trim() == first).unwrap_or_else(|| panic!("{first}"));
-    let indent = |line: &str| line.len() - line.trim_start().len();
-    let depth = indent(lines[start]);
-    let end = lines[start + 1..].iter().position(|line| !line.is_empty() && indent(line) <= depth);
-    lines[start..end.map_or(lines.len(), |end| start + 1 + end)].to_vec()
-}
-
-/// The DynamoDB actions that the SDK calls in `src/store` need. Actions that create the table are
-/// left out, because operators do that.
-fn actions_used_by_the_store() -> BTreeSet<&'static str> {
-    const CALLS: [(&str, &str); 13] = [
-        (".get_item()", "GetItem"),
-        (".batch_get_item()", "BatchGetItem"),
-        (".query()", "Query"),
-        (".scan()", "Scan"),
-        (".put_item()", "PutItem"),
-        (".update_item()", "UpdateItem"),
-        (".delete_item()", "DeleteItem"),
-        (".batch_write_item()", "BatchWriteItem"),
-        // Parts of transactions.
-        (" Put::builder()", "PutItem"),
-        (" Update::builder()", "UpdateItem"),
-        (" Delete::builder()", "DeleteItem"),
-        (" ConditionCheck::builder()", "ConditionCheckItem"),
-        (".transact_get_items()", "GetItem"),
-    ];
-    let mut actions = BTreeSet::new();
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store")).unwrap() {
-        let path = entry.unwrap().path();
-        // What only `loyaltyctl` does is not for the function's role.
+/// The texts of the Rust files of a folder, or of one file.
+fn sources(path: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if path.is_file() {
+        return vec![fs::read_to_string(path).unwrap()];
+    }
+    let mut files: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // What only `loyaltyctl` does is not for the functions' roles.
+    files.retain(|path| {
         let is_operators = ["table.rs", "upgrade.rs"].iter().any(|file| path.ends_with(file));
-        if path.extension().is_some_and(|e| e == "rs") && !is_operators {
-            let source = fs::read_to_string(&path).unwrap();
-            actions.extend(CALLS.iter().filter(|(call, _)| source.contains(call)).map(|(_, action)| *action));
+        path.extension().is_some_and(|e| e == "rs") && !is_operators
+    });
+    files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+/// The functions of some sources: their names and bodies. Several can have one name.
+fn functions(sources: &[String]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for source in sources {
+        let (source, _) = source.split_once("#[cfg(test)]\nmod tests").unwrap_or((source, ""));
+        let lines: Vec<&str> = source.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let Some((before, after)) = line.split_once("fn ") else { continue };
+            let is_definition = before.split_whitespace().all(|word| {
+                word.starts_with("pub")
+                    || word.starts_with("in")
+                    || ["async", "const", "super)"].contains(&word)
+            });
+            if !is_definition {
+                continue;
+            }
+            let name: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            // rustfmt closes a function at the indentation where it begins.
+            let close = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let end = lines[i..].iter().position(|line| *line == close).unwrap_or(0);
+            found.push((name, lines[i..=i + end].join("\n")));
+        }
+    }
+    found
+}
+
+/// The names that some code calls, or passes on by their paths.
+fn called(code: &str) -> BTreeSet<&str> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut names = BTreeSet::new();
+    for name in code.split(|c| !is_name(c)).filter(|name| !name.is_empty()) {
+        // The part of the code is a slice of it, so its position is known.
+        let start = name.as_ptr() as usize - code.as_ptr() as usize;
+        if code[..start].ends_with("::") || code[start + name.len()..].starts_with(['(', ':']) {
+            names.insert(name);
+        }
+    }
+    names
+}
+
+/// The functions of the store that some code reaches, by their names.
+fn reached<'a>(code: &[String], store: &'a [(String, String)]) -> Vec<&'a str> {
+    let mut reached: Vec<&str> = Vec::new();
+    let mut names: Vec<&str> = code.iter().flat_map(|source| called(source)).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(name) = names.pop() {
+        // `new` and `from` construct values and call nothing.
+        if !seen.insert(name) || ["new", "from"].contains(&name) {
+            continue;
+        }
+        for (_, body) in store.iter().filter(|(function, _)| function == name) {
+            reached.push(body);
+            names.extend(called(body));
+        }
+    }
+    reached
+}
+
+/// The actions on the table and of providers that the statements of a role allow.
+fn allowed(statements: &[&str]) -> BTreeSet<String> {
+    let mut actions = BTreeSet::new();
+    for statement in statements {
+        for line in template::block(&format!("- Sid: {statement}")) {
+            let line = line.trim();
+            let action =
+                line.strip_prefix("Action: ").or_else(|| line.strip_prefix("- ")).unwrap_or_default();
+            if ["dynamodb:", "sms-voice:", "ses:"].iter().any(|service| action.starts_with(service)) {
+                actions.insert(action.to_owned());
+            }
         }
     }
     actions
 }
 
 #[test]
-fn the_function_role_allows_exactly_the_actions_of_the_store() {
-    let template = read("template.yaml");
-    let statement = block(&template, "- Sid: Table");
-    let allowed: BTreeSet<&str> =
-        statement.iter().filter_map(|line| line.trim().strip_prefix("- dynamodb:")).collect();
-    assert_eq!(allowed, actions_used_by_the_store());
+fn the_role_of_the_api_allows_exactly_the_actions_of_the_store() {
+    assert_eq!(allowed(&["Table"]), actions_in(&sources("src/store").join("\n")));
+    let statement = template::block("- Sid: Table");
     assert!(
         statement.iter().any(|line| line.trim() == "Resource: !GetAtt Table.Arn"),
         "the statement must be limited to the table"
@@ -71,9 +137,17 @@ fn the_function_role_allows_exactly_the_actions_of_the_store() {
 }
 
 #[test]
+fn the_role_of_delivery_allows_exactly_the_actions_that_delivery_reaches() {
+    let delivery = [sources("src/delivery"), sources("src/bin/deliver.rs")].concat();
+    let store = functions(&sources("src/store"));
+    let mut used = actions_in(&delivery.join("\n"));
+    used.extend(actions_in(&reached(&delivery, &store).join("\n")));
+    assert_eq!(allowed(&["Messages", "TextMessages", "Calls", "Mails"]), used);
+}
+
+#[test]
 fn the_template_lists_every_route() {
-    let template = read("template.yaml");
-    let function = block(&template, "Function:").join("\n");
+    let function = template::block("Function:").join("\n");
     for route in ROUTES {
         let line = format!("Method: {}, Path: {},", route.method, route.path);
         assert!(function.contains(&line), "{line}");
@@ -111,8 +185,7 @@ async fn the_table_is_the_one_that_loyaltyctl_creates() {
     let view = stream.stream_view_type().unwrap();
     expected.push(format!("StreamSpecification: {{ StreamViewType: {} }}", view.as_str()));
 
-    let template = read("template.yaml");
-    let defined = block(&template, "Table:");
+    let defined = template::block("Table:");
     for line in &expected {
         assert!(defined.iter().any(|found| found.trim() == line), "{line}");
     }
@@ -122,8 +195,7 @@ async fn the_table_is_the_one_that_loyaltyctl_creates() {
 
 #[test]
 fn access_logs_hold_neither_path_nor_query() {
-    let template = read("template.yaml");
-    let api = block(&template, "Api:").join("\n");
+    let api = template::block("Api:").join("\n");
     assert!(api.contains("$context.routeKey"));
     for secret in
         ["$context.path", "querystring", "$context.requestOverride", "authorizer", "$context.domain"]
@@ -134,29 +206,64 @@ fn access_logs_hold_neither_path_nor_query() {
 
 #[test]
 fn the_table_outlives_its_stack() {
-    let template = read("template.yaml");
-    let table = block(&template, "Table:");
+    let table = template::block("Table:");
     for line in ["DeletionPolicy: Retain", "UpdateReplacePolicy: Retain"] {
         assert!(table.iter().any(|found| found.trim() == line), "{line}");
     }
 }
 
 #[test]
-fn delivery_receives_only_message_items() {
-    let template = read("template.yaml");
-    let delivery = block(&template, "Delivery:").join("\n");
-    assert!(
-        delivery.contains(r#""eventName":["INSERT"]"#) && delivery.contains(r#"[{"prefix":"MESSAGE#"}]"#)
-    );
+fn delivery_starts_for_new_messages_only_and_holds_up_no_others() {
+    let delivery = template::block("DeliveryFunction:").join("\n");
+    for line in [
+        r#"- Pattern: '{"eventName":["INSERT"],"dynamodb":{"Keys":{"SK":{"S":[{"prefix":"MESSAGE#"}]}}}}'"#,
+        "StartingPosition: TRIM_HORIZON",
+        "BisectBatchOnFunctionError: true",
+        "FunctionResponseTypes: [ReportBatchItemFailures]",
+        "MaximumRecordAgeInSeconds: 86400",
+        "Destination: !GetAtt DeliveryDeadLetters.Arn",
+    ] {
+        assert!(delivery.contains(line), "{line}");
+    }
+    assert!(!delivery.contains("WEBHOOK_ALLOW_PRIVATE"), "private addresses are for tests");
+}
+
+#[test]
+fn every_channel_has_an_alarm_for_its_failures() {
+    for channel in ChannelType::ALL {
+        let (first, rest) = channel.as_str().split_at(1);
+        let alarm = template::block(&format!("Failed{first}{}Alarm:", rest.to_lowercase())).join("\n");
+        let dimension = format!("Dimensions: [{{ Name: channel, Value: {channel} }}]");
+        assert!(alarm.contains("MetricName: MessagesFailed") && alarm.contains(&dimension), "{alarm}");
+    }
+}
+
+#[test]
+fn an_alarm_compares_the_messages_and_validations_of_an_hour() {
+    let alarm = template::block("LowValidationAlarm:").join("\n");
+    // Fewer than a fifth of more than 200.
+    assert!(alarm.contains("IF(sent > 200 AND FILL(validated, 0) * 5 < sent, 1, 0)"), "{alarm}");
+    for (id, metric) in [("sent", "MessagesSent"), ("validated", "OtpsValidated")] {
+        let (_, part) = alarm.split_once(&format!("- Id: {id}\n")).unwrap();
+        let part = part.split("- Id: ").next().unwrap();
+        assert!(part.contains(&format!("MetricName: {metric}\n")) && part.contains("Stat: Sum"), "{part}");
+        assert!(part.contains("Period: 3600") && part.contains("ReturnData: false"), "{part}");
+    }
 }
 
 /// The data of a metric in each period. An empty period has none.
 type Series = Vec<Vec<f64>>;
 
-/// An alarm of the template.
-struct Alarm<'a>(Vec<&'a str>);
+/// The default of a parameter.
+fn default_of(parameter: &str) -> &'static str {
+    let lines = template::block(&format!("{parameter}:"));
+    lines.iter().find_map(|line| line.trim().strip_prefix("Default: ")).unwrap()
+}
 
-impl Alarm<'_> {
+/// An alarm of the template.
+struct Alarm(Vec<&'static str>);
+
+impl Alarm {
     fn value(&self, property: &str) -> Option<&str> {
         self.0.iter().find_map(|line| line.trim().strip_prefix(property)?.strip_prefix(": "))
     }
@@ -176,7 +283,9 @@ impl Alarm<'_> {
             }
             other => panic!("unknown statistic {other}"),
         };
-        let threshold: f64 = self.value("Threshold").unwrap().parse().unwrap();
+        let threshold = self.value("Threshold").unwrap();
+        let threshold = threshold.strip_prefix("!Ref ").map_or(threshold, default_of);
+        let threshold: f64 = threshold.parse().unwrap();
         match self.value("ComparisonOperator").unwrap() {
             "GreaterThanOrEqualToThreshold" => value >= threshold,
             "GreaterThanThreshold" => value > threshold,
@@ -210,7 +319,6 @@ impl Alarm<'_> {
 
 #[test]
 fn alarms_go_on_and_off_when_they_should() {
-    let template = read("template.yaml");
     let errors = |minutes: &[usize]| -> Series { minutes.iter().map(|count| vec![1.0; *count]).collect() };
     // Of the requests in these minutes, this many in a hundred are slow.
     let slow = |percent: usize, minutes: &[usize]| -> Series {
@@ -224,7 +332,9 @@ fn alarms_go_on_and_off_when_they_should() {
     // Each case is a series, and the periods at whose end the alarm is on.
     let at_once: Vec<(Series, Vec<usize>)> =
         vec![(errors(&[0, 3, 0, 0]), vec![1]), (errors(&[0; 5]), vec![])];
-    let cases: [(&str, Vec<(Series, Vec<usize>)>); 7] = [
+    let failures: Vec<(Series, Vec<usize>)> = vec![(errors(&[4, 5, 0, 4, 4]), vec![1])];
+    let levels = |levels: &[f64]| -> Series { levels.iter().map(|level| vec![*level]).collect() };
+    let cases = [
         (
             "ServerErrorAlarm",
             vec![(errors(&[0, 9, 0, 0, 0, 0, 1]), vec![]), (errors(&[0, 1, 0, 0, 0, 1, 0, 0]), vec![5])],
@@ -254,11 +364,28 @@ fn alarms_go_on_and_off_when_they_should() {
                 (hours(1, &|_| vec![79.9]), vec![]),
             ],
         ),
+        ("DeliveryErrorAlarm", vec![(errors(&[0, 3, 0, 0]), vec![1])]),
+        (
+            "DeliveryDelayAlarm",
+            vec![
+                (levels(&[0.0, 60_001.0, 0.0, 60_001.0, 60_001.0, 0.0, 0.0]), vec![4, 5]),
+                (levels(&[60_000.0; 9]), vec![]),
+            ],
+        ),
+        ("DeadLetterAlarm", vec![(levels(&[0.0, 1.0, 1.0, 0.0]), vec![1, 2])]),
+        ("FailedSmsAlarm", failures.clone()),
+        ("FailedPhoneAlarm", failures.clone()),
+        ("FailedEmailAlarm", failures.clone()),
+        ("FailedWhatsappAlarm", failures.clone()),
+        ("FailedWechatAlarm", failures.clone()),
+        ("FailedZaloAlarm", failures),
+        ("OverBudgetAlarm", vec![(errors(&[0, 1, 0]), vec![1])]),
     ];
-    let alarms = template.matches("Type: AWS::CloudWatch::Alarm").count();
-    assert_eq!(alarms, cases.len(), "add the new alarm here");
+    // LowValidationAlarm computes with two metrics, and has a test of its own.
+    let alarms = template::TEMPLATE.matches("Type: AWS::CloudWatch::Alarm").count();
+    assert_eq!(alarms, cases.len() + 1, "add the new alarm here");
     for (name, cases) in cases {
-        let alarm = Alarm(block(&template, &format!("{name}:")));
+        let alarm = Alarm(template::block(&format!("{name}:")));
         // CloudWatch evaluates at most a day, or a week if the period is at least an hour.
         let period = alarm.number("Period").unwrap();
         // CloudWatch uses no other treatment for these metrics.
@@ -272,7 +399,7 @@ fn alarms_go_on_and_off_when_they_should() {
             assert_eq!(on, expected, "{name}");
         }
     }
-    let range = block(&template, "NumberRangeAlarm:").join(" ");
+    let range = template::block("NumberRangeAlarm:").join(" ");
     assert!(range.contains("Period: 3600"), "the cases count hours");
     assert!(range.contains("stats max(CardNumberRangeUsed) as percent by org"), "{range}");
 }

@@ -8,7 +8,9 @@ use std::{
 use loyalty_codes::api::{App, metrics::Event};
 use serde_json::{Value, json};
 
-use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy};
+use crate::common::{
+    Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy, template,
+};
 
 /// The same service in a process that has served no request yet.
 fn started(service: &TestService) -> TestService {
@@ -131,51 +133,6 @@ async fn retries_are_counted() {
     assert_eq!((&line["round_trips"], values(&line)["DynamoDbRetries"]), (&json!(2), 1.0));
 }
 
-const TEMPLATE: &str = include_str!("../../template.yaml");
-
-/// The service's metrics that the template's alarms and dashboard use, with their dimensions.
-fn metrics_of_the_template() -> BTreeSet<(String, Vec<String>)> {
-    let mut asked = BTreeSet::new();
-    for alarm in TEMPLATE.split("Type: AWS::CloudWatch::Alarm").skip(1) {
-        let alarm = alarm.split("\n\n").next().unwrap();
-        if alarm.contains("Namespace: !Ref AWS::StackName") {
-            assert!(!alarm.contains("Dimensions:"), "an alarm must cover the whole service: {alarm}");
-            let name = alarm.lines().find_map(|line| line.trim().strip_prefix("MetricName: ")).unwrap();
-            asked.insert((name.to_owned(), Vec::new()));
-        }
-    }
-    let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub |\n").unwrap();
-    let dashboard: Value = serde_json::from_str(body.split("\n\n").next().unwrap()).unwrap();
-    for widget in dashboard["widgets"].as_array().unwrap() {
-        let mut before: Vec<String> = Vec::new();
-        for metric in widget["properties"]["metrics"].as_array().into_iter().flatten() {
-            if let Some(expression) = metric[0]["expression"].as_str() {
-                // SEARCH('{"namespace",dimension,…} MetricName="name"', …)
-                let expression = expression.replace("${AWS::StackName}", "STACK");
-                let schema = expression.split(['{', '}']).nth(1).unwrap();
-                let (namespace, dimensions) = schema.split_once(',').unwrap();
-                assert_eq!(
-                    namespace, "\"STACK\"",
-                    "the namespace must be quoted, because a stack's name can have hyphens"
-                );
-                let name = expression.split("MetricName=\"").nth(1).unwrap().split('"').next().unwrap();
-                asked.insert((name.to_owned(), dimensions.split(',').map(str::to_owned).collect()));
-                continue;
-            }
-            // A dot repeats the value of the metric before.
-            let spelled = metric.as_array().unwrap().iter().filter_map(Value::as_str).enumerate();
-            let spelled: Vec<String> = spelled
-                .map(|(i, part)| if part == "." { before[i].clone() } else { part.to_owned() })
-                .collect();
-            if spelled[0] == "${AWS::StackName}" {
-                asked.insert((spelled[1].clone(), spelled[2..].iter().step_by(2).cloned().collect()));
-            }
-            before = spelled;
-        }
-    }
-    asked
-}
-
 #[tokio::test]
 async fn alarms_and_dashboard_use_metrics_that_are_written() {
     let (table, _service) = demo_with("").await;
@@ -194,7 +151,9 @@ async fn alarms_and_dashboard_use_metrics_that_are_written() {
         .flat_map(|(name, sets)| sets.into_iter().map(move |set| (name.clone(), set)))
         .collect();
 
-    let asked = metrics_of_the_template();
+    // tests/delivery has the delivery function's.
+    let mut asked = template::metrics();
+    asked.retain(|metric| !template::is_of_delivery(metric));
     let missing: Vec<_> = asked.difference(&written).collect();
     assert!(missing.is_empty(), "the template uses metrics that are never written: {missing:?}");
     let names: BTreeSet<&str> = asked.iter().map(|(name, _)| name.as_str()).collect();

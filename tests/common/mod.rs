@@ -11,6 +11,7 @@ pub mod faults;
 pub mod input;
 pub mod runtime_api;
 pub mod served;
+pub mod template;
 
 use std::{
     cell::RefCell,

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 import changing
+import delivering
 import deploying
 import serving
 from emulator import Emulator
@@ -29,10 +30,16 @@ CHECKS = [
     serving.every_documented_route_was_called,
     serving.refusals_have_the_standard_envelope,
     serving.the_function_has_only_the_permissions_of_its_role,
+    delivering.the_stream_starts_the_delivery_function,
+    delivering.an_operator_turns_delivery_on,
+    delivering.a_request_ends_as_an_email_and_as_a_signed_webhook,
+    delivering.the_delivery_function_has_only_the_permissions_of_its_role,
     serving.the_logs_name_requests_but_no_secret_and_no_customer,
+    delivering.the_delivery_logs_hold_no_code_and_no_address,
     changing.a_parameter_is_changed_in_the_configuration_file,
     changing.a_deployment_that_fails_is_rolled_back,
     changing.a_rolled_back_stack_can_be_deployed_again,
+    changing.messages_are_delivered_after_these_changes,
     changing.the_table_outlives_the_stack,
 ]
 # Later checks depend on these.

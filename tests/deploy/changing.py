@@ -2,6 +2,7 @@
 
 import re
 
+from delivering import a_request_ends_as_an_email_and_as_a_signed_webhook
 from expect import assert_equal, assert_ok, assert_that
 from stack import NAME, Stack
 
@@ -69,6 +70,10 @@ def a_rolled_back_stack_can_be_deployed_again(stack: Stack):
     assert_equal(take_number(stack), number + 1, "the next number")
 
 
+def messages_are_delivered_after_these_changes(stack: Stack):
+    a_request_ends_as_an_email_and_as_a_signed_webhook(stack)
+
+
 def the_table_outlives_the_stack(stack: Stack):
     resources, table = stack.resources(), stack.table()
     before = items(stack, table)
@@ -79,8 +84,9 @@ def the_table_outlives_the_stack(stack: Stack):
 
     groups = stack.emulator.client("logs").describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{NAME}")
     assert_equal(groups["logGroups"], [], "log groups")
-    functions = [f["FunctionName"] for f in stack.functions.list_functions()["Functions"]]
-    assert_that(resources["Function"] not in functions, f"functions: {functions}")
+    assert_equal(stack.functions.list_functions()["Functions"], [], "functions")
+    assert_equal(stack.functions.list_event_source_mappings()["EventSourceMappings"], [], "event source mappings")
+    assert_equal(stack.emulator.client("sqs").list_queues().get("QueueUrls", []), [], "queues")
     apis = [api["ApiId"] for api in stack.gateway.get_apis()["Items"]]
     assert_that(resources["Api"] not in apis, f"APIs: {apis}")
     dynamodb = stack.emulator.client("dynamodb")

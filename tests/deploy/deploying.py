@@ -11,7 +11,8 @@ from expect import assert_equal, assert_that
 from stack import NAME, ROOT, Stack
 
 # Answers to SAM's questions. All others are the defaults.
-ANSWERS = {"MemorySize": "192", "LogRetentionDays": "7", "ThrottlingRate": "50"}
+# Ministack does not know alarms on more than one metric, such as ValidationAlarm's.
+ANSWERS = {"MemorySize": "192", "LogRetentionDays": "7", "ThrottlingRate": "50", "ValidationAlarm": "false"}
 
 
 def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):
@@ -89,7 +90,7 @@ def the_first_deployment_asks_for_parameters_and_saves_them(stack: Stack):
     assert_equal(program[:4] + program[18:20], b"\x7fELF\x3e\x00", "the processor of the program")
     groups = stack.emulator.client("logs").describe_log_groups()["logGroups"]
     kept = {g["logGroupName"]: g.get("retentionInDays") for g in groups}
-    for name in (f"/aws/lambda/{NAME}", f"/aws/apigateway/{NAME}"):
+    for name in (f"/aws/lambda/{NAME}", f"/aws/lambda/{NAME}-delivery", f"/aws/apigateway/{NAME}"):
         assert_equal(kept.get(name), 7, name)
 
 
@@ -116,7 +117,7 @@ def values_that_cannot_work_are_refused(stack: Stack):
         "BasePath": "loyalty/codes",
         "TableKeyArn": arn("kms", "key/8a0c1f6e-5d1b-4b0e-9d5e-0d6a7c2b1e4f"),
         "DeletionProtection": "false",
-        "DeliveryTargetArn": arn("sns", "messages"),
+        "FailedMessagesThreshold": "50",
         "AlarmTopicArn": arn("sns", "alarms"),
         "DynamoDbEndpoint": "http://127.0.0.1:8000",
     }
@@ -128,7 +129,7 @@ def values_that_cannot_work_are_refused(stack: Stack):
         "CertificateArn": [arn("iam", "server-certificate/x"), "6f1c", ""],
         "BasePath": ["/loyalty", "loyalty/", "two words"],
         "TableKeyArn": ["alias/codes", arn("kms", "alias/codes")],
-        "DeliveryTargetArn": ["messages", arn("s3", "messages")],
+        "FailedMessagesThreshold": ["0", "many"],
         "AlarmTopicArn": ["alarms", arn("sqs", "alarms"), arn("sns", "alarms.fifo"), arn("sns", "two words")],
         "DynamoDbEndpoint": ["127.0.0.1:8000", "http://127.0.0.1:8000/path"],
     }

@@ -136,7 +136,7 @@ class Stack:
         """Creates the routes that the stack's API has on AWS.
 
         Ministack 1.5.33 ignores the `Body` of an API, the OpenAPI document that SAM makes of the
-        function's events. Nor does it know alarms on more than one metric: the template has none.
+        function's events.
         """
         resources = self.resources()
         api = resources["Api"]
