@@ -50,7 +50,7 @@ ROLES = {
         "Stream": ("dynamodb:DescribeStream dynamodb:GetRecords dynamodb:GetShardIterator", STREAM),
         "ListStreams": ("dynamodb:ListStreams", "*"),
         "DeadLetters": ("sqs:SendMessage", DEAD_LETTERS),
-        "Messages": ("dynamodb:GetItem dynamodb:UpdateItem", TABLE),
+        "Messages": ("dynamodb:BatchGetItem dynamodb:GetItem dynamodb:UpdateItem", TABLE),
         "TextMessages": (
             "sms-voice:SendTextMessage",
             of_account(

@@ -85,7 +85,9 @@ fn called(code: &str) -> BTreeSet<&str> {
     for name in code.split(|c| !is_name(c)).filter(|name| !name.is_empty()) {
         // The part of the code is a slice of it, so its position is known.
         let start = name.as_ptr() as usize - code.as_ptr() as usize;
-        if code[..start].ends_with("::") || code[start + name.len()..].starts_with(['(', ':']) {
+        if code[..start].ends_with("::")
+            || ["(", "::<"].iter().any(|after| code[start + name.len()..].starts_with(after))
+        {
             names.insert(name);
         }
     }
