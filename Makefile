@@ -107,9 +107,11 @@ validate: $(VENV) ## Check the template with SAM and cfn-lint, warnings included
 sam-build: $(VENV) ## Build the deployment with SAM (ARCH=arm64 or x86_64)
 	$(TOOLS) sam build --parameter-overrides Architecture=$(ARCH)
 
-test-emulator: $(VENV) ## Send every event to the build of `make sam-build ARCH=x86_64` in AWS's emulator
+test-emulator: $(VENV) ## Send every event to the functions of `make sam-build ARCH=x86_64` in AWS's emulator
 	AWS_LAMBDA_RIE="$$(ls $$PWD/$(VENV)/lib/python3*/site-packages/samcli/local/rapid/aws-lambda-rie-x86_64)" \
-	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" cargo test --locked --all-features --test emulator
+	FUNCTION="$$PWD/.aws-sam/build/Function/bootstrap" \
+	DELIVERY_FUNCTION="$$PWD/.aws-sam/build/DeliveryFunction/bootstrap" \
+	  cargo test --locked --all-features --test emulator
 
 test-webhook: ## Run the receivers in docs/webhook.md (Python, Node.js, PHP) against deliveries of the running service
 	@$(call INSTALL,node,nodejs)
@@ -136,7 +138,7 @@ local: sam-build ## Serve the API in a container with SAM, on the demo's DynamoD
 	$(TOOLS) ARCH=$(ARCH) tests/sam_local.sh start-api $(PORT)
 
 invoke: EVENT := events/card-number-get.v2.json
-invoke: sam-build ## Send an event to the function in a container with SAM and the demo's credentials (EVENT=events/…; needs Docker)
+invoke: sam-build ## Send an event to its function in a container with SAM and the demo's credentials (EVENT=events/…; needs Docker)
 	cargo build --locked --features cli --bin loyaltyctl
 	$(TOOLS) ARCH=$(ARCH) tests/sam_local.sh invoke $(EVENT)
 

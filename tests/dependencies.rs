@@ -5,10 +5,13 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
 
-/// The crates that `cargo build --release --bin loyalty-codes` compiles, each in this format.
-fn lambda_crates(format: &str, target: &str) -> BTreeSet<String> {
+/// The functions: their binaries, and the features that each needs.
+const FUNCTIONS: [(&str, &str); 2] = [("loyalty-codes", ""), ("deliver", "deliver")];
+
+/// The crates that `cargo build --release --bin …` compiles for a function, each in this format.
+fn crates_of(features: &str, format: &str, target: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none"])
+        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--features", features])
         .args(["--format", format, "--target", target])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -21,36 +24,53 @@ fn lambda_crates(format: &str, target: &str) -> BTreeSet<String> {
 /// The targets that can be deployed.
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
-#[test]
-fn the_lambda_has_no_dependency_of_the_command_line_tool() {
+/// Calls `check` with the name and the crates of each function, for each target.
+fn for_each_function(format: &str, check: impl Fn(&str, BTreeSet<String>)) {
     for target in TARGETS {
-        let crates = lambda_crates("{lib}", target);
-        assert!(crates.contains("aws_sdk_dynamodb") && crates.contains("lambda_http"), "{crates:?}");
-        for unwanted in
-            ["clap", "dynoxide", "rusqlite", "libsqlite3_sys", "axum", "indicatif", "swagger_ui_dist", "toml"]
-        {
-            assert!(!crates.contains(unwanted), "{unwanted}");
+        for (function, features) in FUNCTIONS {
+            check(function, crates_of(features, format, target));
         }
     }
 }
 
+/// Crates of the command line tool and its embedded DynamoDB.
+const OF_THE_TOOL: [&str; 8] =
+    ["clap", "dynoxide", "rusqlite", "libsqlite3_sys", "axum", "indicatif", "swagger_ui_dist", "toml"];
+
 #[test]
-fn the_lambda_has_one_tls_stack_and_one_http_stack() {
-    for target in TARGETS {
-        let crates = lambda_crates("{lib}", target);
+fn the_functions_have_no_dependency_of_the_command_line_tool() {
+    for_each_function("{lib}", |function, crates| {
+        assert!(crates.contains("aws_sdk_dynamodb") && crates.contains("lambda_runtime"), "{crates:?}");
+        for unwanted in OF_THE_TOOL {
+            assert!(!crates.contains(unwanted), "{function}: {unwanted}");
+        }
+    });
+}
+
+#[test]
+fn the_function_of_the_api_has_no_dependency_of_delivery() {
+    for_each_function("{lib}", |function, crates| {
+        for provider in ["aws_sdk_pinpointsmsvoicev2", "aws_sdk_sesv2", "webpki_roots"] {
+            assert_eq!(crates.contains(provider), function == "deliver", "{function}: {provider}");
+        }
+    });
+}
+
+#[test]
+fn the_functions_have_one_tls_stack_and_one_http_stack() {
+    for_each_function("{lib}", |function, crates| {
         assert!(crates.contains("rustls") && crates.contains("ring") && crates.contains("hyper"));
         for unwanted in
             ["aws_lc_rs", "aws_lc_sys", "openssl", "native_tls", "s2n_tls", "reqwest", "regex", "aws_sdk_sso"]
         {
-            assert!(!crates.contains(unwanted), "{unwanted}");
+            assert!(!crates.contains(unwanted), "{function}: {unwanted}");
         }
-    }
+    });
 }
 
 #[test]
 fn tls_and_http_crates_have_one_version_each() {
-    for target in TARGETS {
-        let crates = lambda_crates("{p}", target);
+    for_each_function("{p}", |function, crates| {
         for name in [
             "rustls",
             "rustls-webpki",
@@ -66,32 +86,35 @@ fn tls_and_http_crates_have_one_version_each() {
         ] {
             let versions: Vec<_> =
                 crates.iter().filter(|line| line.split(' ').next() == Some(name)).collect();
-            assert!(versions.len() <= 1, "{versions:?}");
+            assert!(versions.len() <= 1, "{function}: {versions:?}");
         }
-    }
+    });
 }
 
 #[test]
 #[ignore = "`make sbom` runs it, on what it has written"]
-fn the_bill_of_materials_lists_the_crates_of_the_lambda_and_none_of_the_tool() {
-    let bill = concat!(env!("CARGO_MANIFEST_DIR"), "/target/loyalty-codes.cdx.json");
-    let bill: Value = serde_json::from_str(&fs::read_to_string(bill).unwrap()).unwrap();
-    assert_eq!(bill["metadata"]["component"]["name"], "loyalty-codes");
-    let components = bill["components"].as_array().unwrap().iter();
-    let listed: BTreeSet<String> = components
-        .map(|component| {
-            format!("{} v{}", component["name"].as_str().unwrap(), component["version"].as_str().unwrap())
-        })
-        .collect();
+fn the_bills_of_materials_list_the_crates_of_the_functions_and_none_of_the_tool() {
     let target = std::env::var("SBOM_TARGET").unwrap();
-    for line in lambda_crates("{p}", &target) {
-        let mut words = line.split(' ');
-        let (name, version) = (words.next().unwrap(), words.next().unwrap());
-        assert!(name == "loyalty-codes" || listed.contains(&format!("{name} {version}")), "{line}");
-    }
-    for unwanted in
-        ["clap", "dynoxide-rs", "rusqlite", "axum", "indicatif", "swagger-ui-dist", "toml", "proptest"]
-    {
-        assert!(!listed.iter().any(|line| line.split(' ').next() == Some(unwanted)), "{unwanted}");
+    for (function, features) in FUNCTIONS {
+        let bill = format!("{}/target/{function}.cdx.json", env!("CARGO_MANIFEST_DIR"));
+        let bill: Value = serde_json::from_str(&fs::read_to_string(bill).unwrap()).unwrap();
+        assert_eq!(bill["metadata"]["component"]["name"], function);
+        let components = bill["components"].as_array().unwrap().iter();
+        let listed: BTreeSet<String> = components
+            .map(|component| {
+                format!("{} v{}", component["name"].as_str().unwrap(), component["version"].as_str().unwrap())
+            })
+            .collect();
+        for line in crates_of(features, "{p}", &target) {
+            let mut words = line.split(' ');
+            let (name, version) = (words.next().unwrap(), words.next().unwrap());
+            assert!(name == "loyalty-codes" || listed.contains(&format!("{name} {version}")), "{line}");
+        }
+        for unwanted in
+            ["clap", "dynoxide-rs", "rusqlite", "axum", "indicatif", "swagger-ui-dist", "toml", "proptest"]
+        {
+            let is_listed = listed.iter().any(|line| line.split(' ').next() == Some(unwanted));
+            assert!(!is_listed, "{function}: {unwanted}");
+        }
     }
 }

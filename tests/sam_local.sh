@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the function of `make sam-build` in a container with `sam local`, on the DynamoDB of a demo.
+# Runs the functions of `make sam-build` in a container with `sam local`, on the DynamoDB of a demo.
 # `sam_local.sh start-api PORT` serves the API. `sam_local.sh invoke EVENT` sends one event. ARCH is
 # the processor of the built function. SAM_DB is the file of the demo's data. SAM_LOCAL_HOST is a name
 # to put into the containers' hosts file, by which a test finds its containers.
@@ -57,7 +57,10 @@ case $1 in
   invoke)
     # The events contain the credentials of the tests' till. The demo's till has other ones.
     sed "s#c3RvcmUuc2VydmVyOnNlcnZlcjEyMw==#$(printf %s "$credentials" | base64 | tr -d '\n')#" "$2" >"$folder/event.json"
-    sam local invoke Function --event "$folder/event.json" "${options[@]}" &
+    # Events of the table's stream are the delivery function's.
+    function=Function
+    [[ $2 != */stream-* ]] || function=DeliveryFunction
+    sam local invoke "$function" --event "$folder/event.json" "${options[@]}" &
     ;;
 esac
 started+=($!)

@@ -68,9 +68,27 @@ pub fn with_wrong_type((place, value): (&str, &str)) -> String {
     event.to_string()
 }
 
+/// Events of the table's stream: a new message, and records that start no delivery.
+pub const STREAM_EVENTS: [&str; 2] = ["stream-message", "stream-other-items"];
+
+/// The key of the message in the first of [`STREAM_EVENTS`].
+const STREAM_MESSAGE: (&str, &str) = ("ORG#966#USER#313302314", "MESSAGE#POINTS#1795687200123456#00001");
+
+/// Returns the text of an event of the stream, about the message with another key.
+pub fn read_stream_event(name: &str, message: &Key) -> String {
+    let event = read_file(name);
+    let (pk, sk) = STREAM_MESSAGE;
+    assert!(event.contains(pk) && event.contains(sk), "{name}");
+    event.replace(pk, &message.pk).replace(sk, &message.sk)
+}
+
 /// Returns the text of an event file.
 pub fn read(name: &str, version: &str) -> String {
-    let path = format!("{}/events/{name}.{version}.json", env!("CARGO_MANIFEST_DIR"));
+    read_file(&format!("{name}.{version}"))
+}
+
+fn read_file(name: &str) -> String {
+    let path = format!("{}/events/{name}.json", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -118,7 +136,7 @@ pub fn stream_event(keys: &[Key]) -> String {
     serde_json::json!({"Records": keys.iter().enumerate().map(record).collect::<Vec<_>>()}).to_string()
 }
 
-/// Asserts that [`EVENTS`] lists exactly the files of `events/`.
+/// Asserts that [`EVENTS`] and [`STREAM_EVENTS`] list exactly the files of `events/`.
 pub fn assert_all_files_are_listed() {
     let files: BTreeSet<String> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/events"))
         .unwrap()
@@ -127,6 +145,7 @@ pub fn assert_all_files_are_listed() {
     let listed = EVENTS
         .iter()
         .flat_map(|(name, ..)| VERSIONS.map(|version| format!("{name}.{version}.json")))
+        .chain(STREAM_EVENTS.map(|name| format!("{name}.json")))
         .collect::<BTreeSet<_>>();
     assert_eq!(files, listed);
 }
