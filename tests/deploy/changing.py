@@ -43,12 +43,12 @@ def a_deployment_that_fails_is_rolled_back(stack: Stack):
     text, count = domain.subn(r"\g<0>\1DependsOn: Function\n", template.read_text())
     assert_equal(count, 1, "domains in the template")
     template.write_text(text)
-    known = len(stack.cloudformation.describe_stack_events(StackName=NAME)["StackEvents"])
+    known = len(stack.events())
     stack.sam("deploy", "--template-file", template, "--config-file", stack.config, succeeds=False)
     stack.config.write_text(kept)
 
     assert_equal(stack.describe()["StackStatus"], "UPDATE_ROLLBACK_COMPLETE", "the stack")
-    events = stack.cloudformation.describe_stack_events(StackName=NAME)["StackEvents"][:-known]
+    events = stack.events()[:-known]
     failed = [e["ResourceStatusReason"] for e in events if e["ResourceStatus"] == "UPDATE_FAILED"]
     assert_that(len(failed) == 1 and "already exists" in failed[0], f"what failed: {failed}")
     updated = [e["LogicalResourceId"] for e in events if e["ResourceStatus"] == "UPDATE_COMPLETE"]

@@ -104,6 +104,11 @@ class Stack:
                 return None
             raise
 
+    def events(self):
+        """Returns what happened to the stack and its resources, the latest first."""
+        pages = self.cloudformation.get_paginator("describe_stack_events").paginate(StackName=NAME)
+        return [event for page in pages for event in page["StackEvents"]]
+
     def parameters(self):
         return {p["ParameterKey"]: p["ParameterValue"] for p in self.describe()["Parameters"]}
 
