@@ -87,7 +87,9 @@ def send(port, method, target, body, headers):
 class Proxy(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        # The others are those of this connection.
+        own = ("content-type", "webhook-")
+        headers = {name.lower(): value for name, value in self.headers.items() if name.lower().startswith(own)}
         known = {request["headers"]["webhook-id"] for request in self.server.requests}
         first = headers["webhook-id"] not in known
         self.server.requests.append({"target": self.path, "headers": headers, "body": body})
