@@ -12,6 +12,7 @@ use crate::{
         events::read,
         runtime_api::{Runtime, RuntimeCall},
     },
+    dynamodb::TlsEndpoint,
     measure::{Values, memory},
     report,
 };
@@ -44,7 +45,7 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
     let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
     for round in 0..=STARTS {
         for (function, starts) in functions.iter().zip(&mut starts) {
-            let start = start(function, &mut dynamodb).await;
+            let start = start(function, &mut dynamodb.tls).await;
             // The first round fills the file system cache and does not count.
             if round > 0 {
                 starts.push(start);
@@ -81,7 +82,7 @@ pub async fn run(functions: &[Function]) -> Vec<Cold> {
     medians
 }
 
-async fn start(function: &Function, dynamodb: &mut DynamoDb) -> Start {
+async fn start(function: &Function, dynamodb: &mut TlsEndpoint) -> Start {
     let mut runtime = Runtime::start().await;
     dynamodb.first_byte();
     let mut command = function.command(&runtime, dynamodb, &[]);

@@ -31,9 +31,15 @@ use crate::{
 /// Trusted roots of Linux distributions: Debian's path, then Amazon Linux's.
 const SYSTEM_ROOTS: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
+/// A table with the tests' org, till and customer.
 pub struct DynamoDb {
     pub table: TestTable,
-    pub endpoint: String,
+    pub tls: TlsEndpoint,
+}
+
+/// A TLS endpoint before an embedded DynamoDB.
+pub struct TlsEndpoint {
+    pub url: String,
     /// Time of the first byte of each connection.
     connections: mpsc::UnboundedReceiver<Instant>,
     folder: TempDir,
@@ -47,7 +53,23 @@ impl DynamoDb {
         let today = DateTime::from_timestamp(today.as_secs().try_into().unwrap(), 0).unwrap();
         table.clock.advance(today - table.clock.now());
         service.issue().await;
+        let tls = TlsEndpoint::start(&table.endpoint()).await;
+        Self { table, tls }
+    }
 
+    pub fn settings(&self) -> Settings {
+        Settings { table: TABLE.to_owned(), ca_bundle: Some(self.tls.amazon_roots()), ..Settings::default() }
+    }
+
+    /// Advances the clock by two days, so that earlier OTPs do not count in the next call.
+    pub fn next_day(&self) {
+        self.table.clock.advance(TimeDelta::days(2));
+    }
+}
+
+impl TlsEndpoint {
+    /// Starts an endpoint that passes everything on to the plain HTTP endpoint `dynamodb`.
+    pub async fn start(dynamodb: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (config, root) = certificates();
         fs::write(folder.path().join("amazon-and-test.pem"), AMAZON_ROOTS.to_owned() + &root).unwrap();
@@ -55,8 +77,8 @@ impl DynamoDb {
         fs::write(folder.path().join("system-and-test.pem"), system + &root).unwrap();
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-        let upstream = table.endpoint().strip_prefix("http://").unwrap().to_owned();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let upstream = dynamodb.strip_prefix("http://").unwrap().to_owned();
         let (connected, connections) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -64,7 +86,7 @@ impl DynamoDb {
                 tokio::spawn(relay(stream, acceptor.clone(), upstream.clone(), connected.clone()));
             }
         });
-        Self { table, endpoint, connections, folder }
+        Self { url, connections, folder }
     }
 
     /// Path of a file with Amazon's roots and the root of this endpoint.
@@ -77,20 +99,11 @@ impl DynamoDb {
         self.folder.path().join("system-and-test.pem")
     }
 
-    pub fn settings(&self) -> Settings {
-        Settings { table: TABLE.to_owned(), ca_bundle: Some(self.amazon_roots()), ..Settings::default() }
-    }
-
     /// Time of the first byte of the first connection since the last call.
     pub fn first_byte(&mut self) -> Option<Instant> {
         let first = self.connections.try_recv().ok();
         while self.connections.try_recv().is_ok() {}
         first
-    }
-
-    /// Advances the clock by two days, so that earlier OTPs do not count in the next call.
-    pub fn next_day(&self) {
-        self.table.clock.advance(TimeDelta::days(2));
     }
 }
 

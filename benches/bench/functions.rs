@@ -9,8 +9,8 @@ use std::{
 use tokio::process::Command;
 
 use crate::{
-    DynamoDb,
     common::{TABLE, events::function_environment, runtime_api::Runtime},
+    dynamodb::TlsEndpoint,
 };
 
 /// The roots that a function trusts. The value is the variable that names their file.
@@ -32,6 +32,7 @@ pub struct Function {
 }
 
 const OURS: &str = "target/lambda/loyalty-codes/bootstrap";
+const DELIVER: &str = "target/lambda/deliver/bootstrap";
 
 impl Function {
     fn rust(name: &str, program: PathBuf, trust: Trust) -> Self {
@@ -40,6 +41,16 @@ impl Function {
 
     pub fn ours() -> Self {
         Self::rust("loyalty-codes", in_project(OURS), Trust::Amazon("AWS_CA_BUNDLE"))
+    }
+
+    /// The delivery function.
+    pub fn deliver() -> Self {
+        Self::rust("deliver", in_project(DELIVER), Trust::Amazon("AWS_CA_BUNDLE"))
+    }
+
+    /// The smallest function, a lower limit of cold starts.
+    pub fn hello() -> Self {
+        Self::rust("hello, lambda_http", built("hello"), Trust::System("UNUSED"))
     }
 
     pub fn node() -> Self {
@@ -63,10 +74,9 @@ impl Function {
     }
 
     pub fn all() -> [Self; 5] {
-        let built = |name: &str| in_project("target/functions/release").join(name);
         [
             Self::ours(),
-            Self::rust("hello, lambda_http", built("hello"), Trust::System("UNUSED")),
+            Self::hello(),
             Self::rust("Rust, default features", built("default-features"), Trust::System("SSL_CERT_FILE")),
             Self::node(),
             Self::python(),
@@ -86,10 +96,10 @@ impl Function {
 
     /// Returns the command that starts the function as Lambda does, run by `wrapper` unless that is
     /// empty.
-    pub fn command(&self, runtime: &Runtime, dynamodb: &DynamoDb, wrapper: &[&str]) -> Command {
+    pub fn command(&self, runtime: &Runtime, dynamodb: &TlsEndpoint, wrapper: &[&str]) -> Command {
         let mut words = wrapper.iter().map(PathBuf::from).chain([self.program.clone()]);
         let mut command = runtime.function(words.next().unwrap());
-        command.args(words).args(&self.arguments).envs(function_environment(&dynamodb.endpoint, TABLE));
+        command.args(words).args(&self.arguments).envs(function_environment(&dynamodb.url, TABLE));
         match self.trust {
             Trust::Amazon(variable) => command.env(variable, dynamodb.amazon_roots()),
             Trust::System(variable) => command.env(variable, dynamodb.system_roots()),
@@ -117,6 +127,11 @@ with zipfile.ZipFile(target, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as zip:
         assert!(zipped.unwrap().success(), "{}", self.package.display());
         fs::metadata(zip).unwrap().len()
     }
+}
+
+/// Path of one of the functions for comparison in Rust.
+fn built(name: &str) -> PathBuf {
+    in_project("target/functions/release").join(name)
 }
 
 fn in_project(path: &str) -> PathBuf {

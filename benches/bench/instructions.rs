@@ -92,7 +92,7 @@ async fn run(events: &[String]) -> u64 {
     let dynamodb = DynamoDb::start().await;
     let mut runtime = Runtime::start().await;
     let callgrind = ["/usr/bin/env", "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
-    let mut command = Function::ours().command(&runtime, &dynamodb, &callgrind);
+    let mut command = Function::ours().command(&runtime, &dynamodb.tls, &callgrind);
     command.env("PATH", std::env::var("PATH").unwrap());
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(runtime.next_call().await, RuntimeCall::Next);

@@ -2,8 +2,8 @@
 //! all functions and runs this program. `benches/README.md` has the results.
 //!
 //! ```text
-//! bench                      cold, warm and instructions
-//! bench cold | warm          one of them
+//! bench                      cold, warm, delivery and instructions
+//! bench cold | warm | delivery  one of them
 //! bench instructions         instruction counts against benches/instructions.json; fails at +3 %
 //! bench instructions record  writes that file
 //! bench compare NAME=PATH…   cold starts of builds of the function, side by side
@@ -21,8 +21,15 @@
 mod common;
 #[path = "../measure/mod.rs"]
 mod measure;
+#[allow(dead_code, reason = "only a part of it is used")]
+#[path = "../../tests/delivery/providers.rs"]
+mod providers;
+#[allow(dead_code, reason = "only a part of it is used")]
+#[path = "../../tests/delivery/world.rs"]
+mod world;
 
 mod cold;
+mod delivery;
 mod dynamodb;
 mod functions;
 mod instructions;
@@ -50,10 +57,12 @@ async fn main() {
             let cold = cold::run(&Function::all()).await;
             let warm = warm::run().await;
             report::goals(&cold, &warm);
+            delivery::run().await;
             instructions::check().await;
         }
         ["cold"] => drop(cold::run(&Function::all()).await),
         ["warm"] => drop(warm::run().await),
+        ["delivery"] => delivery::run().await,
         ["instructions"] => instructions::check().await,
         ["instructions", "record"] => instructions::record().await,
         ["compare", ref builds @ ..] if !builds.is_empty() => {

@@ -20,15 +20,17 @@ pub fn table(columns: &[&str], rows: &[(&str, Vec<Values>)]) {
     }
 }
 
+/// Prints an upper limit with the measured value.
+pub fn at_most(what: &str, reached: f64, goal: f64) {
+    let verdict = if reached <= goal { "met" } else { "NOT MET" };
+    println!("{what:<64} {reached:>8.2}  at most  {goal:>6.2}  {verdict}");
+}
+
 /// Prints each goal with the measured value.
 pub fn goals(cold: &[Cold], warm: &[Warm]) {
     let [ours, hello, default_rust, node, python] = cold else { panic!("all functions are compared") };
     let warmest = warm.iter().map(|route| route.ours / route.bare).fold(0.0, f64::max);
     println!("\nGoals\n");
-    let at_most = |what: &str, reached: f64, goal: f64| {
-        let verdict = if reached <= goal { "met" } else { "NOT MET" };
-        println!("{what:<64} {reached:>8.2}  at most  {goal:>6.2}  {verdict}");
-    };
     at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 1.5);
     at_most("init with the warmed connection / hello's init", ours.init / hello.init, 2.3);
     at_most("zip, MiB", ours.zip_mib, 3.0);

@@ -48,11 +48,11 @@ pub async fn run() -> Vec<Warm> {
         logging::subscriber(Format::Json(Some(Metrics::new("loyalty-codes", false))), None, io::sink)
             .unwrap();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let client = connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap();
+    let client = connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap();
     let store = Store::new(client, TABLE.to_owned());
     let app = App::new(store, dynamodb.table.clock.clock());
     let ours = Till::new(&app, "store.server", PASSWORD);
-    let bare = BareCalls { client: connect_local(&dynamodb.settings(), &dynamodb.endpoint).unwrap() };
+    let bare = BareCalls { client: connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap() };
 
     let (mut our_times, mut bare_times) = (Times::default(), Times::default());
     for _ in 0..CALLS {
@@ -315,7 +315,7 @@ async fn measure_other_language(
     first_day: usize,
 ) -> HashMap<String, Vec<f64>> {
     let runtime = Runtime::start().await;
-    let mut command = function.command(&runtime, dynamodb, &[]);
+    let mut command = function.command(&runtime, &dynamodb.tls, &[]);
     command.env("CALLS", CALLS.to_string()).env("FIRST_DAY", first_day.to_string());
     let measured = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let limit = Duration::from_mins(5);

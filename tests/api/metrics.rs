@@ -144,12 +144,7 @@ async fn alarms_and_dashboard_use_metrics_that_are_written() {
     assert!(!service.is_right("WRONG").await);
     assert!(service.is_right(&code).await);
     retried(&log, &service, &faults).await;
-    let written: BTreeSet<(String, Vec<String>)> = log
-        .requests()
-        .iter()
-        .flat_map(metrics)
-        .flat_map(|(name, sets)| sets.into_iter().map(move |set| (name.clone(), set)))
-        .collect();
+    let written: BTreeSet<template::Metric> = log.requests().iter().flat_map(template::metrics_in).collect();
 
     // tests/delivery has the delivery function's.
     let mut asked = template::metrics();

@@ -25,6 +25,19 @@ pub fn block(first: &str) -> Vec<&'static str> {
     lines[start..end.map_or(lines.len(), |end| start + 1 + end)].to_vec()
 }
 
+/// The metrics in a log line, once for each set of dimensions that they have.
+pub fn metrics_in(line: &Value) -> BTreeSet<Metric> {
+    let mut found = BTreeSet::new();
+    for directive in line["_aws"]["CloudWatchMetrics"].as_array().into_iter().flatten() {
+        let sets: Vec<Vec<String>> = serde_json::from_value(directive["Dimensions"].clone()).unwrap();
+        for metric in directive["Metrics"].as_array().unwrap() {
+            let name = metric["Name"].as_str().unwrap();
+            found.extend(sets.iter().map(|set| (name.to_owned(), set.clone())));
+        }
+    }
+    found
+}
+
 /// The metrics in the stack's namespace that alarms and the dashboard use.
 pub fn metrics() -> BTreeSet<Metric> {
     let mut asked = metrics_of_alarms();

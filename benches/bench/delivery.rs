@@ -1,0 +1,152 @@
+//! The delivery function: cold start, size, and the time from an event of the stream to the
+//! requests of the providers. Polling the stream is Lambda's part and is not measured.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use serde_json::{Value, json};
+
+use crate::{
+    Function,
+    common::{
+        events::{STREAM_EVENTS, read_stream_event},
+        runtime_api::{Runtime, RuntimeCall},
+    },
+    dynamodb::TlsEndpoint,
+    measure::{Values, memory},
+    providers::Called,
+    report,
+    world::{BY_AWS, MOBILE, World},
+};
+
+const STARTS: usize = 20;
+/// Messages after the first one of a process.
+const WARM: usize = 25;
+
+/// Times from the moment at which an event is sent.
+struct Delivered {
+    by_aws: Duration,
+    by_webhook: Duration,
+    answer: Duration,
+}
+
+/// Measurements of one process.
+struct Process {
+    init: Duration,
+    /// The first message.
+    cold: Delivered,
+    warm: Vec<Delivered>,
+    peak_mib: f64,
+}
+
+pub async fn run() {
+    let world = World::new(BY_AWS).await;
+    let tls = TlsEndpoint::start(&world.table.endpoint()).await;
+    let (deliver, hello) = (Function::deliver(), Function::hello());
+    let mut processes = Vec::new();
+    let mut hello_inits = Vec::new();
+    // In turn, so that other load on the machine affects both. The first round fills the file system
+    // cache and does not count.
+    for round in 0..=STARTS {
+        let (hello_init, process) = (start_hello(&hello, &tls).await, measure(&deliver, &world, &tls).await);
+        if round > 0 {
+            hello_inits.push(milliseconds(hello_init));
+            processes.push(process);
+        }
+    }
+
+    let cold = |of: fn(&Process) -> Duration| {
+        Values::new(processes.iter().map(|process| milliseconds(of(process))).collect())
+    };
+    let warm = |of: fn(&Delivered) -> Duration| {
+        let all = processes.iter().flat_map(|process| &process.warm);
+        Values::new(all.map(|delivered| milliseconds(of(delivered))).collect())
+    };
+    let init = cold(|process| process.init);
+    let init_ratio = init.median() / Values::new(hello_inits).median();
+    let zip_mib = deliver.zip_size() as f64 / f64::from(1 << 20);
+    let peak = Values::new(processes.iter().map(|process| process.peak_mib).collect());
+    println!(
+        "\nDelivery, {STARTS} processes with {} messages each: median (p99) in milliseconds\n",
+        WARM + 1
+    );
+    report::table(
+        &["init", "request to AWS", "request to webhook", "answer"],
+        &[
+            (
+                "first message",
+                vec![
+                    init,
+                    cold(|process| process.cold.by_aws),
+                    cold(|process| process.cold.by_webhook),
+                    cold(|process| process.cold.answer),
+                ],
+            ),
+            (
+                "later messages",
+                vec![
+                    Values::new(Vec::new()),
+                    warm(|delivered| delivered.by_aws),
+                    warm(|delivered| delivered.by_webhook),
+                    warm(|delivered| delivered.answer),
+                ],
+            ),
+        ],
+    );
+    println!("\npeak memory {:.2} MiB\n", peak.median());
+    report::at_most("delivery: init / hello's init", init_ratio, 4.0);
+    report::at_most("delivery: zip, MiB", zip_mib, 5.0);
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+async fn start_hello(hello: &Function, tls: &TlsEndpoint) -> Duration {
+    let mut runtime = Runtime::start().await;
+    let mut command = hello.command(&runtime, tls, &[]);
+    let started = Instant::now();
+    let _process = command.stdout(Stdio::null()).spawn().unwrap();
+    let (ready, call) = runtime.next_call_at().await;
+    assert_eq!(call, RuntimeCall::Next);
+    ready - started
+}
+
+/// Starts the function and has messages delivered, each by AWS and by a webhook.
+async fn measure(deliver: &Function, world: &World, tls: &TlsEndpoint) -> Process {
+    let mut runtime = Runtime::start().await;
+    let mut command = deliver.command(&runtime, tls, &[]);
+    command.env("AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", world.providers.endpoint());
+    command.env("WEBHOOK_ALLOW_PRIVATE", "1");
+    let started = Instant::now();
+    let process = command.stdout(Stdio::null()).spawn().unwrap();
+    let (ready, call) = runtime.next_call_at().await;
+    assert_eq!(call, RuntimeCall::Next);
+    let cold = send(&mut runtime, world).await;
+    let mut warm = Vec::new();
+    for _ in 0..WARM {
+        warm.push(send(&mut runtime, world).await);
+    }
+    Process { init: ready - started, cold, warm, peak_mib: memory(process.id().unwrap(), "VmHWM") }
+}
+
+async fn send(runtime: &mut Runtime, world: &World) -> Delivered {
+    // The function has the system's clock.
+    world.clock().advance(Utc::now() - world.clock().now());
+    let channels = json!([{"type": "SMS", "value": MOBILE}, {"type": "WHATSAPP", "value": MOBILE}]);
+    let message = world.put(&channels).await;
+    let event = read_stream_event(STREAM_EVENTS[0], &message);
+    let before = world.providers.received().len();
+    let sent = Instant::now();
+    let (answered, answer): (Instant, Value) = runtime.invoke_timed(event).await;
+    assert_eq!(answer, json!({"batchItemFailures": []}));
+    let received = world.providers.received();
+    let at = |called: Called| {
+        let request = received[before..].iter().find(|request| request.called == called).unwrap();
+        request.at - sent
+    };
+    Delivered { by_aws: at(Called::Text), by_webhook: at(Called::Webhook), answer: answered - sent }
+}
