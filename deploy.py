@@ -1,8 +1,8 @@
-"""Builds the function and deploys the stack; `make deploy` runs it, as `deploy.py CONFIG [ARCHITECTURE]`.
+"""Builds the functions and deploys the stack; `make deploy` runs it, as `deploy.py CONFIG [ARCHITECTURE]`.
 
 CONFIG is a `samconfig.toml`. Where it names no stack yet, SAM asks for one and for every parameter,
 and saves the answers. `sam build` does not read the parameters of `sam deploy`, and
-`--parameter-overrides` replaces all of them: so they are read here, and the function is built for
+`--parameter-overrides` replaces all of them: so they are read here, and the functions are built for
 the `Architecture` that is deployed. An ARCHITECTURE on the command line takes the place of that in
 CONFIG for this run.
 """
@@ -33,7 +33,7 @@ def overrides(parameters):
 
 
 def build(architecture):
-    """Builds the function for an architecture."""
+    """Builds the functions for an architecture."""
     # SAM asks for some region even where it only builds.
     region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     command = ["sam", "build", *overrides({"Architecture": architecture})]
@@ -64,7 +64,7 @@ def main(config, given=None):
     deploy(config, architecture, settings, parameters)
     if "stack_name" in settings:
         return
-    # The function was built before SAM asked, and the answers may name another architecture.
+    # The functions were built before SAM asked, and the answers may name another architecture.
     settings, parameters = read_settings(config)
     answered = parameters.get("Architecture", architecture)
     if answered != architecture:

@@ -1,10 +1,12 @@
 //! The log lines of deliveries and their metrics.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::{
-    common::Log,
+    common::{Log, template},
     providers::{Called, Reply},
     world::{BY_AWS, CODE, EMAIL, MOBILE, World},
 };
@@ -58,6 +60,15 @@ async fn each_channel_has_a_line_with_its_metrics() {
     assert_eq!(line("over_budget")["MessagesOverBudget"], 1);
     assert_eq!(line("expired")["MessagesExpired"], 1);
     assert_eq!(lines.len(), 4);
+
+    // The alarms and the dashboard use no other metrics than these.
+    let written: BTreeSet<template::Metric> = lines.iter().flat_map(template::metrics_in).collect();
+    let asked: BTreeSet<_> = template::metrics().into_iter().filter(template::is_of_delivery).collect();
+    let missing: Vec<_> = asked.difference(&written).collect();
+    assert!(missing.is_empty(), "the template uses metrics that are never written: {missing:?}");
+    for (name, _) in &written {
+        assert!(asked.iter().any(|(asked, _)| asked == name), "{name} is on no dashboard");
+    }
 }
 
 #[tokio::test]
