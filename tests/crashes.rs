@@ -238,7 +238,7 @@ impl Customer {
         }
         self.registered = true;
         let again = caller.register(&self.mobile, None).await.unwrap();
-        assert_eq!(again.refusal(), (409, vec![8008]), "{}", self.mobile);
+        assert_eq!(again.refusal(), (409, vec![8006]), "{}", self.mobile);
         if let Some(otp) = &mut self.otp {
             otp.check(&self.mobile, caller).await;
         }
@@ -353,7 +353,7 @@ async fn assert_no_partial_customer(dynamodb: &str, shared: &SharedState) {
     let settings = Settings { table: DEFAULT_TABLE.to_owned(), ..Settings::default() };
     let client = connect_local(&settings, dynamodb).unwrap();
     let mut pages = client.scan().table_name(DEFAULT_TABLE).into_paginator().items().send();
-    // Counts for each customer: profiles, identities, OTPs, and OTPs in the quota.
+    // Counts for each customer: profiles, identities with org-wide ones, OTPs, and OTPs in the quota.
     let mut customers: BTreeMap<String, [u64; 4]> = BTreeMap::new();
     let (mut taken, mut given) = (0, shared.card_numbers.lock().unwrap().len() as u64);
     while let Some(item) = pages.next().await {
@@ -380,7 +380,7 @@ async fn assert_no_partial_customer(dynamodb: &str, shared: &SharedState) {
     let skipped = taken.checked_sub(given).unwrap();
     assert!(skipped <= KILLS * CALLERS, "{skipped} numbers of {taken} were skipped");
     for (user, [profiles, identities, otps, counted]) in customers {
-        assert_eq!((profiles, identities, otps), (1, 3, counted), "customer {user}");
+        assert_eq!((profiles, identities, otps), (1, 5, counted), "customer {user}");
     }
 }
 

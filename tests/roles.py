@@ -38,8 +38,8 @@ def of_account(service, *kinds):
 ROLES = {
     "FunctionRole": {
         "Table": (
-            "dynamodb:BatchGetItem dynamodb:ConditionCheckItem dynamodb:GetItem dynamodb:PutItem dynamodb:Query "
-            "dynamodb:UpdateItem",
+            "dynamodb:BatchGetItem dynamodb:ConditionCheckItem dynamodb:DeleteItem dynamodb:GetItem dynamodb:PutItem "
+            "dynamodb:Query dynamodb:UpdateItem",
             TABLE,
         ),
         "Logs": logs("FunctionLogGroup"),

@@ -25,9 +25,10 @@ def before_load_schema(context, raw_schema):
     kinds = find_channel(raw_schema["paths"]["/v2/otp/generate"]["post"]["requestBody"])["oneOf"]
     kinds[:] = [kind for kind in kinds if "WECHAT" not in kind["properties"]["type"]["enum"]]
     # The value of one parameter depends on that of another.
-    parameters = {p["name"]: p for p in raw_schema["paths"]["/v2/otp"]["get"]["parameters"]}
-    parameters["identifierName"]["schema"] = {"enum": ["mobile", "MOBILE"]}
-    parameters["identifierValue"]["schema"] = {"$ref": "#/components/schemas/Mobile"}
+    for path in ["/v2/otp", "/v2/customers/lookup", "/v2/customers/lookup/customerDetails"]:
+        parameters = {p["name"]: p for p in raw_schema["paths"][path]["get"]["parameters"]}
+        parameters["identifierName"]["schema"] = {"enum": ["mobile", "MOBILE"]}
+        parameters["identifierValue"]["schema"] = {"$ref": "#/components/schemas/Mobile"}
 
 
 @schemathesis.hook

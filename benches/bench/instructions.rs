@@ -11,6 +11,7 @@ use tokio::process;
 use crate::{
     DynamoDb, Function,
     common::{
+        MOBILE,
         events::read,
         runtime_api::{Runtime, RuntimeCall},
     },
@@ -76,15 +77,34 @@ fn event(route: &Route, number: usize) -> String {
         ("GET", "/v2/cardNumber") => read("card-number-get", "v2"),
         ("POST", "/v2/cardNumber") => read("card-number-post", "v2"),
         ("POST", "/v2/customers") => {
-            let mut event: Value = serde_json::from_str(&read("customer-register", "v2")).unwrap();
             let identifiers = json!([{"type": "mobile", "value": format!("91901000{number:04}")}]);
-            let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]}).to_string();
-            event["isBase64Encoded"] = true.into();
-            event["body"] = STANDARD.encode(body).into();
-            event.to_string()
+            let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+            with_body("customer-register", &body)
+        }
+        ("GET", "/v2/customers/lookup") => of_demo_customer("customer-lookup"),
+        ("GET", "/v2/customers/lookup/customerDetails") => of_demo_customer("customer-details"),
+        ("GET", "/v2/customers/{id}") => read("customer-by-id", "v2"),
+        ("POST", "/v2/customers/{id}/changeIdentifier") => {
+            let (id, earlier) = (format!("C{number}"), format!("C{}", number.wrapping_sub(1)));
+            let change = |id: String| json!([{"type": "cuid", "value": id}]);
+            let body = json!({"add": change(id), "remove": change(earlier)});
+            with_body("customer-change-identifier", &body)
         }
         other => panic!("no event for {other:?}"),
     }
+}
+
+/// An event with another body.
+fn with_body(name: &str, body: &Value) -> String {
+    let mut event: Value = serde_json::from_str(&read(name, "v2")).unwrap();
+    event["isBase64Encoded"] = true.into();
+    event["body"] = STANDARD.encode(body.to_string()).into();
+    event.to_string()
+}
+
+/// An event that looks up the demo's customer instead of the one that the events register.
+fn of_demo_customer(name: &str) -> String {
+    read(name, "v2").replace("919010000022", MOBILE)
 }
 
 /// Counts the instructions of a process that starts, answers the events and is asked to end.

@@ -131,7 +131,7 @@ impl SimulatedTill {
     async fn check_is_registered(&mut self, mobile: &str) -> Result<(), PaceEnded> {
         let caller = self.oracle.caller.clone();
         let answer = self.ask(caller.register(mobile, None)).await?;
-        self.check(is_refusal(&answer, 409, 8008), "be 8008", &answer);
+        self.check(is_refusal(&answer, 409, 8006), "be 8006", &answer);
         Ok(())
     }
 

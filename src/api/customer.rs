@@ -13,44 +13,54 @@ use crate::{
     model::{
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::Org,
+        profile::{Attribution, Profile, Refusal, Registrant},
         typed_text,
     },
-    store::{NewCustomer, Profile, Registration},
+    store::{NewCustomer, Registration},
 };
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Registered {
     created_id: UserId,
+    /// Always empty: registering awards nothing.
+    side_effects: [(); 0],
 }
 
-/// `POST /v2/customers`: a new customer with all identifiers, and an external ID if none was given.
+/// `POST /v2/customers`: a new customer with all identifiers, or further profiles of a customer who
+/// is known from another account. A customer without an external ID gets one.
 pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let registration = RegistrationRequest::read(&call.json_object()?, org)?;
-    // Checked first, so that no card number is spent on a customer who exists already.
-    if app.store.any_taken(org.id(), &registration.identities).await? {
-        return call.stored_response_or(Problem::IdentifierTaken).await;
-    }
-    let customer = NewCustomer {
-        user: app.store.next_user_id(org.id()).await?,
-        profiles: registration.profiles,
-        identities: registration.identities,
-        generate_for: registration.generate_for,
-        registered_at: call.now,
+    let RegistrationRequest { profiles, identities, generate_for, warnings } =
+        RegistrationRequest::read(&call, &call.json_object()?)?;
+    let new = NewCustomer { profiles, identities, generate_for, registered_at: call.now };
+    let respond = |user, registrant| {
+        let joined = matches!(registrant, Registrant::Known(_)).then(|| ApiMessage::joined(user));
+        let warnings: Vec<_> = warnings.iter().cloned().chain(joined).collect();
+        SuccessBody::new(Registered { created_id: user, side_effects: [] }, &warnings)
     };
-    let body = SuccessBody::new(Registered { created_id: customer.user }, &registration.warnings)?;
     let on_refresh = |org: &Arc<Org>| app.cache_org(org);
-    match app.store.register(org, &customer, call.response_to_store(&body), &on_refresh).await {
-        Ok(Registration::Registered(numbers)) => {
+    match app.store.register(org, &new, call.idempotent_request.as_ref(), respond, &on_refresh).await? {
+        Registration::Registered { response, numbers } => {
             for number in &numbers {
                 call.count_card_number(number);
             }
-            Ok(body)
+            Ok(response)
         }
-        Ok(Registration::IdentifierTaken) => call.stored_response_or(Problem::IdentifierTaken).await,
-        Ok(Registration::Replay(earlier)) => call.replay(earlier),
-        Err(error) => call.no_card_number(error).await,
+        Registration::Refused(refusal) => call.stored_response_or(refusal).await,
+        Registration::NoNumber(error) => call.no_card_number(error).await,
+        Registration::Replay(earlier) => call.replay(earlier),
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Exists(user) => Self::customer_exists(user),
+            Refusal::Taken => Problem::IdentifierTaken.into(),
+            Refusal::SeveralCustomers => Problem::SeveralCustomers.into(),
+            Refusal::TooManyIdentifiers => Problem::TooManyIdentifiers.into(),
+        }
     }
 }
 
@@ -63,14 +73,15 @@ struct RegistrationRequest {
     warnings: Vec<ApiMessage>,
 }
 
-/// A transaction writes at most 100 items. These limits leave room for the profile, the generated
-/// number and the stored response.
+/// A transaction writes at most 100 items. A mobile or an e-mail address takes two of them, and the
+/// profile, the generated number and the stored response one each.
 pub(super) const MAX_PROFILES: usize = 20;
-pub(super) const MAX_IDENTIFIERS: usize = 50;
+pub(super) const MAX_IDENTIFIERS: usize = 40;
 pub(super) const MAX_NAME_LENGTH: usize = 255;
 
 impl RegistrationRequest {
-    fn read(body: &JsonFields<'_>, org: &Org) -> Result<Self, Problems> {
+    fn read(call: &Call<'_>, body: &JsonFields<'_>) -> Result<Self, Problems> {
+        let org = &call.caller.org;
         let entries = body.objects("profiles", Problem::ProfilesMissing)?;
         if !(1..=MAX_PROFILES).contains(&entries.len()) {
             return Err(Problem::ProfilesMissing.into());
@@ -79,7 +90,7 @@ impl RegistrationRequest {
             Self { profiles: Vec::new(), identities: Vec::new(), generate_for: None, warnings: Vec::new() };
         let mut problems = Vec::new();
         for entry in &entries {
-            if let Err(Problems(found)) = registration.add_profile(entry, org) {
+            if let Err(Problems(found)) = registration.add_profile(call, entry) {
                 problems.extend(found);
             }
         }
@@ -94,10 +105,11 @@ impl RegistrationRequest {
         Ok(registration)
     }
 
-    fn add_profile(&mut self, entry: &JsonFields<'_>, org: &Org) -> Result<(), Problems> {
+    fn add_profile(&mut self, call: &Call<'_>, entry: &JsonFields<'_>) -> Result<(), Problems> {
+        let org = &call.caller.org;
         let (resolved, identifiers, first_name, last_name) = (
             entry.account(org, None),
-            identifiers(entry, org),
+            identifiers(entry, "identifiers", Problem::IdentifiersInvalid, org),
             name(entry, "firstName"),
             name(entry, "lastName"),
         )
@@ -111,7 +123,8 @@ impl RegistrationRequest {
             }
         }
         self.warnings.extend(resolved.warning);
-        self.profiles.push(Profile { account: resolved.account, first_name, last_name });
+        let attribution = Some(Attribution::new(call.now, &call.caller.till.name));
+        self.profiles.push(Profile { account: resolved.account, first_name, last_name, attribution });
         Ok(())
     }
 
@@ -134,10 +147,15 @@ impl RegistrationRequest {
     }
 }
 
-/// All identifiers of a profile, or every problem that any of them has.
-fn identifiers(entry: &JsonFields<'_>, org: &Org) -> Result<Vec<Identifier>, Problems> {
+/// All identifiers in an array, or every problem that any of them has.
+pub(super) fn identifiers(
+    entry: &JsonFields<'_>,
+    field: &str,
+    type_error: Problem,
+    org: &Org,
+) -> Result<Vec<Identifier>, Problems> {
     let (mut identifiers, mut problems) = (Vec::new(), Vec::new());
-    for object in entry.objects("identifiers", Problem::IdentifiersInvalid)? {
+    for object in entry.objects(field, type_error)? {
         match object.identifier(org) {
             Ok(identifier) => identifiers.push(identifier),
             Err(Problems(found)) => problems.extend(found),

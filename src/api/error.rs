@@ -1,17 +1,19 @@
 //! Errors, as callers and the log see them.
 //!
 //! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that
-//! defines its HTTP status, code and message. An [`ApiError`] is the error type of the handlers. It
+//! defines its HTTP status, code and message; [`ApiMessage`] has the warnings. An [`ApiError`] is the error type of the handlers. It
 //! contains one problem or several with the same status, the data for the response headers, and the
 //! cause. Only the log shows the cause.
 //!
 //! Every response body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for
 //! failure.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::store::StoreError;
+use crate::{model::customer::UserId, store::StoreError};
 
 macro_rules! problems {
     ($( $(#[$meta:meta])* $problem:ident => $status:ident, $code:literal, $message:literal; )+) => {
@@ -102,12 +104,23 @@ problems! {
     CardNumberLengthInvalid => INTERNAL_SERVER_ERROR, 704, "Invalid card number length";
     CardNumbersExhausted => CONFLICT, 702, "Card number range exhausted";
 
-    // Registration.
+    // Registering customers. `{id}` stands for a user id.
     ProfilesMissing => BAD_REQUEST, 400, "Profiles must be an array of 1 to 20 objects";
-    IdentifiersInvalid => BAD_REQUEST, 400, "Identifiers must be an array of objects, 50 in all profiles at most";
+    IdentifiersInvalid => BAD_REQUEST, 400, "Identifiers must be an array of objects, 40 in all profiles at most";
     NameInvalid => BAD_REQUEST, 400, "First and last name must be text of at most 255 characters";
     ExternalIdsDiffer => BAD_REQUEST, 400, "A customer has one external ID, and several are passed";
+    CustomerExists => CONFLICT, 8006, "Add failed, Customer already exists with id {id} for same source";
     IdentifierTaken => CONFLICT, 8008, "The new identifier already exists in the same source";
+    SeveralCustomers => CONFLICT, 8053, "The identifiers belong to different customers";
+
+    TooManyIdentifiers => BAD_REQUEST, 400, "A customer has at most 500 identifiers";
+
+    // Looking up and changing customers.
+    CustomerElsewhere => NOT_FOUND, 8065, "Customer not found in the source; the identifier is registered in another source or account";
+    CustomerUnknown => NOT_FOUND, 8009, "There is no customer with that id";
+    ChangeInvalid => BAD_REQUEST, 400, "Add and remove must be arrays of objects, 1 to 40 identifiers in both";
+    RemovedIdentifierOfAnother => BAD_REQUEST, 8013, "An identifier to be removed belongs to another customer";
+    NoIdentifierLeft => BAD_REQUEST, 400, "A customer keeps at least one identifier";
 
     // The service.
     Unavailable => SERVICE_UNAVAILABLE, 503, "The service is unavailable at the moment";
@@ -178,6 +191,8 @@ pub struct ApiError {
     retry_after: Option<i64>,
     /// The methods that the resource supports.
     allow: Option<String>,
+    /// The customer whom the message names.
+    customer: Option<UserId>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -194,6 +209,11 @@ impl ApiError {
     /// A 405 with the allowed methods.
     pub fn method_not_allowed(allow: String) -> Self {
         Self { allow: Some(allow), ..Problem::MethodNotAllowed.into() }
+    }
+
+    /// A 409 that names the customer who has the identifiers.
+    pub fn customer_exists(user: UserId) -> Self {
+        Self { customer: Some(user), ..Problem::CustomerExists.into() }
     }
 
     /// An error with a cause that only the log shows. The response is that of `problem`.
@@ -216,7 +236,11 @@ impl ApiError {
     }
 
     pub fn body(&self) -> ErrorBody {
-        let errors = self.problems.0.iter().copied().map(ApiMessage::from).collect();
+        let message = |problem: &Problem| match self.customer {
+            Some(user) => ApiMessage::about(problem.code(), problem.message(), user),
+            None => ApiMessage::from(*problem),
+        };
+        let errors = self.problems.0.iter().map(message).collect();
         ErrorBody { errors, warnings: Vec::new() }
     }
 
@@ -238,7 +262,7 @@ impl ApiError {
 
 impl From<Problems> for ApiError {
     fn from(problems: Problems) -> Self {
-        let mut error = Self { problems, retry_after: None, allow: None, cause: None };
+        let mut error = Self { problems, retry_after: None, allow: None, customer: None, cause: None };
         if error.status() == StatusCode::SERVICE_UNAVAILABLE {
             error.retry_after = Some(RETRY_AFTER_UNAVAILABLE);
         }
@@ -264,17 +288,36 @@ impl From<StoreError> for ApiError {
 pub struct ApiMessage {
     status: bool,
     code: u16,
-    message: &'static str,
+    message: Cow<'static, str>,
 }
 
 impl ApiMessage {
     /// The warning that the source's only account was used, because the request named none.
-    pub const ACCOUNT_DEFAULTED: Self = Self { status: false, code: 8054, message: "Account id not passed" };
+    pub const ACCOUNT_DEFAULTED: Self = Self::new(8054, "Account id not passed");
+    /// The warning that an identifier was added or removed before already.
+    pub const IDENTIFIER_UNCHANGED: Self = Self::new(8007, "The identifier is as requested already");
+
+    const fn new(code: u16, message: &'static str) -> Self {
+        Self { status: false, code, message: Cow::Borrowed(message) }
+    }
+
+    /// The warning that the profiles of a registration were added to a customer who is known from
+    /// another source or account.
+    pub fn joined(user: UserId) -> Self {
+        const MESSAGE: &str =
+            "Same identifier found in other source. Merging into the account with user id {id}";
+        Self::about(8051, MESSAGE, user)
+    }
+
+    /// A message in which `{id}` stands for the user id.
+    fn about(code: u16, message: &str, user: UserId) -> Self {
+        Self { status: false, code, message: message.replace("{id}", &user.to_string()).into() }
+    }
 }
 
 impl From<Problem> for ApiMessage {
     fn from(problem: Problem) -> Self {
-        Self { status: false, code: problem.code(), message: problem.message() }
+        Self::new(problem.code(), problem.message())
     }
 }
 

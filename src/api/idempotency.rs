@@ -23,6 +23,7 @@ pub const MAX_KEY_LENGTH: usize = 255;
 pub fn read(
     request: &Request,
     route: &Route,
+    path_id: Option<&str>,
     caller: &Caller,
     now: DateTime<Utc>,
 ) -> Result<Option<IdempotentRequest>, Problem> {
@@ -37,7 +38,7 @@ pub fn read(
         org,
         till,
         key: Sha256::digest(key).into(),
-        fingerprint: fingerprint(route, request),
+        fingerprint: fingerprint(route, path_id, request),
         now,
     }))
 }
@@ -73,15 +74,17 @@ fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// SHA-256 of the content of a request: the route, the decoded parameters in sorted order, and the
-/// body. Parameters are decoded and sorted, because a gateway may reorder them or encode them
+/// SHA-256 of the content of a request: the route with the id in its path, the decoded parameters in
+/// sorted order, and the body. Parameters are decoded and sorted, because a gateway may reorder them or encode them
 /// differently.
-fn fingerprint(route: &Route, request: &Request) -> [u8; 32] {
+fn fingerprint(route: &Route, path_id: Option<&str>, request: &Request) -> [u8; 32] {
     let mut parameters: Vec<_> = form_urlencoded::parse(request.query.as_bytes()).collect();
     parameters.sort_unstable();
     let parameters = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
     let mut hasher = Sha256::new();
-    for part in [route.name().as_bytes(), parameters.as_bytes(), &request.body] {
+    let route = route.name();
+    let parts = [route.as_bytes(), parameters.as_bytes(), &request.body];
+    for part in parts.into_iter().chain(path_id.map(str::as_bytes)) {
         // The length separates the parts. Without it, two different requests could have the same
         // bytes.
         hasher.update(part.len().to_be_bytes());

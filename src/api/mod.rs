@@ -5,7 +5,9 @@
 
 mod auth;
 mod card_number;
+mod change_identifier;
 mod customer;
+mod customer_lookup;
 pub mod error;
 mod idempotency;
 pub mod metrics;
@@ -50,6 +52,7 @@ use path::PathParameters;
 /// A route of the API.
 pub struct Route {
     pub method: Method,
+    /// The path. `{id}` stands for one segment.
     pub path: &'static str,
     /// The permission that a till needs.
     pub permission: Permission,
@@ -70,6 +73,13 @@ impl Route {
     /// Whether it handles requests with that method.
     fn handles(&self, method: &Method) -> bool {
         self.method == *method || (self.is_safe() && *method == Method::HEAD)
+    }
+
+    /// The segment of `own` that `{id}` stands for. `None` if `own` is not a path of this route.
+    fn id_in<'a>(&self, own: &'a str) -> Option<&'a str> {
+        let (before, after) = self.path.split_once(ID)?;
+        let id = own.strip_prefix(before)?.strip_suffix(after)?;
+        (!id.is_empty() && !id.contains('/')).then_some(id)
     }
 
     /// The name of the route in the log and the metrics.
@@ -98,6 +108,9 @@ macro_rules! route {
     };
 }
 
+/// Stands for a customer's id in the path of a route.
+const ID: &str = "{id}";
+
 /// All routes of the API.
 pub const ROUTES: &[Route] = &[
     route!(GET "/v2/otp", OtpFetch, otp::fetch),
@@ -106,6 +119,10 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/v2/cardNumber", CardNumberGenerate, card_number::next),
     route!(POST "/v2/cardNumber", CardNumberGenerate, card_number::next, idempotent: true),
     route!(POST "/v2/customers", CustomerRegister, customer::register, idempotent: true),
+    route!(GET "/v2/customers/lookup", CustomerRead, customer_lookup::lookup),
+    route!(GET "/v2/customers/lookup/customerDetails", CustomerRead, customer_lookup::details),
+    route!(GET "/v2/customers/{id}", CustomerRead, customer_lookup::by_id),
+    route!(POST "/v2/customers/{id}/changeIdentifier", CustomerUpdate, change_identifier::change, idempotent: true),
 ];
 
 /// The largest body that is read, in bytes.
@@ -157,6 +174,8 @@ pub struct Call<'a> {
     caller: &'a Caller,
     /// The parameters that follow the route's path.
     path_parameters: Option<PathParameters<'a>>,
+    /// The segment of the path that `{id}` stands for.
+    path_id: Option<String>,
     /// Set if the request has an `Idempotency-Key`.
     idempotent_request: Option<IdempotentRequest>,
     /// The time at which the request began.
@@ -244,7 +263,8 @@ impl App {
 
     async fn process(&self, request: &Request, trace: &mut RequestTrace) -> Result<String, ApiError> {
         let now = self.clock.now();
-        let (route, path_parameters) = find_route(&request.method, &request.path, &self.base_path)?;
+        let Target { route, path_parameters, path_id } =
+            find_route(&request.method, &request.path, &self.base_path)?;
         trace.route = Some(route);
         if request.body.len() > MAX_BODY {
             return Err(Problem::BodyTooLarge.into());
@@ -256,8 +276,11 @@ impl App {
         if !caller.org.config().v2_enabled {
             return Err(Problem::V2NotEnabled.into());
         }
-        let idempotent_request =
-            if route.idempotent { idempotency::read(request, route, caller, now)? } else { None };
+        let idempotent_request = if route.idempotent {
+            idempotency::read(request, route, path_id.as_deref(), caller, now)?
+        } else {
+            None
+        };
         if let Some(idempotent_request) = &idempotent_request
             && let Some(body) = self.stored_response(idempotent_request).await?
         {
@@ -268,6 +291,7 @@ impl App {
             request,
             caller,
             path_parameters,
+            path_id,
             idempotent_request,
             now,
             events: &trace.events,
@@ -276,27 +300,40 @@ impl App {
     }
 }
 
-/// The route for a method and a path, and the parameters in the path.
-fn find_route<'a>(
-    method: &Method,
-    path: &'a Path,
-    base_path: &str,
-) -> Result<(&'static Route, Option<PathParameters<'a>>), ApiError> {
+/// What the path of a request names.
+struct Target<'a> {
+    route: &'static Route,
+    /// The parameters that follow the route's path.
+    path_parameters: Option<PathParameters<'a>>,
+    path_id: Option<String>,
+}
+
+/// The target of a method and a path.
+fn find_route<'a>(method: &Method, path: &'a Path, base_path: &str) -> Result<Target<'a>, ApiError> {
     // A gateway may have removed the base path already, and a base path may look like the beginning
     // of a route.
-    let is_route = |own: &str| ROUTES.iter().any(|route| route.path == own);
-    let (own, parameters) =
-        Some(path.resolve("")).filter(|(own, _)| is_route(own)).unwrap_or_else(|| path.resolve(base_path));
-    let candidates = || ROUTES.iter().filter(|route| route.path == own);
-    if let Some(route) = candidates().find(|route| route.handles(method)) {
-        return Ok((route, parameters));
+    let resolved = Some(path.resolve("")).filter(|(own, _)| routes_of(own).next().is_some());
+    let (own, path_parameters) = resolved.unwrap_or_else(|| path.resolve(base_path));
+    if let Some((route, id)) = routes_of(&own).find(|(route, _)| route.handles(method)) {
+        let path_id = id.map(str::to_owned);
+        return Ok(Target { route, path_parameters, path_id });
     }
-    let allow: Vec<&str> = candidates().flat_map(allowed_methods).collect();
+    let allow: Vec<&str> = routes_of(&own).flat_map(|(route, _)| allowed_methods(route)).collect();
     if allow.is_empty() {
         Err(Problem::RouteUnknown.into())
     } else {
         Err(ApiError::method_not_allowed(allow.join(", ")))
     }
+}
+
+/// The routes with that path, and the segments that `{id}` stands for. A path that is the whole path
+/// of a route, such as that of a lookup, contains no id.
+fn routes_of(own: &str) -> impl Iterator<Item = (&'static Route, Option<&str>)> {
+    let is_whole = ROUTES.iter().any(|route| route.path == own);
+    ROUTES.iter().filter_map(move |route| {
+        let id = if is_whole { (route.path == own).then_some(None)? } else { Some(route.id_in(own)?) };
+        Some((route, id))
+    })
 }
 
 /// The methods that a route handles.
@@ -383,7 +420,7 @@ mod tests {
 
     fn found(method: &Method, path: &str) -> Result<(&'static str, bool), StatusCode> {
         find_route(method, &Path::Encoded(path.to_owned()), "")
-            .map(|(route, parameters)| (route.path, parameters.is_some()))
+            .map(|target| (target.route.path, target.path_parameters.is_some()))
             .map_err(|error| error.status())
     }
 
@@ -405,8 +442,8 @@ mod tests {
     #[test]
     fn a_base_path_that_begins_like_a_route_hides_none() {
         for path in ["/v2/v2/cardNumber", "/v2/cardNumber"].map(|path| Path::Encoded(path.to_owned())) {
-            let (route, _) = find_route(&Method::GET, &path, "/v2").unwrap();
-            assert_eq!(route.path, "/v2/cardNumber", "{path:?}");
+            let target = find_route(&Method::GET, &path, "/v2").unwrap_or_else(|_| panic!("{path:?}"));
+            assert_eq!(target.route.path, "/v2/cardNumber", "{path:?}");
         }
     }
 
@@ -425,6 +462,26 @@ mod tests {
         assert_eq!(allow(&Method::POST, "/v2/otp"), "GET, HEAD");
         assert_eq!(allow(&Method::HEAD, "/v2/cardNumber"), "GET, POST");
         assert_eq!(allow(&Method::HEAD, "/v2/otp/generate"), "POST");
+    }
+
+    #[test]
+    fn a_segment_of_a_path_may_be_an_id() {
+        let id = |method: &Method, path: &str| {
+            let path = Path::Encoded(path.to_owned());
+            find_route(method, &path, "").ok().map(|target| (target.route.path, target.path_id))
+        };
+        let five = Some("5".to_owned());
+        assert_eq!(id(&Method::GET, "/v2/customers/5/"), Some(("/v2/customers/{id}", five.clone())));
+        let change = "/v2/customers/{id}/changeIdentifier";
+        assert_eq!(id(&Method::POST, "/v2/customers/5/changeIdentifier"), Some((change, five)));
+        assert_eq!(id(&Method::GET, "/v2/customers/lookup"), Some(("/v2/customers/lookup", None)));
+        for path in
+            ["/v2/customers//changeIdentifier", "/v2/customers/5/6", "/v2/customers/5/6/changeIdentifier"]
+        {
+            assert_eq!(found(&Method::POST, path), Err(StatusCode::NOT_FOUND), "{path}");
+        }
+        assert_eq!(allow(&Method::POST, "/v2/customers/5"), "GET, HEAD");
+        assert_eq!(allow(&Method::POST, "/v2/customers/lookup"), "GET, HEAD");
     }
 
     #[test]

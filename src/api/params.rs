@@ -12,11 +12,14 @@ use super::{
     error::{ApiMessage, Gather, Problem, Problems},
     path::PathParameters,
 };
-use crate::model::{
-    customer::{Account, Identifier, IdentifierName, Malformed, Source},
-    org::{AccountError, Org},
-    otp::{Scope, Threshold},
-    typed_text,
+use crate::{
+    model::{
+        customer::{Account, Identifier, IdentifierName, Malformed, Source},
+        org::{AccountError, Org},
+        otp::{Scope, Threshold},
+        typed_text,
+    },
+    store::Place,
 };
 
 /// The decoded parameters of the query string and of the path. An empty value counts as absent.
@@ -79,7 +82,8 @@ impl Params {
                 candidates.push(identifier_in_query(org, name, value)?);
             }
         }
-        match (name.map(IdentifierName::parse), value) {
+        let of_otps = |text| IdentifierName::parse(text).filter(|name| name.receives_otps());
+        match (name.map(of_otps), value) {
             (Some(None), Some(_)) => return Err(Problem::IdentifierNameUnknown.into()),
             (Some(None), None) => {
                 return Err(Problems(vec![Problem::IdentifierNameUnknown, Problem::IdentifierValueMissing]));
@@ -102,6 +106,27 @@ impl Params {
             return Err(Problem::IdentifiersDiffer.into());
         }
         Ok(identifier)
+    }
+
+    /// `identifierName` with `identifierValue`, of any kind.
+    pub fn lookup_identifier(&self, org: &Org) -> Result<Identifier, Problems> {
+        let name = self.get("identifierName").map_err(Problems::from).and_then(|text| {
+            let text = text.ok_or(Problem::IdentifierNameMissing)?;
+            Ok(IdentifierName::parse(text).ok_or(Problem::IdentifierNameUnknown)?)
+        });
+        let value = self.value("identifierValue").map_err(Problems::from);
+        let value = value.and_then(|value| Ok(value.ok_or(Problem::IdentifierValueMissing)?));
+        let (name, value) = (name, value).gather()?;
+        Ok(identifier_in_query(org, name, value)?)
+    }
+
+    /// `source`, which may be `ALL`, and `accountId`.
+    pub fn place(&self, org: &Org, default: Option<Source>) -> Result<ResolvedPlace, Problems> {
+        if self.get("source")?.is_some_and(|source| source.eq_ignore_ascii_case(ALL_SOURCES)) {
+            return Ok(ResolvedPlace { place: Place::Everywhere, warning: None });
+        }
+        let ResolvedAccount { account, warning } = self.account(org, default)?;
+        Ok(ResolvedPlace { place: Place::Account(account), warning })
     }
 
     /// `scope`.
@@ -136,7 +161,7 @@ fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result
     match name {
         IdentifierName::Mobile => identifier(org, name, &with_leading_plus(value)),
         IdentifierName::Email => identifier(org, name, with_inner_plus(value)),
-        IdentifierName::ExternalId | IdentifierName::Wechat => identifier(org, name, &value.form),
+        _ => identifier(org, name, &value.form),
     }
 }
 
@@ -178,7 +203,7 @@ fn identifier(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier
     org.identifier(name, value).map_err(|Malformed(name)| match name {
         IdentifierName::Mobile => Problem::MobileMalformed,
         IdentifierName::Email => Problem::EmailMalformed,
-        IdentifierName::ExternalId | IdentifierName::Wechat => Problem::IdentifierValueMalformed,
+        _ => Problem::IdentifierValueMalformed,
     })
 }
 
@@ -188,6 +213,16 @@ pub struct ResolvedAccount {
     pub account: Account,
     pub warning: Option<ApiMessage>,
 }
+
+/// Where a request looks a customer up, and the warning if the account was defaulted.
+#[derive(Debug, Clone)]
+pub struct ResolvedPlace {
+    pub place: Place,
+    pub warning: Option<ApiMessage>,
+}
+
+/// Stands for every account of every source where customers are looked up.
+pub(super) const ALL_SOURCES: &str = "ALL";
 
 fn account(
     org: &Org,
@@ -274,7 +309,8 @@ impl<'a> JsonFields<'a> {
     pub fn entity(&self, org: &Org) -> Result<Identifier, Problems> {
         let name = self.text("entityType", Problem::EntityTypeNotText).map_err(Problems::from);
         let name = name.and_then(|text| {
-            Ok(text.as_deref().and_then(IdentifierName::parse).ok_or(Problem::EntityTypeInvalid)?)
+            let name = text.as_deref().and_then(IdentifierName::parse).filter(|name| name.receives_otps());
+            Ok(name.ok_or(Problem::EntityTypeInvalid)?)
         });
         let value = self.text("entityValue", Problem::EntityValueNotText).map_err(Problems::from);
         let value = value.and_then(|text| Ok(text.ok_or(Problem::EntityValueMissing)?));
@@ -282,7 +318,7 @@ impl<'a> JsonFields<'a> {
         Ok(identifier(org, name, &value)?)
     }
 
-    /// `type` and `value` of an identifier in a profile.
+    /// `type` and `value` of an identifier of any kind.
     pub fn identifier(&self, org: &Org) -> Result<Identifier, Problems> {
         let name =
             self.text("type", Problem::IdentifierNameNotText)?.ok_or(Problem::IdentifierNameMissing)?;

@@ -43,6 +43,48 @@ wire_enum! {
         Email = "email",
         ExternalId = "external_id" | "externalId",
         Wechat = "wechat",
+        CardNumber = "cardnumber",
+        Cuid = "cuid",
+        UnionId = "unionId",
+        Line = "line",
+        FacebookId = "fbId",
+        MartjackId = "martjackId",
+        TmallUserName = "tmall_uname",
+        AliUserName = "ali_uname",
+        JdUserName = "jd_uname",
+        VipUserName = "vip_uname",
+    }
+}
+
+impl IdentifierName {
+    /// Whether requests for OTPs accept it. The others are accepted where customers are registered,
+    /// looked up or changed.
+    #[must_use]
+    pub const fn receives_otps(self) -> bool {
+        matches!(self, Self::Mobile | Self::Email | Self::ExternalId | Self::Wechat)
+    }
+
+    /// Whether it identifies a person in every source. A profile with an identifier of this kind
+    /// joins the customer who has it in another account.
+    #[must_use]
+    pub const fn identifies_person(self) -> bool {
+        matches!(self, Self::Mobile | Self::Email)
+    }
+
+    /// Whether it is unique within the org and belongs to no account.
+    #[must_use]
+    pub const fn is_org_wide(self) -> bool {
+        matches!(self, Self::ExternalId | Self::CardNumber)
+    }
+
+    /// The kind under which it is unique: its own, but for card numbers that of external IDs,
+    /// because both share one name space.
+    #[must_use]
+    pub const fn name_space(self) -> Self {
+        match self {
+            Self::CardNumber => Self::ExternalId,
+            other => other,
+        }
     }
 }
 
@@ -113,7 +155,7 @@ pub struct Identifier {
 impl Identifier {
     /// Cleans `raw` and converts it to the normal form of its kind. A mobile number becomes digits
     /// with the country code. An e-mail address becomes lower case, with its domain in ASCII form.
-    /// An external ID or WeChat open id is only cleaned.
+    /// Identifiers of all other kinds are opaque and are only cleaned.
     ///
     /// # Errors
     /// [`Malformed`] when `raw` cannot be an identifier of that kind.
@@ -125,7 +167,7 @@ impl Identifier {
         let value = match name {
             IdentifierName::Mobile => phone_number_plan.mobile(raw),
             IdentifierName::Email => email(raw),
-            IdentifierName::ExternalId | IdentifierName::Wechat => opaque(raw),
+            _ => opaque(raw),
         };
         value.map(|value| Self { name, value }).ok_or(Malformed(name))
     }
@@ -150,8 +192,8 @@ impl fmt::Debug for Identifier {
     }
 }
 
-/// An identifier within the account in which it is unique. External IDs are unique in the whole org
-/// and have no account.
+/// An identifier within the account in which it is unique. External IDs and card numbers are unique
+/// in the whole org and have no account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     account: Option<Account>,
@@ -162,7 +204,7 @@ impl Identity {
     /// `identifier`, as it is used in `account`.
     #[must_use]
     pub fn new(account: Account, identifier: Identifier) -> Self {
-        let account = (identifier.name != IdentifierName::ExternalId).then_some(account);
+        let account = (!identifier.name.is_org_wide()).then_some(account);
         Self { account, identifier }
     }
 

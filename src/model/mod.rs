@@ -12,6 +12,7 @@ pub mod org;
 mod org_check;
 pub mod otp;
 pub mod phone_number;
+pub mod profile;
 pub mod recipients;
 pub mod till;
 pub mod timezone;

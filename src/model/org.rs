@@ -189,6 +189,9 @@ pub struct Org {
     pub definition: Definition,
     pub timezone: TimeZone,
     pub permutation_key: PermutationKey,
+    /// Whether a profile joins the customer who has its mobile or e-mail address in another
+    /// account. Until an upgrade has written the org-wide identities of all customers, it does not.
+    pub customers_join: bool,
     phone_number_plan: PhoneNumberPlan,
     numbering_plan: Result<NumberingPlan, PlanError>,
 }
@@ -234,6 +237,7 @@ impl Org {
             Some(timezone) if problems.is_empty() => Ok(Self {
                 timezone,
                 permutation_key,
+                customers_join: false,
                 phone_number_plan: definition.phone_number_plan(),
                 numbering_plan: NumberingPlan::try_from(&definition.config.card_numbers),
                 definition,
@@ -409,6 +413,15 @@ impl Org {
             ("", [_, _, ..]) => Err(AccountError::NotNamed),
             _ => Err(AccountError::NotConfigured),
         }
+    }
+}
+
+impl Org {
+    /// Every account of every source.
+    pub fn accounts(&self) -> impl Iterator<Item = Account> {
+        Source::ALL.iter().flat_map(|source| {
+            self.definition.accounts(*source).into_iter().map(|id| Account { source: *source, id })
+        })
     }
 }
 

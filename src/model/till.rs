@@ -24,6 +24,8 @@ wire_enum! {
         OtpValidate = "otp:validate",
         CardNumberGenerate = "card_number:generate",
         CustomerRegister = "customer:register",
+        CustomerRead = "customer:read",
+        CustomerUpdate = "customer:update",
     }
 }
 

@@ -1,61 +1,57 @@
-//! Customers and the identifiers that point at them.
+//! Finding customers by their identifiers, and changing these.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::KeysAndAttributes;
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 
 use super::{
-    CardNumber, Item, NumberingError, ResponseToStore, Store, StoreError, StoredResponse,
-    item::{NewItem, json, millis, n},
+    Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
+    customer_writes::{Before, CustomerWrites, USER_ID, Written},
     keys,
     retries::is_partial,
-    transaction::Outcome,
 };
 use crate::model::{
-    customer::{Account, Identifier, IdentifierName, Identity, UserId},
+    customer::{Account, Identifier, Identity, UserId},
     org::{Org, OrgId},
+    profile::{ChangeRefusal, Customer, IdentifierChange, Owners, StoredIdentifier},
 };
 
-pub(super) const USER_ID: &str = "user_id";
-/// On a customer's item: a list of account, kind and value.
-pub(super) const IDENTIFIERS: &str = "identifiers";
-
-/// A customer's profile in one account of a source.
-#[derive(Clone, Serialize)]
-pub struct Profile {
-    pub account: Account,
-    pub first_name: Option<String>,
-    pub last_name: Option<String>,
+/// Where a customer is looked up.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Account(Account),
+    /// In every account of every source.
+    Everywhere,
 }
 
-/// A customer to be registered.
-#[derive(Clone)]
-pub struct NewCustomer {
-    pub user: UserId,
-    pub profiles: Vec<Profile>,
-    /// The identifiers in the request.
-    pub identities: Vec<Identity>,
-    /// The account whose next card number the customer gets, if any.
-    pub generate_for: Option<Account>,
-    pub registered_at: DateTime<Utc>,
+/// The result of looking up a customer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Customer(UserId),
+    /// Nobody has the identifier.
+    Nobody,
+    /// Somebody has the identifier in another account only.
+    Elsewhere,
+    /// Different customers have the identifier in different accounts.
+    Several,
 }
 
-/// The result of a registration. Nothing of the customer is written unless it is `Registered`.
-pub enum Registration {
-    /// The card numbers that were allocated: the last one is the customer's. The others were
-    /// skipped, because they had been assigned manually.
-    Registered(Vec<CardNumber>),
-    /// Another customer has one of the identifiers in the request.
-    IdentifierTaken,
+/// The result of a change of identifiers.
+pub enum Change<A> {
+    /// The identifiers are as requested, with this response.
+    Done(A),
+    /// Nothing was written.
+    Refused(ChangeRefusal),
+    CustomerUnknown,
     /// A response is stored under the request's key.
     Replay(StoredResponse),
 }
 
-/// How many manually assigned numbers one registration skips at most. The next registration
-/// continues after them.
-const MAX_SKIPPED: usize = 100;
+/// How many lost races against other changes of the same customer or identifiers a request
+/// tolerates.
+pub(super) const MAX_LOST_RACES: u32 = 16;
+/// The maximum number of keys in a batch.
+const BATCH: usize = 100;
 
 impl Store {
     /// The customer whom an identifier points at.
@@ -73,126 +69,143 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn identifiers_of(&self, org: &Org, user: UserId) -> Result<Vec<Identifier>, StoreError> {
-        let Some(attributes) = self.get(&keys::profile(org.id(), user)).await? else {
-            return Ok(Vec::new());
-        };
-        let stored: Vec<(Option<Account>, IdentifierName, String)> = Item(&attributes).json(IDENTIFIERS)?;
+        let customer = self.customer(org.id(), user).await?;
+        let stored = customer.map_or_else(Vec::new, |customer| customer.identifiers);
         // One that is malformed by now can be in no request, and nothing can be sent to it.
-        let identifiers =
-            stored.iter().filter_map(|(_, name, value)| org.stored_identifier(*name, value).ok());
+        let identifiers = stored.iter().filter_map(|stored| org.stored_identifier(stored.1, &stored.2).ok());
         Ok(identifiers.collect())
     }
 
-    /// Whether any of 1 to 100 identifiers points at a customer.
+    /// The customer with that user id.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
-    pub async fn any_taken(&self, org: OrgId, identities: &[Identity]) -> Result<bool, StoreError> {
-        let keys = identities.iter().map(|id| keys::identity(org, id).attributes()).collect();
-        let lookup = KeysAndAttributes::builder()
-            .set_keys(Some(keys))
-            .consistent_read(true)
-            .build()
-            .map_err(StoreError::from_build)?;
-        let batch = self.client.batch_get_item().request_items(&self.table, lookup).send().await;
-        let batch = batch.map_err(StoreError::from_sdk)?;
-        if batch.responses().is_some_and(|tables| tables.values().any(|items| !items.is_empty())) {
-            return Ok(true);
-        }
-        if is_partial(&batch) {
-            return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
-        }
-        Ok(false)
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn customer(&self, org: OrgId, user: UserId) -> Result<Option<Customer>, StoreError> {
+        Ok(self.stored_customer(org, user).await?.map(|stored| stored.customer))
     }
 
-    /// Writes a customer with all identifiers and the response, or nothing. If a card number is
-    /// asked for, it is one of the identifiers; numbers that were assigned manually are skipped.
-    /// `on_refresh` is as in [`Self::next_card_number`].
+    /// Looks up the customer who has an identifier.
+    ///
+    /// A mobile or an e-mail address is found elsewhere by its org-wide identity. Before all of an
+    /// org's org-wide identities are written, it is looked up in each account, as other kinds are.
     ///
     /// # Errors
-    /// [`NumberingError`] when there is no number for the customer, or DynamoDB fails.
-    pub async fn register(
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn look_up(
         &self,
-        org: &Arc<Org>,
-        customer: &NewCustomer,
-        response: Option<ResponseToStore<'_>>,
-        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
-    ) -> Result<Registration, NumberingError> {
-        let mut numbers = Vec::new();
-        for _ in 0..MAX_SKIPPED {
-            let mut identities = customer.identities.clone();
-            if let Some(account) = &customer.generate_for {
-                let allocated = self.next_card_number(org, account, on_refresh).await?;
-                let identifier = org
-                    .identifier(IdentifierName::ExternalId, &allocated.number)
-                    .map_err(|_| StoreError::corrupt("a card number cannot be an external ID"))?;
-                identities.push(Identity::new(account.clone(), identifier));
-                numbers.push(allocated);
-            }
-            match self.try_register(org.id(), customer, &identities, response).await? {
-                Attempt::Registered => return Ok(Registration::Registered(numbers)),
-                Attempt::Refused(outcome) => return Ok(outcome),
-                Attempt::NumberTaken => {}
-            }
+        org: &Org,
+        identifier: &Identifier,
+        place: &Place,
+    ) -> Result<Found, StoreError> {
+        let in_account = |account: Account| Identity::new(account, identifier.clone());
+        if let Place::Account(account) = place
+            && let Some(user) = self.find_customer(org.id(), &in_account(account.clone())).await?
+        {
+            return Ok(Found::Customer(user));
         }
-        Err(StoreError::gave_up("too many card numbers in a row were assigned manually").into())
+        let name = identifier.name();
+        let in_instore = StoredIdentifier::from(&in_account(Account::instore()));
+        let keys = match in_instore.person().filter(|_| org.customers_join) {
+            Some(person) => vec![person],
+            None if name.is_org_wide() && matches!(place, Place::Account(_)) => Vec::new(),
+            None if name.is_org_wide() => vec![in_instore.key()],
+            None => {
+                org.accounts().map(|account| StoredIdentifier::from(&in_account(account)).key()).collect()
+            }
+        };
+        let owners = self.owners(org.id(), &keys).await?;
+        let users: BTreeSet<UserId> = keys.iter().filter_map(|key| owners.get(key)).collect();
+        Ok(match (place, users.first()) {
+            (_, None) => Found::Nobody,
+            (Place::Account(_), Some(_)) => Found::Elsewhere,
+            (Place::Everywhere, Some(user)) if users.len() == 1 => Found::Customer(*user),
+            (Place::Everywhere, Some(_)) => Found::Several,
+        })
     }
 
-    /// Registers a customer under `identities`: those of the request, followed by the generated
-    /// one.
-    async fn try_register(
+    /// Changes a customer's identifiers and stores the response that `respond` makes from the number
+    /// of identifiers that were as requested before: all or nothing.
+    ///
+    /// # Errors
+    /// The error of `respond`, and [`StoreError`] when DynamoDB fails.
+    pub async fn change_identifiers<A: AsRef<str>, E: From<StoreError>>(
         &self,
         org: OrgId,
-        customer: &NewCustomer,
-        identities: &[Identity],
-        response: Option<ResponseToStore<'_>>,
-    ) -> Result<Attempt, StoreError> {
-        let known_as: Vec<_> = identities
-            .iter()
-            .map(|identity| (identity.account(), identity.identifier().name(), identity.identifier().value()))
-            .collect();
-        let mut writes = identities
-            .iter()
-            .map(|identity| {
-                self.put_new(NewItem::new(&keys::identity(org, identity)).with(USER_ID, n(customer.user)))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        writes.push(
-            self.put_new(
-                NewItem::new(&keys::profile(org, customer.user))
-                    .with(USER_ID, n(customer.user))
-                    .with("profiles", json(&customer.profiles)?)
-                    .with(IDENTIFIERS, json(&known_as)?)
-                    .with("registered_at", millis(customer.registered_at)),
-            )?,
-        );
-        let response_at = writes.len();
-        if let Some(response) = &response {
-            writes.push(self.put_response(response)?);
-        }
-        let refused = match self.transact(writes).await? {
-            Outcome::Done => return Ok(Attempt::Registered),
-            Outcome::Refused(refused) => refused,
-        };
-        let request = response.map(|response| response.request);
-        if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
-            return Ok(Attempt::Refused(Registration::Replay(earlier)));
-        }
-        match refused.keys().next() {
-            Some(first) if *first < customer.identities.len() => {
-                Ok(Attempt::Refused(Registration::IdentifierTaken))
+        user: UserId,
+        change: &IdentifierChange,
+        request: Option<&IdempotentRequest>,
+        respond: impl Fn(usize) -> Result<A, E>,
+    ) -> Result<Change<A>, E> {
+        for _ in 0..MAX_LOST_RACES {
+            let Some(stored) = self.stored_customer(org, user).await? else {
+                return Ok(Change::CustomerUnknown);
+            };
+            let identities = change.add.iter().chain(&change.remove);
+            let owners = self.owners(org, &owner_keys(identities)).await?;
+            let changed = match stored.customer.changed(change, &owners) {
+                Ok(changed) => changed,
+                Err(refusal) => return Ok(Change::Refused(refusal)),
+            };
+            let response = respond(changed.unchanged)?;
+            let to_store = request.map(|request| ResponseToStore { request, body: response.as_ref() });
+            if changed.customer.identifiers == stored.customer.identifiers {
+                let earlier = match to_store {
+                    Some(to_store) => self.store_response(to_store).await?,
+                    None => None,
+                };
+                return Ok(earlier.map_or(Change::Done(response), Change::Replay));
             }
-            Some(first) if *first < identities.len() => Ok(Attempt::NumberTaken),
-            _ => Err(StoreError::corrupt("the user id counter returned the id of an existing customer")),
+            let writes =
+                CustomerWrites { before: Before::Stored(&stored), after: &changed.customer, owners: &owners };
+            match self.write_customer(org, &writes, to_store).await? {
+                Written::Done => return Ok(Change::Done(response)),
+                Written::Replay(earlier) => return Ok(Change::Replay(earlier)),
+                Written::Refused(_) => {}
+            }
         }
+        Err(StoreError::gave_up("the customer or the identifiers keep changing").into())
+    }
+
+    /// Who has which of these keys.
+    pub(super) async fn owners(&self, org: OrgId, keys: &[StoredIdentifier]) -> Result<Owners, StoreError> {
+        let items = self.owner_items(org, keys).await?;
+        items.iter().map(|(key, item)| Ok((key.clone(), UserId(Item(item).n(USER_ID)?)))).collect()
+    }
+
+    /// The identity items of these keys, which are all different.
+    pub(super) async fn owner_items(
+        &self,
+        org: OrgId,
+        keys: &[StoredIdentifier],
+    ) -> Result<HashMap<StoredIdentifier, Attributes>, StoreError> {
+        let mut found = HashMap::new();
+        for chunk in keys.chunks(BATCH) {
+            let by_partition: HashMap<String, &StoredIdentifier> =
+                chunk.iter().map(|key| (keys::owner(org, key).pk, key)).collect();
+            let wanted = chunk.iter().map(|key| keys::owner(org, key).attributes()).collect();
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(wanted))
+                .consistent_read(true)
+                .build()
+                .map_err(StoreError::from_build)?;
+            let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+            let batch = batch.map_err(StoreError::from_sdk)?;
+            if is_partial(&batch) {
+                return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
+            }
+            for item in batch.responses.into_iter().flat_map(HashMap::into_values).flatten() {
+                if let Some(key) = by_partition.get(Item(&item).s(keys::PK)?) {
+                    found.insert((*key).clone(), item);
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
-/// The result of one attempt to register.
-enum Attempt {
-    Registered,
-    /// The registration ends with this result.
-    Refused(Registration),
-    /// The generated number was assigned to another customer manually.
-    NumberTaken,
+/// The keys of identities and of the persons whom they identify.
+pub(super) fn owner_keys<'a>(identities: impl Iterator<Item = &'a Identity>) -> Vec<StoredIdentifier> {
+    let keys =
+        identities.map(StoredIdentifier::from).flat_map(|stored| [Some(stored.key()), stored.person()]);
+    keys.flatten().collect::<BTreeSet<_>>().into_iter().collect()
 }

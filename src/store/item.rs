@@ -94,6 +94,11 @@ impl<'a> Item<'a> {
             .map_err(|error| StoreError::corrupt(format_args!("attribute `{name}`: {error}")))
     }
 
+    /// A set of texts.
+    pub fn texts(&self, name: &str) -> Result<&'a [String], StoreError> {
+        self.get(name, |value| value.as_ss().ok().map(Vec::as_slice))
+    }
+
     pub fn items(&self, name: &str) -> Result<Vec<Item<'a>>, StoreError> {
         self.get(name, |value| value.as_l().ok()?.iter().map(|entry| entry.as_m().ok().map(Item)).collect())
     }

@@ -13,6 +13,7 @@ use crate::{
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::OrgId,
         otp::{CreatedId, OtpOwner, OtpSeries},
+        profile::StoredIdentifier,
         till::TillName,
     },
     wire::hex,
@@ -77,8 +78,12 @@ pub fn identity(org: OrgId, identity: &Identity) -> Key {
     stored_identity(org, identity.account(), identifier.name(), identifier.value())
 }
 
-/// The same for a value that may be in the normal form of an earlier version.
-pub fn stored_identity(org: OrgId, account: Option<&Account>, name: IdentifierName, value: &str) -> Key {
+/// The item of a key or a person of [`StoredIdentifier`]: the customer who has it.
+pub fn owner(org: OrgId, StoredIdentifier(account, name, value): &StoredIdentifier) -> Key {
+    stored_identity(org, account.as_ref(), *name, value)
+}
+
+fn stored_identity(org: OrgId, account: Option<&Account>, name: IdentifierName, value: &str) -> Key {
     Key::new(format!("ORG#{org}#ID#{}", identity_suffix(account, name, value)), "ID")
 }
 
@@ -86,7 +91,7 @@ pub fn stored_identity(org: OrgId, account: Option<&Account>, name: IdentifierNa
 fn identity_suffix(account: Option<&Account>, name: IdentifierName, value: &str) -> String {
     let (source, account) =
         account.map_or(("", ""), |account| (account.source.as_str(), account.id.0.as_str()));
-    format!("{source}#{account}#{name}#{value}")
+    format!("{source}#{account}#{}#{value}", name.name_space())
 }
 
 /// The partition of a series of OTPs.
@@ -241,6 +246,16 @@ mod tests {
             (
                 identity(org_id, &wechat(IdentifierName::ExternalId, "X1")),
                 "ORG#966#ID###external_id#X1",
+                "ID",
+            ),
+            (
+                identity(org_id, &wechat(IdentifierName::CardNumber, "X1")),
+                "ORG#966#ID###external_id#X1",
+                "ID",
+            ),
+            (
+                owner(org_id, &StoredIdentifier::from(&mobile).person().unwrap()),
+                "ORG#966#ID###mobile#918799361139",
                 "ID",
             ),
             (profile(org_id, UserId(313_302_314)), "ORG#966#USER#313302314", "PROFILE"),

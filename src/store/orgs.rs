@@ -28,6 +28,8 @@ const DEFINITION: &str = "definition";
 const PERMUTATION_KEY: &str = "permutation_key";
 /// Incremented by each change, so that two operators cannot overwrite each other's changes.
 const VERSION: &str = "version";
+/// Present once all org-wide identities of the org's customers are written.
+const CUSTOMERS_JOIN: &str = "customers_join";
 /// Plans before the current one under which numbers were issued.
 const RETIRED: &str = "retired_plans";
 /// The secret of the webhooks, the one before, and the time until which that one signs, too.
@@ -80,6 +82,7 @@ struct OrgItem {
     version: u64,
     retired: Vec<IssuedRange>,
     webhook_secrets: Option<WebhookSecrets>,
+    customers_join: bool,
 }
 
 impl Store {
@@ -102,7 +105,8 @@ impl Store {
         let Some(record) = self.read_org_item(id).await? else {
             return Ok(None);
         };
-        let org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
+        let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
+        org.customers_join = record.customers_join;
         Ok(Some((org, record.webhook_secrets)))
     }
 
@@ -224,6 +228,7 @@ impl Store {
             version: version.unwrap_or(0) + 1,
             retired: existing.as_ref().map_or_else(Vec::new, |record| record.retired.clone()),
             webhook_secrets: existing.as_ref().and_then(|record| record.webhook_secrets.clone()),
+            customers_join: existing.as_ref().is_none_or(|record| record.customers_join),
         };
         let mut writes = Vec::new();
         if let Some(plan) = &plan {
@@ -259,6 +264,27 @@ impl Store {
         }
     }
 
+    /// Records that the org's customers join across sources from now on, that is, in every process
+    /// within a minute.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    #[cfg(feature = "cli")]
+    pub(super) async fn let_customers_join(&self, org: OrgId) -> Result<(), StoreError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(keys::org(org).attributes()))
+            // With the same version, a change of the org that was read before would remove the mark.
+            .update_expression("SET #join = :one ADD #version :one")
+            .condition_expression("attribute_exists(#version)")
+            .expression_attribute_names("#join", CUSTOMERS_JOIN)
+            .expression_attribute_names("#version", VERSION)
+            .expression_attribute_values(":one", n(1));
+        update.send().await.map(|_| ()).map_err(StoreError::from_sdk)
+    }
+
     async fn read_org_item(&self, id: OrgId) -> Result<Option<OrgItem>, StoreError> {
         let Some(attributes) = self.get(&keys::org(id)).await? else {
             return Ok(None);
@@ -270,6 +296,7 @@ impl Store {
             version: item.n(VERSION)?,
             retired: item.json(RETIRED)?,
             webhook_secrets: webhook_secrets(&item)?,
+            customers_join: item.has(CUSTOMERS_JOIN),
         }))
     }
 
@@ -285,6 +312,7 @@ impl Store {
             Some(secrets) => with_secrets(item, secrets),
             None => item,
         };
+        let item = if record.customers_join { item.with(CUSTOMERS_JOIN, n(1)) } else { item };
         let Some(replaced) = replaced else {
             return self.put_new(item);
         };

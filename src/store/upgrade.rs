@@ -1,4 +1,5 @@
-//! Moves the identifiers of registered customers to the normal form that this version writes.
+//! Brings the items of registered customers to what this version writes: moves identifiers to their
+//! normal form, and writes org-wide identities.
 //!
 //! The normal form of an identifier depends on the rules of `typed_text` and on the org's phone
 //! number plan. When either changes, an identifier that is stored in the old form is no longer
@@ -7,26 +8,37 @@
 //! condition that none of them has changed meanwhile. So an upgrade may run beside the service, be
 //! interrupted, and run again. Identifiers that are already in normal form are left alone.
 //!
+//! Version 0.1.0 wrote no org-wide identities. An upgrade writes those that are missing, on
+//! the condition that the customer's list has not changed. If several customers have one mobile or
+//! e-mail address, the one with the lowest user id gets it, and the others are listed. When all
+//! customers are done, the org is marked, and its customers join from then on. Customers who are
+//! registered meanwhile are not missed; the module `registration` explains why.
+//!
 //! OTPs of contacts are keyed by the identifier, too. They are not moved, because they expire
 //! within a day.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 
-use aws_sdk_dynamodb::types::{Delete, TransactWriteItem, Update};
-use serde::{Deserialize, Serialize};
+use aws_sdk_dynamodb::types::{ConditionCheck, TransactWriteItem};
+use serde::Serialize;
 
 use super::{
     Attributes, Item, Store, StoreError,
     card_numbers::NEXT,
-    customers::{IDENTIFIERS, USER_ID},
+    customer_writes::{
+        ACCOUNTS, Before, CustomerWrites, IDENTIFIERS, Part, StoredCustomer, USER_ID, Written,
+        org_wide_identity,
+    },
+    customers::MAX_LOST_RACES,
     error_chain,
-    item::{NewItem, json, n, s},
+    item::{n, s},
     keys,
     transaction::Outcome,
 };
 use crate::model::{
-    customer::{Account, Identifier, IdentifierName, Identity, Malformed, UserId},
+    customer::{Account, Identifier, IdentifierName, Malformed, UserId},
     org::{Org, OrgId},
+    profile::StoredIdentifier,
 };
 
 /// An identifier that an upgrade leaves as it is. It contains personal data, so it is shown to the
@@ -35,7 +47,7 @@ use crate::model::{
 pub struct Undecided {
     pub org: OrgId,
     pub user: UserId,
-    /// `None` for an external ID.
+    /// `None` for an external ID and a card number.
     pub account: Option<Account>,
     pub name: IdentifierName,
     pub value: String,
@@ -57,6 +69,8 @@ pub enum Reason {
     MaybeNational { normal_form: String },
     /// Its identity item points at another customer. No version of the service writes that.
     PointsElsewhere,
+    /// Another customer has it in another account, and stays the one whom registrations join.
+    OtherJoins { by: UserId },
 }
 
 /// What an upgrade has done so far.
@@ -66,6 +80,10 @@ pub struct UpgradeReport {
     pub customers: u64,
     /// Identifiers that were moved to their normal form, or would be in a dry run.
     pub changed: u64,
+    /// Org-wide identities that were written, or would be in a dry run.
+    pub org_wide: u64,
+    /// Orgs whose customers join from now on, or would after a run that is not dry.
+    pub joining: Vec<OrgId>,
     pub undecided: Vec<Undecided>,
     /// Customers that were left as they are because their item or that of their org is corrupt.
     pub unreadable: Vec<Unreadable>,
@@ -88,19 +106,6 @@ pub struct UpgradeOptions {
     pub dry_run: bool,
 }
 
-/// An identifier in the list on a customer's item: account, name and value.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Listed(Option<Account>, IdentifierName, String);
-
-/// A customer's item: the owner and the listed identifiers.
-struct Customer {
-    org: OrgId,
-    user: UserId,
-    /// The list as stored, for the condition that it is unchanged.
-    json: String,
-    identifiers: Vec<Listed>,
-}
-
 /// What to do with one identifier.
 enum Decision {
     Keep,
@@ -108,9 +113,19 @@ enum Decision {
     Leave(Reason),
 }
 
+/// The state of a run.
+struct Run {
+    options: UpgradeOptions,
+    report: UpgradeReport,
+    /// The orgs that were read already.
+    orgs: HashMap<OrgId, Org>,
+    /// Orgs with a customer whose items cannot be read.
+    with_unreadable: HashSet<String>,
+}
+
 impl Store {
-    /// Moves the identifiers of all customers, or of those of one org, to their normal form. Calls
-    /// `progress` after each customer.
+    /// Upgrades all customers, or those of one org, and then lets the customers of these orgs join.
+    /// Calls `progress` after each customer.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt. Changes that were made before
@@ -120,8 +135,12 @@ impl Store {
         options: UpgradeOptions,
         mut progress: impl FnMut(&UpgradeReport),
     ) -> Result<UpgradeReport, StoreError> {
-        let mut report = UpgradeReport::default();
-        let mut orgs = HashMap::new();
+        let mut run = Run {
+            options,
+            report: UpgradeReport::default(),
+            orgs: HashMap::new(),
+            with_unreadable: HashSet::new(),
+        };
         let mut start = None;
         loop {
             let prefix = options.org.map_or_else(|| "ORG#".to_owned(), |org| format!("ORG#{org}#"));
@@ -140,19 +159,22 @@ impl Store {
                 .await
                 .map_err(StoreError::from_sdk)?;
             for attributes in page.items.unwrap_or_default() {
-                match self.upgrade_item(&attributes, &mut orgs, options.dry_run, &mut report).await {
-                    Err(error) if !error.is_unavailable() => report.unreadable.push(Unreadable {
-                        partition: Item(&attributes).s(keys::PK)?.to_owned(),
-                        reason: error_chain(&error),
-                    }),
+                match self.upgrade_item(&attributes, &mut run).await {
+                    Err(error) if !error.is_unavailable() => {
+                        let partition = Item(&attributes).s(keys::PK)?.to_owned();
+                        run.with_unreadable.extend(partition.split('#').nth(1).map(str::to_owned));
+                        let reason = error_chain(&error);
+                        run.report.unreadable.push(Unreadable { partition, reason });
+                    }
                     upgraded => upgraded?,
                 }
-                report.customers += 1;
-                progress(&report);
+                run.report.customers += 1;
+                progress(&run.report);
             }
             start = page.last_evaluated_key;
             if start.is_none() {
-                return Ok(report);
+                self.let_orgs_join(&mut run).await?;
+                return Ok(run.report);
             }
         }
     }
@@ -169,52 +191,78 @@ impl Store {
             .is_some_and(|next| next > first_user.0))
     }
 
-    /// Upgrades the customer of one item. `orgs` holds the orgs that were read already.
-    async fn upgrade_item(
-        &self,
-        attributes: &Attributes,
-        orgs: &mut HashMap<OrgId, Org>,
-        dry_run: bool,
-        report: &mut UpgradeReport,
-    ) -> Result<(), StoreError> {
-        let customer = Customer::read(attributes)?;
-        let org = match orgs.entry(customer.org) {
+    /// Marks the orgs whose customers were all upgraded.
+    async fn let_orgs_join(&self, run: &mut Run) -> Result<(), StoreError> {
+        let orgs = match run.options.org {
+            Some(org) => vec![org],
+            None => self.orgs().await?.into_iter().map(|(id, _)| id).collect(),
+        };
+        for id in orgs.into_iter().filter(|id| !run.with_unreadable.contains(&id.to_string())) {
+            let join = match self.org(id).await {
+                // An org that cannot be read serves no requests.
+                Err(error) if !error.is_unavailable() => continue,
+                org => org?.is_none_or(|org| org.customers_join),
+            };
+            if !join {
+                if !run.options.dry_run {
+                    self.let_customers_join(id).await?;
+                }
+                run.report.joining.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Upgrades the customer of one item.
+    async fn upgrade_item(&self, attributes: &Attributes, run: &mut Run) -> Result<(), StoreError> {
+        let stored = StoredCustomer::read(attributes)?;
+        let org = match run.orgs.entry(stored.org) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                let org = self.org(customer.org).await?;
+                let org = self.org(stored.org).await?;
                 unknown.insert(org.ok_or_else(|| StoreError::corrupt("the org of a customer is missing"))?)
             }
         };
-        self.upgrade_customer(org, customer, dry_run, report).await
+        self.upgrade_customer(org, stored, run.options.dry_run, &mut run.report).await
     }
 
     async fn upgrade_customer(
         &self,
         org: &Org,
-        mut customer: Customer,
+        mut stored: StoredCustomer,
         dry_run: bool,
         report: &mut UpgradeReport,
     ) -> Result<(), StoreError> {
-        let (mut at, mut lost_races) = (0, 0);
-        while let Some(listed) = customer.identifiers.get(at).cloned() {
+        for _ in 0..MAX_LOST_RACES {
+            let upgraded = self.move_identities(org, &mut stored, dry_run, report).await?
+                && self.write_org_wide_identities(org, &stored, dry_run, report).await?;
+            if upgraded {
+                return Ok(());
+            }
+            match self.stored_customer(stored.org, stored.customer.user).await? {
+                Some(current) => stored = current,
+                None => return Ok(()),
+            }
+        }
+        Err(StoreError::gave_up("a customer keeps changing"))
+    }
+
+    /// Moves a customer's identifiers to their normal form. Returns `false` after a lost race: the
+    /// customer was changed at the same time.
+    async fn move_identities(
+        &self,
+        org: &Org,
+        stored: &mut StoredCustomer,
+        dry_run: bool,
+        report: &mut UpgradeReport,
+    ) -> Result<bool, StoreError> {
+        let mut at = 0;
+        while let Some(listed) = stored.customer.identifiers.get(at).cloned() {
             let decision = match decide(org, &listed) {
-                // Whether the move succeeds is known only after trying. A dry run looks it up
-                // instead.
-                Decision::Move(identifier) if dry_run => self.preview(&customer, &listed, identifier).await?,
                 Decision::Move(identifier) => {
-                    if let Some(decision) = self.move_identity(&mut customer, at, identifier).await? {
-                        decision
-                    } else {
-                        // A lost race: the customer was changed at the same time.
-                        lost_races += 1;
-                        if lost_races > MAX_LOST_RACES {
-                            return Err(StoreError::gave_up("a customer keeps changing"));
-                        }
-                        match self.get(&keys::profile(customer.org, customer.user)).await? {
-                            Some(attributes) => (customer, at) = (Customer::read(&attributes)?, 0),
-                            None => return Ok(()),
-                        }
-                        continue;
+                    match self.move_identity(stored, at, identifier, dry_run).await? {
+                        Some(decision) => decision,
+                        None => return Ok(false),
                     }
                 }
                 decision => decision,
@@ -223,121 +271,176 @@ impl Store {
                 Decision::Keep => at += 1,
                 // After a move, the entry at `at` has its new form, or is gone if the list had that
                 // form already. So the loop looks at the same position again.
-                Decision::Move(_) => {
-                    report.changed += 1;
-                    at += usize::from(dry_run);
-                }
+                Decision::Move(_) => report.changed += 1,
                 Decision::Leave(reason) => {
-                    let Listed(account, name, value) = listed;
-                    let (org, user) = (customer.org, customer.user);
-                    let undecided = Undecided { org, user, account, name, value, reason };
-                    // The same entry can occur twice, because the list is read again after a lost
-                    // race.
-                    if !report.undecided.contains(&undecided) {
-                        report.undecided.push(undecided);
-                    }
+                    report.leave(org.id(), stored.customer.user, listed, reason);
                     at += 1;
                 }
             }
         }
-        Ok(())
-    }
-
-    /// What [`Self::move_identity`] would do.
-    async fn preview(
-        &self,
-        customer: &Customer,
-        listed: &Listed,
-        identifier: Identifier,
-    ) -> Result<Decision, StoreError> {
-        let normal_form = identifier.value().to_owned();
-        let identity = listed.with(identifier.clone());
-        let owner = self.find_customer(customer.org, &identity).await?;
-        Ok(match owner.filter(|owner| *owner != customer.user) {
-            Some(by) => Decision::Leave(Reason::Taken { normal_form, by }),
-            None => Decision::Move(identifier),
-        })
+        Ok(true)
     }
 
     /// Moves the identifier at position `at` of the customer's list to the normal form
-    /// `identifier`. Returns `None`, and writes nothing, if the customer was changed since it was
-    /// read.
+    /// `identifier`, unless another customer has that. A dry run changes only the list in memory.
+    /// Returns `None`, and writes nothing, after a lost race.
     async fn move_identity(
         &self,
-        customer: &mut Customer,
+        stored: &mut StoredCustomer,
         at: usize,
         identifier: Identifier,
+        dry_run: bool,
     ) -> Result<Option<Decision>, StoreError> {
-        let (org, user) = (customer.org, customer.user);
-        let old = customer.identifiers[at].clone();
-        let new = Listed(old.0.clone(), old.1, identifier.value().to_owned());
-        let mut identifiers = customer.identifiers.clone();
-        if identifiers.contains(&new) {
-            identifiers.remove(at);
+        let (org, user) = (stored.org, stored.customer.user);
+        let old = stored.customer.identifiers[at].clone();
+        let new = StoredIdentifier(old.0.clone(), old.1, identifier.value().to_owned());
+        let mut after = stored.customer.clone();
+        if after.identifiers.contains(&new) {
+            after.identifiers.remove(at);
         } else {
-            identifiers[at] = new;
+            after.identifiers[at] = new.clone();
         }
-        let list = json(&identifiers)?;
-        let identity = old.with(identifier.clone());
-        let put = NewItem::new(&keys::identity(org, &identity)).with(USER_ID, n(user));
-        let put = self.put_if(put, |put| {
-            put.condition_expression(FREE_OR_OWN)
-                .expression_attribute_names("#user", USER_ID)
-                .expression_attribute_values(":user", n(user))
-        })?;
-        let delete = Delete::builder()
+        let keys: Vec<_> = [Some(new.key()), new.person(), old.person()].into_iter().flatten().collect();
+        let owners = self.owners(org, &keys).await?;
+        if let Some(by) = owners.get(&new.key()).filter(|owner| *owner != user) {
+            let normal_form = identifier.value().to_owned();
+            return Ok(Some(Decision::Leave(Reason::Taken { normal_form, by })));
+        }
+        if !dry_run {
+            let writes = CustomerWrites { before: Before::Stored(stored), after: &after, owners: &owners };
+            match self.write_customer(org, &writes, None).await? {
+                Written::Done => {}
+                Written::Refused(parts)
+                    if parts.contains(&Part::Removed) && !parts.contains(&Part::Customer) =>
+                {
+                    return Ok(Some(Decision::Leave(Reason::PointsElsewhere)));
+                }
+                Written::Refused(_) | Written::Replay(_) => return Ok(None),
+            }
+            let current = self.stored_customer(org, user).await?;
+            match current.filter(|current| current.customer.identifiers == after.identifiers) {
+                Some(current) => *stored = current,
+                None => return Ok(None),
+            }
+        }
+        stored.customer.identifiers = after.identifiers;
+        Ok(Some(Decision::Move(identifier)))
+    }
+
+    /// Writes the org-wide identities of a customer that are missing or do not have the right
+    /// accounts. Returns `false` after a lost race.
+    async fn write_org_wide_identities(
+        &self,
+        org: &Org,
+        stored: &StoredCustomer,
+        dry_run: bool,
+        report: &mut UpgradeReport,
+    ) -> Result<bool, StoreError> {
+        let customer = &stored.customer;
+        let valid = |listed: &&StoredIdentifier| {
+            matches!(decide(org, listed), Decision::Keep | Decision::Leave(Reason::MaybeNational { .. }))
+        };
+        let persons = customer.identifiers.iter().filter(valid).filter_map(StoredIdentifier::person);
+        let persons: Vec<_> = persons.collect::<BTreeSet<_>>().into_iter().collect();
+        let found = self.owner_items(org.id(), &persons).await?;
+        let (mut writes, mut taken_over) = (Vec::new(), Vec::new());
+        for person in &persons {
+            let item = found.get(person).map(Item);
+            let owner = item.as_ref().map(|item| item.n(USER_ID).map(UserId)).transpose()?;
+            match (owner, item) {
+                (Some(owner), Some(item)) if owner == customer.user => {
+                    let accounts: BTreeSet<String> =
+                        customer.accounts_of(person).into_iter().map(ToString::to_string).collect();
+                    if item.texts(ACCOUNTS)?.iter().cloned().collect::<BTreeSet<_>>() == accounts {
+                        continue;
+                    }
+                }
+                (Some(owner), _) if owner < customer.user => {
+                    for account in customer.accounts_of(person) {
+                        let listed = StoredIdentifier(Some(account.clone()), person.1, person.2.clone());
+                        report.leave(org.id(), customer.user, listed, Reason::OtherJoins { by: owner });
+                    }
+                    continue;
+                }
+                (Some(owner), Some(item)) => {
+                    for account in item.texts(ACCOUNTS)? {
+                        let listed = StoredIdentifier(read_account(account), person.1, person.2.clone());
+                        taken_over.push((owner, listed));
+                    }
+                }
+                _ => {}
+            }
+            writes.push(self.put_if(org_wide_identity(org.id(), customer, person), |put| {
+                match owner {
+                    None => put
+                        .condition_expression("attribute_not_exists(#user)")
+                        .expression_attribute_names("#user", USER_ID),
+                    Some(owner) => put
+                        .condition_expression("#user = :owner")
+                        .expression_attribute_names("#user", USER_ID)
+                        .expression_attribute_values(":owner", n(owner)),
+                }
+            })?);
+        }
+        let written = writes.len();
+        if !dry_run && !self.write_while_unchanged(stored, writes).await? {
+            return Ok(false);
+        }
+        report.org_wide += u64::try_from(written).unwrap_or_default();
+        for (owner, listed) in taken_over {
+            report.leave(org.id(), owner, listed, Reason::OtherJoins { by: customer.user });
+        }
+        Ok(true)
+    }
+
+    /// Writes org-wide identities of a customer on the condition that the customer's list is
+    /// unchanged. Returns whether all were written.
+    async fn write_while_unchanged(
+        &self,
+        stored: &StoredCustomer,
+        writes: Vec<TransactWriteItem>,
+    ) -> Result<bool, StoreError> {
+        let unchanged = ConditionCheck::builder()
             .table_name(&self.table)
-            .set_key(Some(keys::stored_identity(org, old.0.as_ref(), old.1, &old.2).attributes()))
-            .condition_expression(FREE_OR_OWN)
-            .expression_attribute_names("#user", USER_ID)
-            .expression_attribute_values(":user", n(user))
-            .build()
-            .map_err(StoreError::from_build)?;
-        let profile = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::profile(org, user).attributes()))
-            .update_expression("SET #identifiers = :new")
+            .set_key(Some(keys::profile(stored.org, stored.customer.user).attributes()))
             .condition_expression("#identifiers = :old")
             .expression_attribute_names("#identifiers", IDENTIFIERS)
-            .expression_attribute_values(":new", list.clone())
-            .expression_attribute_values(":old", s(&customer.json))
+            .expression_attribute_values(":old", s(&stored.identifiers))
             .build()
             .map_err(StoreError::from_build)?;
-        let writes = vec![
-            TransactWriteItem::builder().update(profile).build(),
-            put,
-            TransactWriteItem::builder().delete(delete).build(),
-        ];
-        Ok(match self.transact(writes).await? {
-            Outcome::Done => {
-                customer.identifiers = identifiers;
-                list.as_s()
-                    .map_err(|_| StoreError::corrupt("a list is not text"))?
-                    .clone_into(&mut customer.json);
-                Some(Decision::Move(identifier))
+        let unchanged = TransactWriteItem::builder().condition_check(unchanged).build();
+        for chunk in writes.chunks(WRITES_AT_ONCE) {
+            let mut writes = vec![unchanged.clone()];
+            writes.extend_from_slice(chunk);
+            if self.transact(writes).await? != Outcome::Done {
+                return Ok(false);
             }
-            Outcome::Refused(at) if at.contains_key(&0) => None,
-            Outcome::Refused(at) if at.contains_key(&1) => match self.find_customer(org, &identity).await? {
-                Some(by) if by != user => {
-                    let normal_form = identifier.value().to_owned();
-                    Some(Decision::Leave(Reason::Taken { normal_form, by }))
-                }
-                // The other customer no longer has it.
-                _ => None,
-            },
-            Outcome::Refused(_) => Some(Decision::Leave(Reason::PointsElsewhere)),
-        })
+        }
+        Ok(true)
     }
 }
 
-/// How many lost races the upgrade of one customer tolerates. Customers change rarely, so more in a
-/// row indicate a fault.
-const MAX_LOST_RACES: u32 = 16;
+/// How many org-wide identities one transaction writes.
+const WRITES_AT_ONCE: usize = 50;
 
-/// The condition that an identity is free or belongs to the customer.
-const FREE_OR_OWN: &str = "attribute_not_exists(#user) OR #user = :user";
+impl UpgradeReport {
+    /// Lists an identifier that is left as it is. After a lost race, a customer is upgraded again,
+    /// and may leave the same identifier.
+    fn leave(&mut self, org: OrgId, user: UserId, listed: StoredIdentifier, reason: Reason) {
+        let StoredIdentifier(account, name, value) = listed;
+        let undecided = Undecided { org, user, account, name, value, reason };
+        if !self.undecided.contains(&undecided) {
+            self.undecided.push(undecided);
+        }
+    }
+}
 
-fn decide(org: &Org, Listed(_, name, value): &Listed) -> Decision {
+/// An account as an org-wide identity names it.
+fn read_account(text: &str) -> Option<Account> {
+    serde_json::from_value(text.into()).ok()
+}
+
+fn decide(org: &Org, StoredIdentifier(_, name, value): &StoredIdentifier) -> Decision {
     let is_mobile = *name == IdentifierName::Mobile;
     // A stored mobile number includes its country code.
     let typed = if is_mobile { format!("+{value}") } else { value.clone() };
@@ -350,21 +453,5 @@ fn decide(org: &Org, Listed(_, name, value): &Listed) -> Decision {
             }
             _ => Decision::Keep,
         },
-    }
-}
-
-impl Listed {
-    /// The same identity with another identifier.
-    fn with(&self, identifier: Identifier) -> Identity {
-        Identity::new(self.0.clone().unwrap_or_else(Account::instore), identifier)
-    }
-}
-
-impl Customer {
-    fn read(attributes: &Attributes) -> Result<Self, StoreError> {
-        let item = Item(attributes);
-        let (org, user) = keys::profile_owner(item.s(keys::PK)?)
-            .ok_or_else(|| StoreError::corrupt("a customer's item has an invalid key"))?;
-        Ok(Self { org, user, json: item.s(IDENTIFIERS)?.to_owned(), identifiers: item.json(IDENTIFIERS)? })
     }
 }

@@ -56,6 +56,10 @@ async fn each_route_needs_its_permission() {
         (Method::GET, "/v2/cardNumber", Permission::CardNumberGenerate),
         (Method::POST, "/v2/cardNumber", Permission::CardNumberGenerate),
         (Method::POST, "/v2/customers", Permission::CustomerRegister),
+        (Method::GET, "/v2/customers/lookup", Permission::CustomerRead),
+        (Method::GET, "/v2/customers/lookup/customerDetails", Permission::CustomerRead),
+        (Method::GET, "/v2/customers/5", Permission::CustomerRead),
+        (Method::POST, "/v2/customers/5/changeIdentifier", Permission::CustomerUpdate),
     ];
     assert_eq!(ROUTES.len(), expected.len(), "add the new route here");
     for permission in Permission::ALL {

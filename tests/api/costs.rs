@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{
-        Answer, Log, MOBILE, PASSWORD, TestService, TestTable,
+        Answer, Log, MOBILE, PASSWORD, TestService, TestTable, USER,
         capacity::{Capacity, Consumed},
         demo, demo_with,
     },
@@ -25,6 +25,10 @@ const VALIDATE: &str = "POST /v2/otp/validate";
 const NUMBER: &str = "GET /v2/cardNumber";
 const KEYED_NUMBER: &str = "POST /v2/cardNumber";
 const REGISTER: &str = "POST /v2/customers";
+const LOOKUP: &str = "GET /v2/customers/lookup";
+const DETAILS: &str = "GET /v2/customers/lookup/customerDetails";
+const BY_ID: &str = "GET /v2/customers/{id}";
+const CHANGE: &str = "POST /v2/customers/{id}/changeIdentifier";
 
 const PLAIN: &str = "";
 const WITH_KEY: &str = "with a key";
@@ -69,11 +73,22 @@ const COSTS: &[Row] = &[
     (KEYED_NUMBER, PLAIN, 1, 0.0, 1.0),
     (KEYED_NUMBER, WITH_KEY, 3, 1.0, 2.0),
     (KEYED_NUMBER, AGAIN, 1, 1.0, 0.0),
-    (REGISTER, PLAIN, 4, 1.0, 8.0),
+    (REGISTER, PLAIN, 4, 2.0, 10.0),
     (REGISTER, "with an external ID", 3, 1.0, 5.0),
-    (REGISTER, WITH_KEY, 5, 2.0, 10.0),
+    (REGISTER, WITH_KEY, 5, 3.0, 12.0),
     (REGISTER, AGAIN, 1, 1.0, 0.0),
-    (REGISTER, "identifier taken", 1, 1.0, 0.0),
+    (REGISTER, "identifier taken", 1, 2.0, 0.0),
+    (REGISTER, "joining", 3, 3.0, 6.0),
+    (LOOKUP, PLAIN, 1, 1.0, 0.0),
+    (LOOKUP, "in all accounts", 1, 1.0, 0.0),
+    (LOOKUP, "unknown customer", 2, 2.0, 0.0),
+    (DETAILS, PLAIN, 2, 2.0, 0.0),
+    (BY_ID, PLAIN, 1, 1.0, 0.0),
+    (BY_ID, "unknown customer", 1, 1.0, 0.0),
+    (CHANGE, "adding a mobile", 3, 3.0, 6.0),
+    (CHANGE, "nothing to change", 2, 3.0, 0.0),
+    (CHANGE, WITH_KEY, 4, 4.0, 8.0),
+    (CHANGE, AGAIN, 1, 1.0, 0.0),
 ];
 
 /// A process whose round trips and units are counted.
@@ -101,7 +116,7 @@ impl Counted {
     async fn count(&mut self, route: &'static str, situation: &'static str, status: u16, ask: Ask) -> Answer {
         let (method, path) = route.split_once(' ').unwrap();
         let caller = ask.caller.clone().unwrap_or_else(|| self.service.clone());
-        let url = format!("{path}{}", ask.query);
+        let url = format!("{}{}", path.replace("{id}", &ask.id.to_string()), ask.query);
         let method = method.parse().unwrap();
         // Each request runs in its own task, because the stack of this function is deep.
         let sent = async move {
@@ -123,6 +138,8 @@ impl Counted {
 #[derive(Default)]
 struct Ask {
     query: String,
+    /// The user id in the path.
+    id: u64,
     body: Value,
     /// The `Idempotency-Key`; empty for none.
     key: &'static str,
@@ -273,6 +290,33 @@ async fn count_registrations() -> Vec<Row> {
     for situation in [WITH_KEY, AGAIN] {
         counted.count(REGISTER, situation, 200, keyed("register", customer("mobile", "9010000033"))).await;
     }
+    let mut joining = customer("mobile", "9010000033");
+    joining["profiles"][0]["source"] = "MARTJACK".into();
+    counted.count(REGISTER, "joining", 200, body(joining)).await;
+    counted.rows
+}
+
+async fn count_customers() -> Vec<Row> {
+    let (table, _service) = demo().await;
+    let mut counted = Counted::warm(&table).await;
+    let by = |source: &str, mobile: &str| {
+        query(&format!("?source={source}&identifierName=mobile&identifierValue={mobile}"))
+    };
+    counted.count(LOOKUP, PLAIN, 200, by("INSTORE", MOBILE)).await;
+    counted.count(LOOKUP, "in all accounts", 200, by("ALL", MOBILE)).await;
+    counted.count(LOOKUP, "unknown customer", 404, by("INSTORE", "9010000022")).await;
+    counted.count(DETAILS, PLAIN, 200, by("INSTORE", MOBILE)).await;
+    counted.count(BY_ID, PLAIN, 200, Ask { id: USER, ..Ask::default() }).await;
+    counted.count(BY_ID, "unknown customer", 404, Ask { id: 5, ..Ask::default() }).await;
+    let change = |body| Ask { id: USER, query: "?source=INSTORE".to_owned(), body, ..Ask::default() };
+    let mobile = |list: &str, value: &str| json!({list: [{"type": "mobile", "value": value}]});
+    for situation in ["adding a mobile", "nothing to change"] {
+        counted.count(CHANGE, situation, 200, change(mobile("add", "9010000022"))).await;
+    }
+    for situation in [WITH_KEY, AGAIN] {
+        let ask = Ask { key: "change", ..change(mobile("remove", "9010000022")) };
+        counted.count(CHANGE, situation, 200, ask).await;
+    }
     counted.rows
 }
 
@@ -289,6 +333,7 @@ async fn each_route_has_exactly_the_listed_round_trips_and_units() {
     counted.extend(tokio::spawn(count_otps_of_a_contact()).await.unwrap());
     counted.extend(tokio::spawn(count_numbers()).await.unwrap());
     counted.extend(tokio::spawn(count_registrations()).await.unwrap());
+    counted.extend(tokio::spawn(count_customers()).await.unwrap());
     let sorted = |mut rows: Vec<Row>| {
         rows.sort_by_key(|(route, situation, ..)| (*route, *situation));
         rows
@@ -331,6 +376,9 @@ const LISTED: &[(&str, &str, &str)] = &[
     ("validate with an `Idempotency-Key`", VALIDATE, WITH_KEY),
     ("any of them, again under its key", GENERATE, AGAIN),
     ("register, one identifier and a generated number", REGISTER, PLAIN),
+    ("look up a customer's id", LOOKUP, PLAIN),
+    ("look up a customer's profiles", DETAILS, PLAIN),
+    ("change an identifier", CHANGE, "adding a mobile"),
 ];
 
 fn cost_table() -> String {

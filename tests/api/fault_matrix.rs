@@ -25,8 +25,8 @@ use tokio::{
 
 use crate::{
     common::{
-        Answer, MOBILE, TestService, TestTable, contact_series, demo_of, demo_org_and, demo_org_with,
-        demo_series,
+        Answer, MOBILE, TestService, TestTable, USER, contact_series, demo_of, demo_org_and, demo_org_with,
+        demo_series, demo_with,
         faults::{Fault, Faults, with_fault_proxy},
     },
     guard::DELIVERY,
@@ -279,9 +279,13 @@ fn otp(scope: &str, code: &str) -> Value {
 fn every_route_is_tested_with_faults() {
     let tested = [
         "GET /v2/cardNumber",
+        "GET /v2/customers/lookup",
+        "GET /v2/customers/lookup/customerDetails",
+        "GET /v2/customers/{id}",
         "GET /v2/otp",
         "POST /v2/cardNumber",
         "POST /v2/customers",
+        "POST /v2/customers/{id}/changeIdentifier",
         "POST /v2/otp/generate",
         "POST /v2/otp/validate",
     ];
@@ -633,4 +637,141 @@ async fn a_customer_is_registered_wholly_or_not_at_all() {
             .await;
     })
     .await;
+}
+
+/// A mobile that is registered in two accounts is one customer's, whatever fault the second
+/// registration has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_joins_a_customer_wholly_or_not_at_all() {
+    with_every_fault(async |setup: Setup| {
+        let mobile = AtomicU64::new(9_100_000_000);
+        let profile = |source: &str| {
+            let identifiers = json!([
+                {"type": "mobile", "value": mobile.load(Ordering::SeqCst)}, {"type": "cuid", "value": "C"},
+            ]);
+            json!({"profiles": [{"source": source, "identifiers": identifiers}]})
+        };
+        let first = async || {
+            let mut customer = profile("INSTORE");
+            customer["profiles"][0]["identifiers"].as_array_mut().unwrap().pop();
+            let answer = setup.direct.post("/v2/customers", &customer).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.json["createdId"].as_u64().unwrap()
+        };
+        let user = AtomicU64::new(first().await);
+        let joining = || {
+            let mut customer = profile("MARTJACK");
+            let own = format!("C{}", mobile.load(Ordering::SeqCst));
+            customer["profiles"][0]["identifiers"][1]["value"] = own.into();
+            customer
+        };
+        let request = async |service: TestService| service.post("/v2/customers", &joining()).await;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                let user_id = user.load(Ordering::SeqCst);
+                let again = setup.direct.post("/v2/customers", &joining()).await;
+                let expected = if answer.status == 200 { vec![409] } else { vec![200, 409] };
+                assert!(expected.contains(&again.status), "{what}: {answer:?}, then {again:?}");
+                setup.faults.send_postponed().await;
+                let details = setup.direct.get(&format!("/v2/customers/{user_id}")).await;
+                let profiles = details.json["profiles"].as_array().unwrap();
+                let sizes: Vec<usize> =
+                    profiles.iter().map(|profile| profile["identifiers"].as_array().unwrap().len()).collect();
+                // Each profile has the mobile and the external ID, and the second one its own id.
+                assert_eq!(sizes, [2, 3], "{what}: {details:?}");
+                mobile.fetch_add(1, Ordering::SeqCst);
+                user.store(first().await, Ordering::SeqCst);
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identifiers_are_changed_wholly_or_not_at_all_and_a_retry_works() {
+    with_every_fault(async |setup: Setup| {
+        let step = AtomicU64::new(1);
+        let url = format!("/v2/customers/{USER}/changeIdentifier?source=INSTORE");
+        let mobile = |step: u64| (9_100_000_000 + step).to_string();
+        let change = || {
+            let step = step.load(Ordering::SeqCst);
+            let list = |step: u64| json!([{"type": "mobile", "value": mobile(step)}]);
+            json!({"add": list(step), "remove": list(step - 1)})
+        };
+        let request = async |service: TestService| service.post(&url, &change()).await;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                let again = setup.direct.post(&url, &change()).await;
+                assert_eq!(again.status, 200, "{what}: {answer:?}, then {again:?}");
+                let warnings = again.json["warnings"].as_array().unwrap().len();
+                // The first change removes nothing.
+                let expected: &[usize] = match (answer.status, step.load(Ordering::SeqCst)) {
+                    (200, _) => &[2],
+                    (_, 1) => &[1, 2],
+                    _ => &[0, 2],
+                };
+                assert!(expected.contains(&warnings), "{what}: half of it was there: {again:?}");
+                setup.faults.send_postponed().await;
+                let step = step.fetch_add(1, Ordering::SeqCst);
+                let found = async |step: u64| {
+                    let url = format!(
+                        "/v2/customers/lookup?source=INSTORE&identifierName=mobile&identifierValue={}",
+                        mobile(step)
+                    );
+                    setup.direct.get(&url).await
+                };
+                assert_eq!(found(step).await.json["entity"], USER, "{what}");
+                assert_eq!(found(step - 1).await.refusal(), (404, vec![8015]), "{what}");
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_identifiers_with_a_key_is_carried_out_once() {
+    with_every_fault(async |setup: Setup| {
+        let route = format!("/v2/customers/{USER}/changeIdentifier?source=INSTORE");
+        let adapt = |number: u64, body: &mut Value| {
+            *body = json!({"add": [{"type": "cuid", "value": format!("C{number}")}]});
+        };
+        run_keyed_with_faults(setup, &route, adapt, async |_, what, answer| {
+            assert_eq!(answer.json, json!({"createdId": USER, "warnings": []}), "{what}");
+        })
+        .await;
+    })
+    .await;
+}
+
+async fn look_up_with_faults(url: &'static str) {
+    with_every_fault(async move |setup: Setup| {
+        let right = setup.direct.get(url).await;
+        assert_eq!(right.status, 200, "{right:?}");
+        let request = async |service: TestService| service.get(url).await;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                assert!(failed(answer) || answer.text == right.text, "{what}: {answer:?}");
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_is_looked_up_or_the_answer_is_a_503() {
+    look_up_with_faults(
+        "/v2/customers/lookup?source=INSTORE&identifierName=mobile&identifierValue=8799361139",
+    )
+    .await;
+    look_up_with_faults("/v2/customers/lookup?source=ALL&identifierName=wechat&identifierValue=openid-1")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_profiles_of_a_customer_are_found_or_the_answer_is_a_503() {
+    look_up_with_faults(
+        "/v2/customers/lookup/customerDetails?source=ALL&identifierName=email&identifierValue=tom@example.com",
+    )
+    .await;
+    look_up_with_faults("/v2/customers/313302314").await;
 }

@@ -201,7 +201,7 @@ async fn unprocessed_keys_are_requested_again() {
         json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": MOBILE}]}]});
     let twice = unprocessed.clone();
     faults.inject(move |operation, call| (operation == "BatchGetItem" && call < 2).then(|| twice(MOBILE)));
-    assert_eq!(service.post("/v2/customers", &register).await.refusal(), (409, vec![8008]));
+    assert_eq!(service.post("/v2/customers", &register).await.refusal(), (409, vec![8006]));
     faults.inject(move |operation, _| (operation == "BatchGetItem").then(|| unprocessed(MOBILE)));
     assert_eq!(service.post("/v2/customers", &register).await.refusal(), (503, vec![503]));
 }

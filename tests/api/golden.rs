@@ -24,13 +24,16 @@ use std::{
 
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use loyalty_codes::model::{org::OrgId, till::TillName};
+use loyalty_codes::{
+    model::{customer::UserId, org::OrgId, till::TillName},
+    store::UpgradeOptions,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    common::{MOBILE, TestService, TestTable, USER},
+    common::{MOBILE, TestService, TestTable, USER, demo},
     guard::sending,
-    idempotency,
+    idempotency, joining,
 };
 
 type Item = HashMap<String, AttributeValue>;
@@ -118,6 +121,7 @@ fn kind(item: &Item) -> &'static str {
         (_, "ORG") => "org",
         ("ORGS", _) => "org-listing",
         (_, sk) if sk.starts_with("TILL#") => "till-listing",
+        (_, "ID") if item.contains_key("accounts") => "org-wide-identity",
         (_, "ID") => "identity",
         (_, "PROFILE") => "customer",
         (_, sk) if sk.starts_with("OTP#") && sk.ends_with("#GUESSES") => "failed-attempts",
@@ -241,6 +245,16 @@ async fn works_on(version: &str, set: &Set) {
     assert_eq!(new.json["createdId"], next("user-id-counter"), "{version}");
     let given = service.store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
     assert_eq!(given.next, number + 2, "{version}");
+
+    // After an upgrade, every customer is joined by registrations in other accounts.
+    let upgraded = service.store.upgrade(UpgradeOptions::default(), |_| ()).await.unwrap();
+    assert_eq!((upgraded.undecided, upgraded.unreadable), (Vec::new(), Vec::new()), "{version}");
+    let process = service.another_process();
+    let joined = joining::register(&process, "WECHAT:WECHAT-API2", &[("email", "tom@example.com")]).await;
+    assert_eq!((&joined.json["createdId"], joined.status), (&json!(USER), 200), "{version}: {joined:?}");
+    let customer = service.store.customer(OrgId(966), UserId(USER)).await.unwrap().unwrap();
+    let accounts: Vec<String> = customer.profiles.iter().map(|profile| profile.account.to_string()).collect();
+    assert_eq!(accounts.last().unwrap(), "WECHAT:WECHAT-API2", "{version}: {accounts:?}");
 
     // Operators can list and change the existing items.
     assert_eq!(service.store.orgs().await.unwrap(), [(OrgId(966), "Demo Stores".to_owned())], "{version}");

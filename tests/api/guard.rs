@@ -4,10 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
-use loyalty_codes::{
-    api::App,
-    model::till::Permission,
-};
+use loyalty_codes::{api::App, model::till::Permission};
 use serde_json::{Value, json};
 
 use crate::{

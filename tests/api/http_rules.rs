@@ -43,10 +43,10 @@ async fn unknown_paths_are_404() {
 #[tokio::test]
 async fn wrong_methods_are_405_with_an_allow_header() {
     let (_table, service) = demo().await;
-    for path in ["/v2/otp", "/v2/otp/generate", "/v2/otp/validate", "/v2/cardNumber", "/v2/customers"] {
+    for path in ROUTES.iter().map(|route| route.path) {
         let routes = || ROUTES.iter().filter(|route| route.path == path);
         let mut right: Vec<&str> = routes().map(|route| route.method.as_str()).collect();
-        if path == "/v2/otp" {
+        if right == ["GET"] {
             right.push("HEAD");
         }
         assert_eq!(routes().any(Route::is_safe), right.contains(&"HEAD"), "{path}");

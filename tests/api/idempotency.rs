@@ -30,7 +30,8 @@ use crate::{
     races::{all_at_once, processes},
 };
 
-const ROUTES: [&str; 4] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/otp/validate", "/v2/customers"];
+const CHANGE: &str = "/v2/customers/313302314/changeIdentifier?source=INSTORE";
+const ROUTES: [&str; 5] = ["/v2/cardNumber", "/v2/otp/generate", "/v2/otp/validate", "/v2/customers", CHANGE];
 
 /// A request body that succeeds, for each route that takes a key. The code to validate is a wrong
 /// one.
@@ -43,6 +44,7 @@ pub fn body(route: &str) -> Value {
         "/v2/customers" => {
             json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]})
         }
+        CHANGE => json!({"add": [{"type": "cuid", "value": "C1"}]}),
         _ => json!({}),
     }
 }
@@ -58,7 +60,11 @@ async fn assert_carried_out_once(route: &str, service: &TestService) {
             assert_eq!(service.validate("WRONG").await.status, 429, "five failed attempts were counted");
         }
         "/v2/customers" => {
-            assert_eq!(service.post(route, &body(route)).await.refusal(), (409, vec![8008]));
+            assert_eq!(service.post(route, &body(route)).await.refusal(), (409, vec![8006]));
+        }
+        CHANGE => {
+            let again = service.post(route, &body(route)).await;
+            assert_eq!((again.status, &again.json["warnings"][0]["code"]), (200, &json!(8007)));
         }
         _ => {}
     }
@@ -181,7 +187,7 @@ fn storing_call(route: &str) -> (&'static str, usize) {
     match route {
         "/v2/cardNumber" => ("PutItem", 3),
         "/v2/otp/generate" => ("TransactWriteItems", 3),
-        "/v2/otp/validate" => ("TransactWriteItems", 4),
+        "/v2/otp/validate" | CHANGE => ("TransactWriteItems", 4),
         _ => ("TransactWriteItems", 5),
     }
 }
@@ -409,7 +415,7 @@ async fn a_refused_request_leaves_its_key_free() {
 
     let mut taken = body("/v2/customers");
     taken["profiles"][0]["identifiers"][0]["value"] = MOBILE.into();
-    assert_eq!(send(&service, "/v2/customers", "key-2", &taken).await.refusal(), (409, vec![8008]));
+    assert_eq!(send(&service, "/v2/customers", "key-2", &taken).await.refusal(), (409, vec![8006]));
     assert_eq!(send(&service, "/v2/customers", "key-2", &body("/v2/customers")).await.status, 200);
 }
 

@@ -8,9 +8,7 @@ use std::{
 use loyalty_codes::api::{App, metrics::Event};
 use serde_json::{Value, json};
 
-use crate::common::{
-    Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy, template,
-};
+use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy, template};
 
 /// The same service in a process that has served no request yet.
 fn started(service: &TestService) -> TestService {

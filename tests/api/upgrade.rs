@@ -2,7 +2,7 @@
 //! present normal form.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,7 +19,11 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{TestService, TestTable, USER, demo, demo_org};
+use crate::{
+    common::{TestService, TestTable, USER, demo, demo_org},
+    joining,
+    races::all_at_once,
+};
 
 /// Writes a customer with these INSTORE identifiers as an earlier version did.
 async fn write_customer(table: &TestTable, user: u64, identifiers: &[(&str, &str)]) {
@@ -61,14 +65,16 @@ async fn put(table: &TestTable, attributes: &[(&str, AttributeValue)]) {
     put.send().await.unwrap();
 }
 
-/// The owner of every identity of the org, by the part of its key after `ID#`; and the identifier
-/// list of each customer.
+/// The owner of every identity with an account, by the part of its key after `ID#`; and the
+/// identifier list of each customer.
 async fn identities(table: &TestTable) -> (BTreeMap<String, String>, BTreeMap<String, Value>) {
     let items = table.client().scan().table_name(table.name()).send().await.unwrap().items.unwrap();
     let (mut identities, mut lists) = (BTreeMap::new(), BTreeMap::new());
     for item in items {
         let (pk, sk) = (item["PK"].as_s().unwrap(), item["SK"].as_s().unwrap());
-        if let Some(identity) = pk.strip_prefix("ORG#966#ID#") {
+        if item.contains_key("accounts") {
+            continue;
+        } else if let Some(identity) = pk.strip_prefix("ORG#966#ID#") {
             identities.insert(identity.to_owned(), item["user_id"].as_n().unwrap().clone());
         } else if sk == "PROFILE" {
             let list = serde_json::from_str(item["identifiers"].as_s().unwrap()).unwrap();
@@ -78,9 +84,29 @@ async fn identities(table: &TestTable) -> (BTreeMap<String, String>, BTreeMap<St
     (identities, lists)
 }
 
-/// Panics unless each customer has exactly the identities that its item lists.
+/// The owner and the accounts of every org-wide identity, by name and value.
+async fn org_wide(table: &TestTable) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let items = table.client().scan().table_name(table.name()).send().await.unwrap().items.unwrap();
+    let read = |item: HashMap<String, AttributeValue>| {
+        let accounts = item.get("accounts")?.as_ss().unwrap().iter().cloned().collect();
+        let name = item["PK"].as_s().unwrap().strip_prefix("ORG#966#ID###").unwrap().to_owned();
+        Some((name, (item["user_id"].as_n().unwrap().clone(), accounts)))
+    };
+    items.into_iter().filter_map(read).collect()
+}
+
+/// Panics unless each customer has exactly the identities that its item lists, and the org-wide
+/// identities that exist have the accounts of their customer's list.
 async fn check(table: &TestTable) {
     let (mut found, lists) = identities(table).await;
+    for (name, (user, accounts)) in org_wide(table).await {
+        let listed =
+            lists[&user].as_array().unwrap().iter().filter(|entry| {
+                format!("{}#{}", entry[1].as_str().unwrap(), entry[2].as_str().unwrap()) == name
+            });
+        let listed: BTreeSet<String> = listed.map(|entry| entry[0].as_str().unwrap().to_owned()).collect();
+        assert_eq!(accounts, listed, "{name}");
+    }
     for (user, list) in &lists {
         for entry in list.as_array().unwrap() {
             let account = entry[0].as_str().map_or("#".to_owned(), |account| account.replace(':', "#"));
@@ -276,7 +302,7 @@ async fn upgrades_and_registrations_may_run_at_once() {
         let answer = service.post("/v2/customers", &body).await;
         match answer.status {
             200 => registered.push(user),
-            _ => assert_eq!(answer.refusal(), (409, vec![8008])),
+            _ => assert_eq!(answer.refusal(), (409, vec![8006])),
         }
     }
     for upgrade in upgrades {
@@ -288,4 +314,195 @@ async fn upgrades_and_registrations_may_run_at_once() {
     let undecided: Vec<u64> = report.undecided.iter().map(|left| left.user.0).collect();
     assert_eq!(undecided.len(), registered.len(), "their addresses now have other owners");
     assert!(registered.iter().all(|user| undecided.contains(user)));
+}
+
+/// An org as an earlier version left it: with customers 1 to 3 who have no org-wide identities. The
+/// second and the third one have the same mobile in different accounts.
+async fn before_joining() -> (TestTable, TestService) {
+    let (table, service) = demo().await;
+    write_customer(&table, 1, &[("mobile", "919010000001"), ("email", "a@example.com")]).await;
+    write_customer(&table, 2, &[("mobile", "919010000002")]).await;
+    joining::unmark(&table).await;
+    let service = service.another_process();
+    let body = json!({"profiles": [{"source": "WECHAT", "accountId": "WECHAT-API1", "identifiers": [
+        {"type": "mobile", "value": "9010000002"}, {"type": "wechat", "value": "o-1"},
+    ]}]});
+    assert_eq!(service.post("/v2/customers", &body).await.json["createdId"], USER + 1);
+    joining::delete_org_wide(&table).await;
+    (table, service)
+}
+
+fn joins(org_wide: &BTreeMap<String, (String, BTreeSet<String>)>, name: &str) -> (u64, Vec<String>) {
+    let (user, accounts) = &org_wide[name];
+    (user.parse().unwrap(), accounts.iter().cloned().collect())
+}
+
+#[tokio::test]
+async fn customers_of_an_earlier_version_join_after_an_upgrade() {
+    let (table, service) = before_joining().await;
+    let org = OrgId(966);
+    let dry = UpgradeOptions { org: Some(org), dry_run: true };
+    let report = service.store.upgrade(dry, |_| ()).await.unwrap();
+    // Each of the four customers, and the mobile that two of them have counts once or twice,
+    // depending on who is visited first.
+    assert!((5..=6).contains(&report.org_wide), "{report:?}");
+    assert_eq!((report.changed, &report.joining[..]), (0, &[org][..]));
+    assert_eq!(org_wide(&table).await, BTreeMap::new(), "a dry run writes nothing");
+    assert!(!service.store.org(org).await.unwrap().unwrap().customers_join);
+
+    let report = upgrade(&service).await;
+    assert_eq!((report.customers, report.changed, &report.joining[..]), (4, 0, &[org][..]));
+    assert!(service.store.org(org).await.unwrap().unwrap().customers_join);
+    check(&table).await;
+    let written = org_wide(&table).await;
+    assert_eq!(written.len(), 5);
+    assert_eq!(joins(&written, "mobile#919010000001"), (1, vec!["INSTORE:".to_owned()]));
+    assert_eq!(joins(&written, "mobile#919010000002"), (2, vec!["INSTORE:".to_owned()]));
+    let (user, accounts) = joins(&written, "mobile#918799361139");
+    assert_eq!((user, accounts.len()), (USER, 3));
+    let undecided: Vec<_> = report
+        .undecided
+        .iter()
+        .map(|left| (left.user.0, left.account.as_ref().unwrap().to_string(), left.reason.clone()))
+        .collect();
+    assert_eq!(
+        undecided,
+        [(USER + 1, "WECHAT:WECHAT-API1".to_owned(), Reason::OtherJoins { by: UserId(2) })]
+    );
+
+    let again = upgrade(&service).await;
+    assert_eq!((again.org_wide, again.joining.len(), again.undecided), (0, 0, report.undecided));
+    assert_eq!(org_wide(&table).await, written);
+    let joined =
+        joining::register(&service.another_process(), "MARTJACK:SHOP", &[("mobile", "9010000001")]).await;
+    assert_eq!((&joined.json["createdId"], &joined.json["warnings"][0]["code"]), (&json!(1), &json!(8051)));
+    check(&table).await;
+}
+
+#[tokio::test]
+async fn the_lowest_user_id_takes_over_an_org_wide_identity() {
+    let (table, service) = before_joining().await;
+    // A customer who is registered before the upgrade claims what is free.
+    let later = joining::new_customer(&service, "MARTJACK:SHOP", &[("mobile", "9010000001")]).await;
+    assert_eq!(joins(&org_wide(&table).await, "mobile#919010000001").0, later);
+    let report = upgrade(&service).await;
+    assert_eq!(joins(&org_wide(&table).await, "mobile#919010000001"), (1, vec!["INSTORE:".to_owned()]));
+    let listed = report.undecided.iter().find(|left| left.user.0 == later).unwrap();
+    assert_eq!(listed.reason, Reason::OtherJoins { by: UserId(1) });
+    assert_eq!(listed.account.as_ref().unwrap().to_string(), "MARTJACK:SHOP");
+    check(&table).await;
+    // The other customer keeps the identifier in the account, and gives it up alone.
+    let url = format!("/v2/customers/{later}/changeIdentifier?source=MARTJACK&accountId=SHOP");
+    let removed = json!({
+        "add": [{"type": "cuid", "value": "C1"}], "remove": [{"type": "mobile", "value": "9010000001"}],
+    });
+    assert_eq!(service.post(&url, &removed).await.status, 200);
+    assert_eq!(joins(&org_wide(&table).await, "mobile#919010000001").0, 1);
+    check(&table).await;
+}
+
+#[tokio::test]
+async fn an_org_with_a_customer_that_cannot_be_read_does_not_join() {
+    let (table, service) = before_joining().await;
+    put(
+        &table,
+        &[
+            ("PK", AttributeValue::S("ORG#966#USER#9".to_owned())),
+            ("SK", AttributeValue::S("PROFILE".to_owned())),
+        ],
+    )
+    .await;
+    let report = upgrade(&service).await;
+    assert_eq!((report.unreadable.len(), report.joining.len(), report.org_wide > 0), (1, 0, true));
+    assert!(!service.store.org(OrgId(966)).await.unwrap().unwrap().customers_join);
+}
+
+#[tokio::test]
+async fn a_moved_mobile_takes_its_org_wide_identity_along() {
+    let (table, service) = demo().await;
+    service.apply(&indonesia()).await.unwrap();
+    write_customer(&table, 5, &[("mobile", "62081234567890"), ("wechat", "o-1")]).await;
+    joining::unmark(&table).await;
+    // A version that wrote org-wide identities wrote this one under another phone number plan.
+    put(
+        &table,
+        &[
+            ("PK", AttributeValue::S("ORG#966#ID###mobile#62081234567890".to_owned())),
+            ("SK", AttributeValue::S("ID".to_owned())),
+            ("user_id", AttributeValue::N("5".to_owned())),
+            ("accounts", AttributeValue::Ss(vec!["INSTORE:".to_owned()])),
+        ],
+    )
+    .await;
+    assert_eq!(upgrade(&service).await.changed, 1);
+    let written = org_wide(&table).await;
+    assert_eq!(joins(&written, "mobile#6281234567890"), (5, vec!["INSTORE:".to_owned()]));
+    assert!(!written.contains_key("mobile#62081234567890"));
+    check(&table).await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_org_keeps_the_mark() {
+    let (table, service) = before_joining().await;
+    let org = async || service.store.org(OrgId(966)).await.unwrap().unwrap();
+    service.apply(&Definition { name: "Other Stores".to_owned(), ..demo_org() }).await.unwrap();
+    assert!(!org().await.customers_join);
+    upgrade(&service).await;
+    service.apply(&demo_org()).await.unwrap();
+    assert!(org().await.customers_join);
+    check(&table).await;
+}
+
+/// Old customers with one account each, whom new processes register in further accounts while
+/// several upgrades run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_upgrades_under_load_every_mobile_has_an_org_wide_identity() {
+    let (table, service) = demo().await;
+    for user in 1..=CUSTOMERS {
+        let mobile = format!("9190100000{user:02}");
+        write_customer(&table, user, &[("mobile", &mobile), ("cuid", &format!("C{user}"))]).await;
+    }
+    joining::unmark(&table).await;
+    let upgrades: Vec<_> = (0..2)
+        .map(|_| {
+            let store = table.store();
+            tokio::spawn(async move { store.upgrade(UpgradeOptions::default(), |_| ()).await.unwrap() })
+        })
+        .collect();
+    // Half of the processes never see that the org is upgraded.
+    let processes: Vec<TestService> = (0..4).map(|_| service.another_process()).collect();
+    let work = |service: TestService, i: usize| async move {
+        let user = i as u64 / 2 + 1;
+        let service = if i.is_multiple_of(4) { service.another_process() } else { service };
+        let mobile = format!("90100000{user:02}");
+        match i % 2 {
+            0 => joining::register(&service, "MARTJACK:SHOP", &[("mobile", &mobile)]).await,
+            _ => {
+                let url = format!("/v2/customers/{user}/changeIdentifier?source=INSTORE");
+                let remove = json!({"remove": [{"type": "mobile", "value": mobile}]});
+                let answer = service.post(&url, &remove).await;
+                if user.is_multiple_of(3) {
+                    let back = json!({"add": [{"type": "mobile", "value": mobile}]});
+                    service.post(&url, &back).await;
+                }
+                answer
+            }
+        }
+    };
+    let answers = all_at_once(&processes, 2 * usize::try_from(CUSTOMERS).unwrap(), work).await;
+    assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");
+    for upgrade in upgrades {
+        upgrade.await.unwrap();
+    }
+    check(&table).await;
+    upgrade(&service).await;
+    check(&table).await;
+    let (_, lists) = identities(&table).await;
+    let wide = org_wide(&table).await;
+    for (user, list) in &lists {
+        for entry in list.as_array().unwrap().iter().filter(|entry| entry[1] == "mobile") {
+            let (owner, _) = joins(&wide, &format!("mobile#{}", entry[2].as_str().unwrap()));
+            assert!(owner <= user.parse().unwrap(), "{entry} belongs to {owner} and {user}");
+        }
+    }
 }

@@ -27,6 +27,11 @@ pub const EVENTS: &[(&str, u16, &[u64])] = &[
     ("card-number-post", 200, &[]),
     ("customer-register", 200, &[]),
     ("customer-register-with-id", 200, &[]),
+    ("customer-join", 200, &[]),
+    ("customer-lookup", 200, &[]),
+    ("customer-details", 200, &[]),
+    ("customer-by-id", 200, &[]),
+    ("customer-change-identifier", 200, &[]),
     ("error-unauthorized", 401, &[401]),
     ("error-wrong-password", 401, &[401]),
     ("error-parameters-missing", 400, &[8016, 8092, 8093, 600]),
@@ -44,7 +49,9 @@ pub const EVENTS: &[(&str, u16, &[u64])] = &[
     ("error-method", 405, &[405]),
     ("error-head-of-card-number", 405, &[]),
     ("error-account-not-enabled", 403, &[8127]),
-    ("error-identifier-taken", 409, &[8008]),
+    ("error-customer-elsewhere", 404, &[8065]),
+    ("error-customer-id-unknown", 404, &[8009]),
+    ("error-identifier-taken", 409, &[8006]),
 ];
 
 /// Changes of the event `otp-fetch` (version 2.0) that give a member the wrong type. Each value

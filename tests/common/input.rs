@@ -50,6 +50,9 @@ pub fn params(input: &[u8]) -> Vec<Request> {
         request(Method::GET, &format!("/v2/otp/{tail}"), query),
         decoded(request(Method::GET, &format!("/v2/otp/{tail}"), query)),
         request(Method::GET, "/v2/cardNumber", query),
+        request(Method::GET, "/v2/customers/lookup", query),
+        request(Method::GET, "/v2/customers/lookup/customerDetails", query),
+        request(Method::GET, &format!("/v2/customers/{tail}"), query),
     ]
 }
 
@@ -71,8 +74,8 @@ pub fn keys(keys: &[Vec<u8>]) -> Vec<Request> {
 /// Builds a request with this body for each route that reads one.
 pub fn body(input: &[u8]) -> Vec<Request> {
     let body = Bytes::copy_from_slice(input);
-    ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers"]
-        .map(|path| Request { body: body.clone(), ..request(Method::POST, path, "") })
+    ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers", "/v2/customers/5/changeIdentifier"]
+        .map(|path| Request { body: body.clone(), ..request(Method::POST, path, "source=INSTORE") })
         .into()
 }
 

@@ -354,7 +354,7 @@ impl TestService {
             {"source": "MARTJACK", "accountId": "SHOP", "identifiers": identifiers},
         ]});
         let answer = self.post("/v2/customers", &body).await;
-        assert_eq!(answer.text, format!(r#"{{"createdId":{USER},"warnings":[]}}"#));
+        assert_eq!(answer.text, format!(r#"{{"createdId":{USER},"sideEffects":[],"warnings":[]}}"#));
     }
 
     /// The same process, called with other credentials.

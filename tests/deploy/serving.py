@@ -9,7 +9,7 @@ from emulator import until
 from expect import assert_equal, assert_ok, assert_refused, assert_that
 from stack import ROOT, Stack
 
-PERMISSIONS = "otp:fetch,otp:issue,otp:validate,card_number:generate,customer:register"
+PERMISSIONS = "otp:fetch,otp:issue,otp:validate,card_number:generate,customer:register,customer:read,customer:update"
 MOBILE = "8799361139"
 EMAIL = "ann.lee@example.com"
 # Routes that have answered with a success, by their names in openapi.json.
@@ -118,10 +118,26 @@ def an_otp_is_issued_fetched_in_every_spelling_and_validated_once(stack: Stack):
     assert_refused(stack.call("GET", f"/v2/otp?{short}"), 404, "no valid OTP is left", 9001)
 
 
+def a_customer_is_looked_up_and_changed(stack: Stack):
+    lookup = f"/v2/customers/lookup?source=ALL&identifierName=email&identifierValue={quote(EMAIL)}"
+    user = succeed(stack, "GET", "/v2/customers/lookup", lookup)["entity"]
+    details = lookup.replace("lookup?", "lookup/customerDetails?")
+    found = succeed(stack, "GET", "/v2/customers/lookup/customerDetails", details)
+    assert_equal((found["id"], found["profiles"][0]["firstName"]), (user, "Ann"), "the customer")
+    assert_equal(succeed(stack, "GET", "/v2/customers/{id}", f"/v2/customers/{user}"), found, "the customer by id")
+    change = f"/v2/customers/{user}/changeIdentifier?source=INSTORE"
+    body = {"add": [{"type": "cuid", "value": "CUID-17"}]}
+    succeed(stack, "POST", "/v2/customers/{id}/changeIdentifier", change, body)
+    cuid = "/v2/customers/lookup?source=INSTORE&identifierName=cuid&identifierValue=CUID-17"
+    assert_equal(succeed(stack, "GET", "/v2/customers/lookup", cuid)["entity"], user, "the customer of the new id")
+    SECRETS.append("CUID-17")
+
+
 CALLS = [
     card_numbers_are_given_in_order,
     a_post_with_an_idempotency_key_takes_one_number,
     a_customer_is_registered_once,
+    a_customer_is_looked_up_and_changed,
     an_otp_is_issued_fetched_in_every_spelling_and_validated_once,
 ]
 

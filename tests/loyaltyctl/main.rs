@@ -19,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use common::{
     TestTable,
     served::{Served, loyaltyctl},
@@ -265,6 +266,30 @@ async fn org_apply_creates_updates_and_reports_changes() {
     let text = String::from_utf8(operator.run(&["org", "show", "966"]).stdout).unwrap();
     assert!(text.contains("CONF_OTP_LENGTH\t6\n"), "plain lines without a terminal: {text}");
     assert_eq!(operator.json(&["org", "list"]), json!([{"id": 966, "name": "Demo Stores"}]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_customers_of_an_org_of_an_earlier_version_join_after_an_upgrade() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
+    assert_eq!(operator.json(&["org", "show", "966"])["customers_join"], true, "a new org");
+    let table = &operator.table;
+    let update = table.client().update_item().table_name(table.name());
+    let update = update.key("PK", AttributeValue::S("ORG#966".to_owned()));
+    let update = update.key("SK", AttributeValue::S("ORG".to_owned()));
+    update.update_expression("REMOVE customers_join").send().await.unwrap();
+
+    let text = |arguments: &[&str]| String::from_utf8(operator.run(arguments).stdout).unwrap();
+    let shown = text(&["org", "show", "966"]);
+    assert!(shown.contains("customers join\tnot before `loyaltyctl table upgrade --org 966`\n"), "{shown}");
+    let dry = text(&["table", "upgrade", "--dry-run"]);
+    assert!(dry.contains("org 966: customers would join across sources"), "{dry}");
+    assert_eq!(operator.json(&["org", "show", "966"])["customers_join"], false);
+    let report = operator.json(&["table", "upgrade", "--org", "966"]);
+    assert_eq!((&report["joining"], &report["org_wide"]), (&json!([966]), &json!(0)));
+    assert_eq!(operator.json(&["org", "show", "966"])["customers_join"], true);
+    assert_eq!(operator.json(&["table", "upgrade"])["joining"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

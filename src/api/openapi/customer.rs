@@ -2,19 +2,11 @@
 
 use serde_json::json;
 
-use super::{Operation, by_kind, identifier_names, optional, reference};
-use crate::{
-    api::customer::{MAX_IDENTIFIERS, MAX_NAME_LENGTH, MAX_PROFILES},
-    model::customer::IdentifierName,
-};
+use super::{Operation, identifier_array, optional, reference};
+use crate::api::customer::{MAX_IDENTIFIERS, MAX_NAME_LENGTH, MAX_PROFILES};
 
 pub fn register() -> Operation {
-    let kinds = by_kind("type", "value", &identifier_names(), IdentifierName::parse);
-    let identifiers = json!({
-        "type": "array",
-        "maxItems": MAX_IDENTIFIERS,
-        "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
-    });
+    let identifiers = identifier_array(MAX_IDENTIFIERS);
     let name = json!({"type": ["string", "integer", "null"], "minimum": 0, "maxLength": MAX_NAME_LENGTH});
     let profile = json!({
         "type": "object",
@@ -47,13 +39,18 @@ pub fn register() -> Operation {
     Operation {
         tag: "Customers",
         summary: "Register a customer",
-        description: "All identifiers are written, or, if one of them is taken, none. One external ID at most; given \
-                      none, and with generation enabled for the account of a profile, the customer gets the next one. \
-                      At most 50 identifiers in all profiles.",
+        description: "All identifiers are written, or, if one of them is taken, none. A mobile or e-mail address that a \
+                      customer has in another source or account: the profiles are added to that customer, whose id is \
+                      the answer, with the warning 8051. One external ID at most; given none, and with generation \
+                      enabled for the account of a profile, a customer who has none gets the next one. At most 40 \
+                      identifiers in all profiles. A name that the customer has stays.",
         parameters: Vec::new(),
         body: Some((body, example)),
-        response: json!({"createdId": {"type": "integer", "description": "The user id"}}),
-        example: json!({"createdId": 130_713_699, "warnings": []}),
+        response: json!({
+            "createdId": {"type": "integer", "description": "The user id"},
+            "sideEffects": {"type": "array", "items": {}, "description": "Always empty"},
+        }),
+        example: json!({"createdId": 130_713_699, "warnings": [], "sideEffects": []}),
         links: json!({}),
         problems: problems! {
             ContentTypeUnsupported BodyMalformed ProfilesMissing IdentifiersInvalid NameInvalid ExternalIdsDiffer
@@ -61,7 +58,8 @@ pub fn register() -> Operation {
             IdentifierNameMissing IdentifierNameUnknown IdentifierNameNotText IdentifierValueMissing
             IdentifierValueMalformed IdentifierValueNotText MobileMalformed EmailMalformed
             CardNumbersDisabled CardNumbersNotForAccount CardNumberSettingsInvalid CardNumberLengthInvalid
-            CardNumbersExhausted IdentifierTaken
+            CardNumbersExhausted CustomerExists IdentifierTaken SeveralCustomers
+            TooManyIdentifiers
         },
     }
 }

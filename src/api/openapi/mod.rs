@@ -9,7 +9,9 @@ macro_rules! problems {
 }
 
 pub mod card_number;
+pub mod change_identifier;
 pub mod customer;
+pub mod customer_lookup;
 pub mod otp;
 
 use std::collections::BTreeMap;
@@ -140,7 +142,7 @@ fn operation(route: &Route) -> Value {
 }
 
 fn operation_id(method: &Method, path: &str) -> String {
-    format!("{}{}", method.as_str().to_lowercase(), path.replace('/', "-"))
+    format!("{}{}", method.as_str().to_lowercase(), path.replace('/', "-").replace(['{', '}'], ""))
 }
 
 /// The responses for `problems`, one for each status.
@@ -222,7 +224,7 @@ fn schemas() -> Value {
             "minimum": 0,
             "maxLength": OPAQUE_MAX_BYTES,
             "pattern": format!(r"^[^\ufffd]*[^\ufffd{blank}][^\ufffd]*$"),
-            "description": format!("An external ID or a WeChat open id: {OPAQUE_MAX_BYTES} bytes of UTF-8 at most"),
+            "description": format!("An external ID, a WeChat open id or another id: {OPAQUE_MAX_BYTES} bytes of UTF-8 at most"),
         },
         "Absent": {"enum": [null, ""], "description": "Counts as absent"},
         "Message": {
@@ -312,33 +314,56 @@ fn account_parameters(source_required: bool) -> [Value; 2] {
     ]
 }
 
-/// The spellings of identifier names that callers use.
-fn identifier_names() -> Vec<String> {
-    let names = IdentifierName::NAMES.iter().map(|name| (*name).to_owned());
-    names.clone().chain(names.map(|name| name.to_ascii_uppercase())).collect()
+/// The parameter `{id}` in the path.
+fn path_id() -> Value {
+    json!({
+        "name": "id", "in": "path", "required": true, "description": "The user id of the customer",
+        "schema": {"type": "integer", "minimum": 0}, "example": 313_302_314,
+    })
 }
 
-/// One schema for each kind of identifier. The field `of` has one of the names of that `kind`, and
-/// the field `value` is such an identifier.
+/// The spellings of identifier names that callers use, of the kinds that are `accepted`.
+fn identifier_names(accepted: impl Fn(IdentifierName) -> bool) -> Vec<String> {
+    let names =
+        IdentifierName::NAMES.iter().filter(|name| IdentifierName::parse(name).is_some_and(&accepted));
+    let mut names: Vec<String> =
+        names.flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// One schema for each form of identifiers. The field `of` has one of the names of the `kind`s of
+/// that form, and the field `value` is such an identifier.
 fn by_kind(
     of: &str,
     value: &str,
     names: &[String],
     kind: impl Fn(&str) -> Option<IdentifierName>,
 ) -> Vec<Value> {
-    let schemas = IdentifierName::ALL.iter().map(|identifier| {
-        let names: Vec<&String> = names.iter().filter(|name| kind(name) == Some(*identifier)).collect();
-        let schema = match identifier {
-            IdentifierName::Mobile => "Mobile",
-            IdentifierName::Email => "Email",
-            IdentifierName::ExternalId | IdentifierName::Wechat => "OpaqueId",
-        };
+    let form = |kind| match kind {
+        IdentifierName::Mobile => "Mobile",
+        IdentifierName::Email => "Email",
+        _ => "OpaqueId",
+    };
+    let schemas = ["Mobile", "Email", "OpaqueId"].into_iter().map(|schema| {
+        let names: Vec<&String> = names.iter().filter(|name| kind(name).map(form) == Some(schema)).collect();
         (names, schema)
     });
     let schemas = schemas.filter(|(names, _)| !names.is_empty());
     schemas
         .map(|(names, schema)| json!({"properties": {of: {"enum": names}, value: reference(schema)}}))
         .collect()
+}
+
+/// The schema of an array of identifiers of any kind.
+fn identifier_array(most: usize) -> Value {
+    let kinds = by_kind("type", "value", &identifier_names(|_| true), IdentifierName::parse);
+    json!({
+        "type": "array",
+        "maxItems": most,
+        "items": {"type": "object", "required": ["type", "value"], "oneOf": kinds},
+    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const TAG: &str = "OTPs";
 
 pub fn fetch() -> Operation {
     let [source, account] = account_parameters(true);
-    let name = json!({"type": "string", "enum": identifier_names()});
+    let name = json!({"type": "string", "enum": identifier_names(IdentifierName::receives_otps)});
     let value = json!({"type": "string", "minLength": 1});
     let seconds = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": i64::MAX});
     let value_description = "A mobile, an e-mail address, an external ID or a WeChat open id";
@@ -184,7 +184,12 @@ fn entity_body(required: &[&str], mut members: Value) -> Value {
     members["action"] = json!({"type": "string", "enum": Scope::NAMES});
     members["source"] = optional(&reference("Source"));
     members["accountId"] = optional(&reference("AccountId"));
-    let kinds = by_kind("entityType", "entityValue", &identifier_names(), IdentifierName::parse);
+    let kinds = by_kind(
+        "entityType",
+        "entityValue",
+        &identifier_names(IdentifierName::receives_otps),
+        IdentifierName::parse,
+    );
     json!({"type": "object", "required": required, "properties": members, "oneOf": kinds})
 }
 

@@ -130,6 +130,9 @@ CODE=$({curl} '{base}/v2/otp?{fetch}' | sed -n 's/.*"code":"\([^"]*\)".*/\1/p')
 
 # register a customer, who gets the card number after it; again, and the mobile is taken: 409
 {curl} {json} {base}/v2/customers -d '{{"profiles":[{{"firstName":"Tom","source":"INSTORE","accountId":"","identifiers":[{{"type":"mobile","value":"919010000022"}}]}}]}}'
+
+# look the customer up, in every source
+{curl} '{base}/v2/customers/lookup?source=ALL&identifierName=mobile&identifierValue=919010000022'
 "#
     )
 }

@@ -359,8 +359,17 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
             rows.push(vec![format!("card numbers {}", key.replace('_', " ")), usage[key].to_string()]);
         }
     }
+    let join = if org.customers_join {
+        "across sources".to_owned()
+    } else {
+        format!("not before `loyaltyctl table upgrade --org {id}`")
+    };
+    rows.push(vec!["customers join".to_owned(), join]);
     let remarks = org.definition.remarks();
-    let json = json!({"definition": org.definition, "card_numbers": usage, "remarks": remarks});
+    let json = json!({
+        "definition": org.definition, "card_numbers": usage, "customers_join": org.customers_join,
+        "remarks": remarks,
+    });
     output.print(&json, &output.table(&["key", "value"], &rows))?;
     for remark in &remarks {
         output.warn(remark);

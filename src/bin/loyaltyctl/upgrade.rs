@@ -37,12 +37,19 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
     progress.finish_and_clear();
     let report = report?;
     let verb = if options.dry_run { "would be moved" } else { "moved" };
+    let (written, join) =
+        if options.dry_run { ("would be written", "would join") } else { ("written", "join from now on") };
     let mut text = format!(
-        "{} customers: {} identifiers {verb} to their normal form, {} left as they are",
+        "{} customers: {} identifiers {verb} to their normal form, {} org-wide identities {written}, {} left as they \
+         are",
         report.customers,
         report.changed,
+        report.org_wide,
         report.undecided.len()
     );
+    for org in &report.joining {
+        text = format!("{text}\norg {org}: customers {join} across sources");
+    }
     if !report.undecided.is_empty() {
         let rows: Vec<_> = report.undecided.iter().map(row).collect();
         text = format!(
@@ -65,6 +72,7 @@ fn row(undecided: &Undecided) -> Vec<String> {
         Reason::MaybeNational { normal_form } => {
             format!("kept as international; as national it is {normal_form}")
         }
+        Reason::OtherJoins { by } => format!("customer {by} has it, too, and is the one whom others join"),
         Reason::PointsElsewhere => "its item points at another customer".to_owned(),
     };
     vec![

@@ -1,0 +1,470 @@
+//! A registered customer: the profiles, the identifiers, and the rules by which a registration joins
+//! a customer and a request changes the identifiers.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    customer::{Account, Identifier, IdentifierName, Identity, UserId},
+    till::TillName,
+};
+
+/// A customer's profile in one account of a source.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    pub account: Account,
+    pub first_name: Option<String>,
+    pub last_name: Option<String>,
+    /// `None` for profiles that were written before attributions were stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
+}
+
+/// When a profile was created, and by which till.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribution {
+    /// Milliseconds since 1970.
+    created_at: i64,
+    till: String,
+}
+
+impl Attribution {
+    #[must_use]
+    pub fn new(created_at: DateTime<Utc>, till: &TillName) -> Self {
+        Self { created_at: created_at.timestamp_millis(), till: till.as_str().to_owned() }
+    }
+
+    #[must_use]
+    pub fn created_at(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.created_at).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn till(&self) -> &str {
+        &self.till
+    }
+}
+
+impl Profile {
+    /// Takes over the names that this profile does not have.
+    fn fill_in(&mut self, other: &Self) {
+        let fill = |own: &mut Option<String>, other: &Option<String>| {
+            if own.is_none() {
+                own.clone_from(other);
+            }
+        };
+        fill(&mut self.first_name, &other.first_name);
+        fill(&mut self.last_name, &other.last_name);
+    }
+}
+
+/// An identifier in a customer's list: its account, kind and stored value. External IDs and card
+/// numbers have no account. The value may be in the normal form of an earlier version.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StoredIdentifier(pub Option<Account>, pub IdentifierName, pub String);
+
+impl StoredIdentifier {
+    /// What is unique about the identifier: of two identifiers with the same key, one customer has
+    /// both. The key of an identity item is made from it.
+    #[must_use]
+    pub fn key(&self) -> Self {
+        Self(self.0.clone(), self.1.name_space(), self.2.clone())
+    }
+
+    /// The key of the person whom the identifier identifies in every source. `None` for kinds that
+    /// identify nobody outside of their account.
+    #[must_use]
+    pub fn person(&self) -> Option<Self> {
+        self.1.identifies_person().then(|| Self(None, self.1, self.2.clone()))
+    }
+}
+
+impl From<&Identity> for StoredIdentifier {
+    fn from(identity: &Identity) -> Self {
+        let identifier = identity.identifier();
+        Self(identity.account().cloned(), identifier.name(), identifier.value().to_owned())
+    }
+}
+
+/// Shows account and kind, and hides the value.
+impl fmt::Debug for StoredIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredIdentifier({:?}, {}, [hidden])", self.0, self.1)
+    }
+}
+
+/// Who has which identifiers, by [`StoredIdentifier::key`] and [`StoredIdentifier::person`]. It
+/// holds what was looked up.
+#[derive(Debug, Default)]
+pub struct Owners(HashMap<StoredIdentifier, UserId>);
+
+impl Owners {
+    /// The owner of a key.
+    #[must_use]
+    pub fn get(&self, key: &StoredIdentifier) -> Option<UserId> {
+        self.0.get(key).copied()
+    }
+
+    fn of(&self, identity: &Identity) -> Option<UserId> {
+        self.get(&StoredIdentifier::from(identity).key())
+    }
+
+    /// The customer who has a mobile or an e-mail address in any account.
+    fn person(&self, identity: &Identity) -> Option<UserId> {
+        self.get(&StoredIdentifier::from(identity).person()?)
+    }
+}
+
+impl FromIterator<(StoredIdentifier, UserId)> for Owners {
+    fn from_iter<T: IntoIterator<Item = (StoredIdentifier, UserId)>>(owners: T) -> Self {
+        Self(owners.into_iter().collect())
+    }
+}
+
+/// Who a registration is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registrant {
+    /// Nobody has the identifiers.
+    New,
+    /// The customer who has one of the mobiles or e-mail addresses in another account.
+    Known(UserId),
+}
+
+/// Why a registration is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// All identifiers that are taken belong to this customer.
+    Exists(UserId),
+    /// Identifiers are taken by several customers, or the customer has another external ID.
+    Taken,
+    /// The identifiers belong to different customers, none of them in the accounts of the request.
+    SeveralCustomers,
+    /// The customer would have more than [`MAX_IDENTIFIERS`].
+    TooManyIdentifiers,
+}
+
+/// Decides who a registration is about. With `joins`, a mobile or an e-mail address of a customer in
+/// another account identifies that customer, and so the customer's external ID and card numbers are
+/// not taken.
+///
+/// # Errors
+/// [`Refusal`] when an identifier is taken.
+pub fn registrant(identities: &[Identity], owners: &Owners, joins: bool) -> Result<Registrant, Refusal> {
+    let (in_org, in_account): (Vec<_>, Vec<_>) =
+        identities.iter().partition(|identity| identity.account().is_none());
+    let all_owners = |identities: Vec<&Identity>| -> BTreeSet<UserId> {
+        identities.into_iter().filter_map(|identity| owners.of(identity)).collect()
+    };
+    let (in_org, in_account) = (all_owners(in_org), all_owners(in_account));
+    let elsewhere: BTreeSet<UserId> =
+        identities.iter().filter(|_| joins).filter_map(|identity| owners.person(identity)).collect();
+    let only = |users: BTreeSet<UserId>| users.first().copied().filter(|_| users.len() == 1);
+    if in_account.is_empty() && !elsewhere.is_empty() {
+        return only(&elsewhere | &in_org).map(Registrant::Known).ok_or(Refusal::SeveralCustomers);
+    }
+    if in_account.is_empty() && in_org.is_empty() {
+        return Ok(Registrant::New);
+    }
+    Err(only(&in_account | &in_org).map_or(Refusal::Taken, Refusal::Exists))
+}
+
+/// A change of a customer's identifiers in one account.
+#[derive(Clone)]
+pub struct IdentifierChange {
+    pub account: Account,
+    pub add: Vec<Identity>,
+    pub remove: Vec<Identity>,
+    /// For the profile that the customer gets in the account, if there is none.
+    pub attribution: Attribution,
+}
+
+/// A changed customer.
+pub struct Changed {
+    pub customer: Customer,
+    /// How many identifiers were added or removed before already.
+    pub unchanged: usize,
+}
+
+/// Why a change is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeRefusal {
+    /// Another customer has an identifier that is to be added, or the customer has another external
+    /// ID.
+    Taken,
+    /// Another customer has an identifier that is to be removed.
+    BelongsToAnother,
+    /// No identifier would be left.
+    NoneLeft,
+    /// The customer would have more than [`MAX_IDENTIFIERS`].
+    TooManyIdentifiers,
+}
+
+/// How many identifiers a customer has at most. A DynamoDB item has at most 400 KB, and an
+/// identifier takes up to 600 bytes of it.
+pub const MAX_IDENTIFIERS: usize = 500;
+
+/// A registered customer.
+#[derive(Clone)]
+pub struct Customer {
+    pub user: UserId,
+    /// One for each account.
+    pub profiles: Vec<Profile>,
+    pub identifiers: Vec<StoredIdentifier>,
+}
+
+impl Customer {
+    /// A customer without profiles and identifiers.
+    #[must_use]
+    pub const fn new(user: UserId) -> Self {
+        Self { user, profiles: Vec::new(), identifiers: Vec::new() }
+    }
+
+    /// The external ID; a customer has at most one.
+    #[must_use]
+    pub fn external_id(&self) -> Option<&str> {
+        self.identifiers.iter().find(|listed| listed.1 == IdentifierName::ExternalId).map(|listed| &*listed.2)
+    }
+
+    /// The accounts in which the customer has what `person` identifies.
+    pub fn accounts_of(&self, person: &StoredIdentifier) -> BTreeSet<&Account> {
+        let same = self.identifiers.iter().filter(|listed| (listed.1, &listed.2) == (person.1, &person.2));
+        same.filter_map(|listed| listed.0.as_ref()).collect()
+    }
+
+    /// Adds an identifier, unless the customer has it.
+    pub fn add(&mut self, identity: &Identity) {
+        let identifier = StoredIdentifier::from(identity);
+        if !self.identifiers.contains(&identifier) {
+            self.identifiers.push(identifier);
+        }
+    }
+
+    /// Adds profiles and identifiers. A profile in an account in which the customer has one extends
+    /// it; the names that it has stay.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the customer has another external ID, or would have too many identifiers.
+    pub fn extended(&self, profiles: &[Profile], identities: &[Identity]) -> Result<Self, Refusal> {
+        let mut customer = self.clone();
+        for profile in profiles {
+            match customer.profiles.iter_mut().find(|own| own.account == profile.account) {
+                Some(own) => own.fill_in(profile),
+                None => customer.profiles.push(profile.clone()),
+            }
+        }
+        for identity in identities {
+            if customer.has_another_external_id(identity.identifier()) {
+                return Err(Refusal::Taken);
+            }
+            customer.add(identity);
+        }
+        if customer.identifiers.len() > MAX_IDENTIFIERS {
+            return Err(Refusal::TooManyIdentifiers);
+        }
+        Ok(customer)
+    }
+
+    fn has_another_external_id(&self, identifier: &Identifier) -> bool {
+        identifier.name() == IdentifierName::ExternalId
+            && self.external_id().is_some_and(|own| own != identifier.value())
+    }
+
+    /// Removes and adds identifiers, given the `owners` of all of them. What is in both lists is
+    /// added.
+    ///
+    /// # Errors
+    /// [`ChangeRefusal`].
+    pub fn changed(&self, change: &IdentifierChange, owners: &Owners) -> Result<Changed, ChangeRefusal> {
+        let (mut customer, mut unchanged) = (self.clone(), 0);
+        let is_another = |owner: Option<UserId>| owner.is_some_and(|owner| owner != self.user);
+        for identity in change.remove.iter().filter(|identity| !change.add.contains(identity)) {
+            let listed = StoredIdentifier::from(identity);
+            let before = customer.identifiers.len();
+            customer.identifiers.retain(|own| *own != listed);
+            if customer.identifiers.len() == before {
+                if is_another(owners.of(identity)) {
+                    return Err(ChangeRefusal::BelongsToAnother);
+                }
+                unchanged += 1;
+            }
+        }
+        for identity in &change.add {
+            if customer.identifiers.contains(&StoredIdentifier::from(identity)) {
+                unchanged += 1;
+                continue;
+            }
+            if is_another(owners.of(identity))
+                || is_another(owners.person(identity))
+                || customer.has_another_external_id(identity.identifier())
+            {
+                return Err(ChangeRefusal::Taken);
+            }
+            customer.add(identity);
+            if identity.account().is_some() {
+                customer.ensure_profile(change);
+            }
+        }
+        if customer.identifiers.is_empty() {
+            return Err(ChangeRefusal::NoneLeft);
+        }
+        if customer.identifiers.len() > MAX_IDENTIFIERS.max(self.identifiers.len()) {
+            return Err(ChangeRefusal::TooManyIdentifiers);
+        }
+        Ok(Changed { customer, unchanged })
+    }
+
+    fn ensure_profile(&mut self, change: &IdentifierChange) {
+        if self.profiles.iter().all(|profile| profile.account != change.account) {
+            self.profiles.push(Profile {
+                account: change.account.clone(),
+                first_name: None,
+                last_name: None,
+                attribution: Some(change.attribution.clone()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        customer::{AccountId, Source},
+        phone_number::PhoneNumberPlan,
+    };
+
+    fn wechat() -> Account {
+        Account { source: Source::Wechat, id: AccountId("A".into()) }
+    }
+
+    fn identity(account: Account, name: &str, value: &str) -> Identity {
+        let plan = PhoneNumberPlan {
+            country_code: "91".into(),
+            trunk_prefix: String::new(),
+            national_lengths: 10.into(),
+        };
+        let name = IdentifierName::parse(name).unwrap();
+        Identity::new(account, Identifier::new(name, value, &plan).unwrap())
+    }
+
+    fn shop(name: &str, value: &str) -> Identity {
+        identity(Account::instore(), name, value)
+    }
+
+    const MOBILE: &str = "9010000022";
+
+    /// The owners of a customer's identifiers, as the store keeps them.
+    fn owned(customers: &[(u64, Vec<Identity>)]) -> Owners {
+        let all = customers
+            .iter()
+            .flat_map(|(user, identities)| identities.iter().map(|identity| (UserId(*user), identity)));
+        all.flat_map(|(user, identity)| {
+            let listed = StoredIdentifier::from(identity);
+            [Some(listed.key()), listed.person()].into_iter().flatten().map(move |key| (key, user))
+        })
+        .collect()
+    }
+
+    fn customer(user: u64, identities: &[Identity]) -> Customer {
+        let profile =
+            Profile { account: Account::instore(), first_name: None, last_name: None, attribution: None };
+        Customer::new(UserId(user)).extended(&[profile], identities).unwrap()
+    }
+
+    #[test]
+    fn a_registration_is_about_whoever_has_its_mobiles_and_emails() {
+        let owners = owned(&[
+            (1, vec![shop("mobile", MOBILE), shop("externalId", "X1")]),
+            (2, vec![shop("email", "tom@example.com"), shop("cuid", "C2"), shop("cardnumber", "K2")]),
+        ]);
+        let elsewhere = |name: &str, value: &str| identity(wechat(), name, value);
+        let (mobile, email) = (elsewhere("mobile", MOBILE), elsewhere("email", "tom@example.com"));
+        for (identities, expected) in [
+            (vec![elsewhere("mobile", "9010000033"), elsewhere("cuid", "C2")], Ok(Registrant::New)),
+            (vec![mobile.clone()], Ok(Registrant::Known(UserId(1)))),
+            (vec![mobile.clone(), shop("externalId", "X1")], Ok(Registrant::Known(UserId(1)))),
+            (vec![mobile.clone(), shop("externalId", "X9")], Ok(Registrant::Known(UserId(1)))),
+            (vec![mobile.clone(), email.clone()], Err(Refusal::SeveralCustomers)),
+            (vec![mobile.clone(), shop("externalId", "K2")], Err(Refusal::SeveralCustomers)),
+            (vec![shop("mobile", MOBILE)], Err(Refusal::Exists(UserId(1)))),
+            (vec![shop("mobile", MOBILE), email.clone()], Err(Refusal::Exists(UserId(1)))),
+            (vec![shop("mobile", MOBILE), shop("cuid", "C2")], Err(Refusal::Taken)),
+            (vec![elsewhere("cardnumber", "X1")], Err(Refusal::Exists(UserId(1)))),
+        ] {
+            assert_eq!(registrant(&identities, &owners, true), expected, "{identities:?}");
+        }
+        assert_eq!(registrant(&[mobile, email], &owners, false), Ok(Registrant::New));
+    }
+
+    #[test]
+    fn an_extended_profile_keeps_its_names_and_its_external_id() {
+        let named = |first: Option<&str>, last: Option<&str>| Profile {
+            account: Account::instore(),
+            first_name: first.map(str::to_owned),
+            last_name: last.map(str::to_owned),
+            attribution: None,
+        };
+        let tom = Customer::new(UserId(1)).extended(&[named(Some("Tom"), None)], &[shop("externalId", "X1")]);
+        let tom = tom.unwrap();
+        let later = tom.extended(&[named(Some("Thomas"), Some("Sawyer"))], &[shop("externalId", "X1")]);
+        let later = later.unwrap();
+        assert!(later.profiles == [named(Some("Tom"), Some("Sawyer"))]);
+        assert_eq!(later.identifiers.len(), 1);
+        assert_eq!(tom.extended(&[], &[shop("externalId", "X2")]).err(), Some(Refusal::Taken));
+        let many: Vec<Identity> = (1..MAX_IDENTIFIERS).map(|i| shop("cuid", &format!("C{i}"))).collect();
+        assert_eq!(tom.extended(&[], &many).unwrap().identifiers.len(), MAX_IDENTIFIERS);
+        let one_more = [many, vec![shop("cuid", "C0")]].concat();
+        assert_eq!(tom.extended(&[], &one_more).err(), Some(Refusal::TooManyIdentifiers));
+        let with_card = tom.extended(&[], &[shop("cardnumber", "X2"), shop("cardnumber", "X3")]).unwrap();
+        assert_eq!((with_card.external_id(), with_card.identifiers.len()), (Some("X1"), 3));
+    }
+
+    #[test]
+    fn identifiers_are_added_and_removed_together_or_not_at_all() {
+        let own = [shop("mobile", MOBILE), shop("externalId", "X1")];
+        let tom = customer(1, &own);
+        let owners = owned(&[(1, own.to_vec()), (2, vec![identity(wechat(), "email", "a@example.com")])]);
+        let change = |account: Account, add: &[(&str, &str)], remove: &[(&str, &str)]| {
+            let identities = |list: &[(&str, &str)]| {
+                list.iter().map(|(name, value)| identity(account.clone(), name, value)).collect()
+            };
+            let till = TillName::parse("t").unwrap();
+            let attribution = Attribution::new(DateTime::UNIX_EPOCH, &till);
+            let change =
+                IdentifierChange { add: identities(add), remove: identities(remove), account, attribution };
+            tom.changed(&change, &owners)
+        };
+        let counts = |changed: Result<Changed, ChangeRefusal>| {
+            changed.map(|changed| {
+                (changed.customer.identifiers.len(), changed.customer.profiles.len(), changed.unchanged)
+            })
+        };
+        let instore = Account::instore;
+        for (account, add, remove, expected) in [
+            (instore(), vec![("cuid", "C")], vec![], Ok((3, 1, 0))),
+            (wechat(), vec![("mobile", MOBILE)], vec![], Ok((3, 2, 0))),
+            (wechat(), vec![("cardnumber", "X1")], vec![], Ok((3, 1, 0))),
+            (instore(), vec![("mobile", MOBILE)], vec![("cuid", "C")], Ok((2, 1, 2))),
+            (instore(), vec![("mobile", MOBILE)], vec![("mobile", MOBILE)], Ok((2, 1, 1))),
+            (instore(), vec![("externalId", "X2")], vec![("externalId", "X1")], Ok((2, 1, 0))),
+            (instore(), vec![("externalId", "X2")], vec![], Err(ChangeRefusal::Taken)),
+            (instore(), vec![("email", "a@example.com")], vec![], Err(ChangeRefusal::Taken)),
+            (wechat(), vec![], vec![("email", "a@example.com")], Err(ChangeRefusal::BelongsToAnother)),
+            (instore(), vec![], vec![("email", "a@example.com")], Ok((2, 1, 1))),
+            (instore(), vec![], vec![("mobile", MOBILE), ("externalId", "X1")], Err(ChangeRefusal::NoneLeft)),
+        ] {
+            assert_eq!(counts(change(account, &add, &remove)), expected, "{add:?} {remove:?}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_the_value() {
+        let listed = StoredIdentifier::from(&shop("mobile", MOBILE));
+        assert!(!format!("{listed:?}").contains(MOBILE));
+    }
+}

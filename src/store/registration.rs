@@ -1,0 +1,216 @@
+//! Registering customers, who may be known from other accounts.
+//!
+//! A registration reads who has its identifiers, decides, and writes on the condition that this is
+//! unchanged. If it is not, the registration decides again. So of two registrations of one mobile in
+//! two sources, the second one joins the customer of the first.
+//!
+//! In an org whose customers do not join yet, a registration claims org-wide identities that are
+//! free, and leaves the others alone. So each customer who is registered during an upgrade has the
+//! org-wide identities already, or somebody else has them, and the upgrade needs to visit only the
+//! customers that were there when it began. A process that has not seen yet that customers join
+//! registers in the same way, for at most a minute.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    CardNumber, IdempotentRequest, NumberingError, ResponseToStore, Store, StoreError, StoredResponse,
+    customer_writes::{Before, CustomerWrites, Part, StoredCustomer, Written},
+    customers::{MAX_LOST_RACES, owner_keys},
+};
+use crate::model::{
+    customer::{Account, IdentifierName, Identity, UserId},
+    org::Org,
+    profile::{Customer, Profile, Refusal, Registrant, StoredIdentifier, registrant},
+};
+
+/// A customer to be registered.
+#[derive(Clone)]
+pub struct NewCustomer {
+    pub profiles: Vec<Profile>,
+    /// The identifiers in the request.
+    pub identities: Vec<Identity>,
+    /// The account whose next card number the customer gets as external ID, unless the customer has
+    /// one. `None` if no number is generated.
+    pub generate_for: Option<Account>,
+    pub registered_at: DateTime<Utc>,
+}
+
+/// The result of a registration. Nothing of the customer is written unless it is `Registered`.
+pub enum Registration<A> {
+    Registered {
+        response: A,
+        /// The card numbers that were allocated. All but the last one were skipped, because they had
+        /// been assigned manually.
+        numbers: Vec<CardNumber>,
+    },
+    Refused(Refusal),
+    /// There is no card number for the customer.
+    NoNumber(NumberingError),
+    /// A response is stored under the request's key.
+    Replay(StoredResponse),
+}
+
+/// How many manually assigned numbers one registration skips at most. The next registration
+/// continues after them.
+const MAX_SKIPPED: u32 = 100;
+
+/// What a registration has allocated so far. An attempt that loses a race leaves it to the next one.
+#[derive(Default)]
+struct Allocated {
+    user: Option<UserId>,
+    numbers: Vec<CardNumber>,
+    /// The identity of the last number, unless it was assigned manually.
+    identity: Option<Identity>,
+}
+
+/// The result of one attempt to register.
+enum Attempt<A> {
+    /// The registration ends with this result.
+    Ended(Registration<A>),
+    /// The generated number was assigned to another customer manually.
+    NumberTaken,
+    /// Somebody else changed what the attempt had read.
+    LostRace,
+}
+
+impl Store {
+    /// Registers a customer, or adds the profiles to the customer who is known by their mobiles or
+    /// e-mail addresses, and stores the response that `respond` makes from the user id and whether
+    /// the customer was known: all or nothing. `on_refresh` is as in [`Self::next_card_number`].
+    ///
+    /// # Errors
+    /// The error of `respond`, and [`StoreError`] when DynamoDB fails.
+    pub async fn register<A: AsRef<str>, E: From<StoreError>>(
+        &self,
+        org: &Arc<Org>,
+        new: &NewCustomer,
+        request: Option<&IdempotentRequest>,
+        respond: impl Fn(UserId, Registrant) -> Result<A, E>,
+        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
+    ) -> Result<Registration<A>, E> {
+        let (mut allocated, mut lost_races, mut skipped) = (Allocated::default(), 0, 0);
+        while lost_races < MAX_LOST_RACES && skipped < MAX_SKIPPED {
+            match self.try_register(org, new, request, &respond, on_refresh, &mut allocated).await? {
+                Attempt::Ended(result) => return Ok(result),
+                Attempt::NumberTaken => skipped += 1,
+                Attempt::LostRace => lost_races += 1,
+            }
+        }
+        let reason = if skipped == MAX_SKIPPED {
+            "too many card numbers in a row were assigned manually"
+        } else {
+            "the identifiers keep changing their owners"
+        };
+        Err(StoreError::gave_up(reason).into())
+    }
+
+    async fn try_register<A: AsRef<str>, E: From<StoreError>>(
+        &self,
+        org: &Arc<Org>,
+        new: &NewCustomer,
+        request: Option<&IdempotentRequest>,
+        respond: &impl Fn(UserId, Registrant) -> Result<A, E>,
+        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
+        allocated: &mut Allocated,
+    ) -> Result<Attempt<A>, E> {
+        // Read first, so that no card number is spent on a registration that is refused.
+        let owners = self.owners(org.id(), &owner_keys(new.identities.iter())).await?;
+        let refuse = |refusal| Ok(Attempt::Ended(Registration::Refused(refusal)));
+        let registrant = match registrant(&new.identities, &owners, org.customers_join) {
+            Ok(registrant) => registrant,
+            Err(refusal) => return refuse(refusal),
+        };
+        let stored = self.registered(org, registrant).await?;
+        let base = match &stored {
+            Some(stored) => stored.customer.clone(),
+            None => Customer::new(self.new_user(org, allocated).await?),
+        };
+        let mut customer = match base.extended(&new.profiles, &new.identities) {
+            Ok(customer) => customer,
+            Err(refusal) => return refuse(refusal),
+        };
+        let mut generated = None;
+        if let Some(account) = &new.generate_for
+            && customer.external_id().is_none()
+        {
+            let identity = match self.new_number(org, account, on_refresh, allocated).await {
+                Ok(identity) => identity,
+                Err(error) => return Ok(Attempt::Ended(Registration::NoNumber(error))),
+            };
+            customer.add(&identity);
+            generated = Some(Part::Added(StoredIdentifier::from(&identity).key()));
+        }
+
+        let response = respond(customer.user, registrant)?;
+        let writes = CustomerWrites {
+            before: stored.as_ref().map_or(Before::New(new.registered_at), Before::Stored),
+            after: &customer,
+            owners: &owners,
+        };
+        let to_store = request.map(|request| ResponseToStore { request, body: response.as_ref() });
+        let parts = match self.write_customer(org.id(), &writes, to_store).await? {
+            Written::Done => {
+                let numbers = std::mem::take(&mut allocated.numbers);
+                return Ok(Attempt::Ended(Registration::Registered { response, numbers }));
+            }
+            Written::Replay(earlier) => return Ok(Attempt::Ended(Registration::Replay(earlier))),
+            Written::Refused(parts) => parts,
+        };
+        if stored.is_none() && parts.contains(&Part::Customer) {
+            let reason = "the user id counter returned the id of an existing customer";
+            return Err(StoreError::corrupt(reason).into());
+        }
+        if generated.is_some_and(|generated| parts.contains(&generated)) {
+            allocated.identity = None;
+            return Ok(Attempt::NumberTaken);
+        }
+        Ok(Attempt::LostRace)
+    }
+
+    /// The item of the customer whom a registration joins.
+    async fn registered(
+        &self,
+        org: &Org,
+        registrant: Registrant,
+    ) -> Result<Option<StoredCustomer>, StoreError> {
+        let Registrant::Known(user) = registrant else {
+            return Ok(None);
+        };
+        let stored = self.stored_customer(org.id(), user).await?;
+        stored
+            .ok_or_else(|| StoreError::corrupt("an identity points at a customer without an item"))
+            .map(Some)
+    }
+
+    async fn new_user(&self, org: &Org, allocated: &mut Allocated) -> Result<UserId, StoreError> {
+        if let Some(user) = allocated.user {
+            return Ok(user);
+        }
+        let user = self.next_user_id(org.id()).await?;
+        allocated.user = Some(user);
+        Ok(user)
+    }
+
+    /// The external ID that is generated for the customer.
+    async fn new_number(
+        &self,
+        org: &Arc<Org>,
+        account: &Account,
+        on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
+        allocated: &mut Allocated,
+    ) -> Result<Identity, NumberingError> {
+        if let Some(identity) = &allocated.identity {
+            return Ok(identity.clone());
+        }
+        let number = self.next_card_number(org, account, on_refresh).await?;
+        let identifier = org
+            .identifier(IdentifierName::ExternalId, &number.number)
+            .map_err(|_| StoreError::corrupt("a card number cannot be an external ID"))?;
+        let identity = Identity::new(account.clone(), identifier);
+        allocated.numbers.push(number);
+        allocated.identity = Some(identity.clone());
+        Ok(identity)
+    }
+}
