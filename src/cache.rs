@@ -1,4 +1,4 @@
-//! An in-memory cache for tills and orgs, valid for one minute.
+//! An in-memory cache for tills, access tokens and orgs. Entries are valid for one minute.
 
 use std::{
     collections::HashMap,

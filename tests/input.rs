@@ -106,7 +106,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 /// A request body from the documentation.
 fn documented() -> impl Strategy<Value = Value> {
-    let bodies = ["otp-generate", "otp-validate", "customer-register"].map(|name| {
+    let bodies = ["otp-generate", "otp-validate", "customer-register", "token-generate"].map(|name| {
         let event: Value = serde_json::from_str(&read(name, "v2")).unwrap();
         serde_json::from_str(event["body"].as_str().unwrap()).unwrap()
     });
@@ -209,7 +209,8 @@ proptest! {
         let text = text + &"é".repeat(long * 20_000);
         let pointers = [
             "/path", "/rawPath", "/rawQueryString", "/body", "/requestContext/stage", "/requestContext/domainName",
-            "/headers/authorization", "/multiValueHeaders/Authorization/0",
+            "/headers/authorization", "/multiValueHeaders/Authorization/0", "/headers/x-cap-api-oauth-token",
+            "/multiValueHeaders/X-CAP-API-OAUTH-TOKEN/0",
         ];
         for place in pointers {
             let mut event = event.clone();

@@ -76,6 +76,7 @@ fn event(route: &Route, number: usize) -> String {
         ("POST", "/v2/otp/validate") => read("otp-validate", "v2"),
         ("GET", "/v2/cardNumber") => read("card-number-get", "v2"),
         ("POST", "/v2/cardNumber") => read("card-number-post", "v2"),
+        ("POST", "/v3/oauth/token/generate") => read("token-generate", "v2"),
         ("POST", "/v2/customers") => {
             let identifiers = json!([{"type": "mobile", "value": format!("91901000{number:04}")}]);
             let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});

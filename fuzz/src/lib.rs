@@ -18,7 +18,7 @@ use aws_sdk_dynamodb::{
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_types::body::SdkBody;
 use http::{Request, Response};
-use loyalty_codes::{api::{self, App}, clock::Clock, model::{customer::UserId, till::{Credential, Permission, Till, TillName}}, secret::Secret, store::Store};
+use loyalty_codes::{api::{self, App}, clock::Clock, model::{access_token::TokenLifetime, customer::UserId, till::{Credential, Permission, Till, TillName}}, secret::Secret, store::Store};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
@@ -48,6 +48,7 @@ async fn service() -> App {
         org: definition.id,
         permissions: Permission::ALL.to_vec(),
         credentials: vec![Credential::new(password, clock.now())],
+        token_lifetime: TokenLifetime::default(),
     };
     assert!(store.create_till(&till).await.unwrap());
     App::new(store, clock)
@@ -78,6 +79,7 @@ fn perform(operation: &str, body: &Value, items: &mut HashMap<String, Value>) ->
         "Query" => json!({"Items": [], "Count": 0, "ScannedCount": 0}),
         "BatchGetItem" => json!({"Responses": {}, "UnprocessedKeys": {}}),
         "UpdateItem" => json!({"Attributes": {"next": {"N": "1000000011"}}}),
+        "PutItem" => json!({}),
         "TransactWriteItems" => {
             let puts = body["TransactItems"].as_array().unwrap().iter().map(|write| &write["Put"]["Item"]);
             let kept = puts.filter(|item| {

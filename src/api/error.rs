@@ -51,7 +51,8 @@ problems! {
     IdempotencyKeyReused => UNPROCESSABLE_ENTITY, 422, "Idempotency-Key was used for another request";
 
     // The caller.
-    Unauthorized => UNAUTHORIZED, 401, "Till name or password is wrong";
+    Unauthorized => UNAUTHORIZED, 401, "Till name, password or access token is wrong";
+    CredentialsNotText => BAD_REQUEST, 400, "Key and secret must be text";
     NotPermitted => FORBIDDEN, 4000, "The till has no permission for this resource";
     V2NotEnabled => FORBIDDEN, 403, "V2 API is not enabled for the org";
 
@@ -301,6 +302,14 @@ impl ApiMessage {
         Self { status: false, code, message: Cow::Borrowed(message) }
     }
 
+    pub const fn code(&self) -> u16 {
+        self.code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The warning that the profiles of a registration were added to a customer who is known from
     /// another source or account.
     pub fn joined(user: UserId) -> Self {
@@ -343,7 +352,25 @@ impl SuccessBody {
     /// # Errors
     /// [`Problem::Internal`] when the body cannot be serialized as JSON.
     pub fn new(body: impl Serialize, warnings: &[ApiMessage]) -> Result<Self, ApiError> {
-        let json = serde_json::to_string(&WithWarnings { body, warnings });
+        Self::serialized(&WithWarnings { body, warnings })
+    }
+
+    /// The body of a token request: `data`, and `errors` that are null. Existing clients expect both,
+    /// and no warnings. No other success body has the key `errors`.
+    ///
+    /// # Errors
+    /// [`Problem::Internal`] when the body cannot be serialized as JSON.
+    pub fn with_null_errors(data: impl Serialize) -> Result<Self, ApiError> {
+        #[derive(Serialize)]
+        struct WithNullErrors<T> {
+            data: T,
+            errors: (),
+        }
+        Self::serialized(&WithNullErrors { data, errors: () })
+    }
+
+    fn serialized(body: &impl Serialize) -> Result<Self, ApiError> {
+        let json = serde_json::to_string(body);
         json.map(Self).map_err(|error| ApiError::caused_by(Problem::Internal, error))
     }
 

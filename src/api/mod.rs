@@ -11,6 +11,7 @@ mod customer_lookup;
 pub mod error;
 mod idempotency;
 pub mod metrics;
+mod oauth;
 #[cfg(feature = "cli")]
 pub mod openapi;
 mod otp;
@@ -37,6 +38,7 @@ use crate::{
     clock::Clock,
     logging,
     model::{
+        access_token::{TokenDigest, TokenGrant},
         org::{Org, OrgId},
         till::{Permission, Till, TillName},
     },
@@ -54,8 +56,9 @@ pub struct Route {
     pub method: Method,
     /// The path. `{id}` stands for one segment.
     pub path: &'static str,
-    /// The permission that a till needs.
-    pub permission: Permission,
+    /// The permission that a till needs. `None` for the route that issues access tokens: a till needs
+    /// no permission for one, and its credentials are in the body instead of the headers.
+    pub permission: Option<Permission>,
     /// Whether it takes an `Idempotency-Key`.
     pub idempotent: bool,
     handler: Handler,
@@ -67,7 +70,7 @@ impl Route {
     /// Whether a call changes nothing (RFC 9110, section 9.2.1). Such a `GET` also handles `HEAD`.
     #[must_use]
     pub fn is_safe(&self) -> bool {
-        self.method == Method::GET && self.permission != Permission::CardNumberGenerate
+        self.method == Method::GET && self.permission != Some(Permission::CardNumberGenerate)
     }
 
     /// Whether it handles requests with that method.
@@ -92,14 +95,25 @@ type Handler =
     for<'a> fn(Call<'a>) -> Pin<Box<dyn Future<Output = Result<SuccessBody, ApiError>> + Send + 'a>>;
 
 macro_rules! route {
+    ($method:ident $path:literal, $file:ident::$handler:ident) => {
+        route!($method $path, permission: None, $file::$handler, idempotent: false)
+    };
     ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident) => {
         route!($method $path, $permission, $file::$handler, idempotent: false)
     };
     ($method:ident $path:literal, $permission:ident, $file:ident::$handler:ident, idempotent: $idempotent:literal) => {
+        route!(
+            $method $path,
+            permission: Some(Permission::$permission),
+            $file::$handler,
+            idempotent: $idempotent
+        )
+    };
+    ($method:ident $path:literal, permission: $permission:expr, $file:ident::$handler:ident, idempotent: $idempotent:literal) => {
         Route {
             method: Method::$method,
             path: $path,
-            permission: Permission::$permission,
+            permission: $permission,
             idempotent: $idempotent,
             handler: |call| Box::pin($file::$handler(call)),
             #[cfg(feature = "cli")]
@@ -123,6 +137,7 @@ pub const ROUTES: &[Route] = &[
     route!(GET "/v2/customers/lookup/customerDetails", CustomerRead, customer_lookup::details),
     route!(GET "/v2/customers/{id}", CustomerRead, customer_lookup::by_id),
     route!(POST "/v2/customers/{id}/changeIdentifier", CustomerUpdate, change_identifier::change, idempotent: true),
+    route!(POST "/v3/oauth/token/generate", oauth::issue_token),
 ];
 
 /// The largest body that is read, in bytes.
@@ -158,6 +173,7 @@ pub struct App {
     store: Store,
     clock: Clock,
     tills: Cache<TillName, Arc<Till>>,
+    tokens: Cache<TokenDigest, Arc<TokenGrant>>,
     orgs: Cache<OrgId, Arc<Org>>,
     message_listener: Option<MessageListener>,
     /// The prefix that paths may have before that of a route, such as `/codes`. Empty if there is
@@ -217,6 +233,7 @@ impl App {
             store,
             clock,
             tills: Cache::default(),
+            tokens: Cache::default(),
             orgs: Cache::default(),
             message_listener: None,
             base_path: String::new(),
@@ -269,8 +286,12 @@ impl App {
         if request.body.len() > MAX_BODY {
             return Err(Problem::BodyTooLarge.into());
         }
-        let caller = trace.caller.insert(self.authenticate(&request.headers).await?);
-        if !caller.till.may(route.permission) {
+        let caller = match route.permission {
+            Some(_) => self.authenticate(&request.headers).await?,
+            None => self.authenticate_by_body(request).await?,
+        };
+        let caller = trace.caller.insert(caller);
+        if route.permission.is_some_and(|permission| !caller.till.may(permission)) {
             return Err(Problem::NotPermitted.into());
         }
         if !caller.org.config().v2_enabled {

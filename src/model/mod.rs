@@ -1,6 +1,7 @@
 //! The types and rules of a loyalty programme. This module does no I/O and depends on neither the
 //! store, the API nor an entry point.
 
+pub mod access_token;
 pub mod card_number;
 pub mod content;
 pub mod customer;

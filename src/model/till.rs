@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::{
-    model::org::OrgId,
+    model::{access_token::TokenLifetime, org::OrgId},
     secret::Secret,
     wire::{hex, wire_enum},
 };
@@ -88,6 +88,10 @@ pub struct Credential {
     pub md5hex_digest: [u8; 32],
 }
 
+/// Tells the credentials of a till apart: the digest of the password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CredentialId(pub [u8; 32]);
+
 impl Credential {
     #[must_use]
     pub fn new(password: &str, created_at: DateTime<Utc>) -> Self {
@@ -97,6 +101,11 @@ impl Credential {
             password_digest: Sha256::digest(password).into(),
             md5hex_digest: Sha256::digest(md5hex).into(),
         }
+    }
+
+    #[must_use]
+    pub const fn id(&self) -> CredentialId {
+        CredentialId(self.password_digest)
     }
 }
 
@@ -108,19 +117,34 @@ pub struct Till {
     pub permissions: Vec<Permission>,
     /// Oldest first; two while a rotation overlaps, none once the till is revoked.
     pub credentials: Vec<Credential>,
+    /// How long its access tokens are valid.
+    pub token_lifetime: TokenLifetime,
 }
 
 impl Till {
-    /// Whether `secret` is the password of a credential or its `md5hex`. Every digest is compared,
+    /// The credential whose password, or the `md5hex` of it, is `secret`. Every digest is compared,
     /// and in constant time.
     #[must_use]
-    pub fn accepts(&self, secret: &str) -> bool {
+    pub fn credential(&self, secret: &str) -> Option<CredentialId> {
         let digest = Sha256::digest(secret);
-        self.credentials
-            .iter()
-            .flat_map(|credential| [&credential.password_digest, &credential.md5hex_digest])
-            .fold(Choice::from(0), |found, stored| found | digest.ct_eq(stored.as_slice()))
-            .into()
+        let is_secret_of = |credential: &Credential| -> Choice {
+            digest.ct_eq(credential.password_digest.as_slice())
+                | digest.ct_eq(credential.md5hex_digest.as_slice())
+        };
+        self.credentials.iter().fold(None, |found, credential| {
+            if is_secret_of(credential).into() { Some(credential.id()) } else { found }
+        })
+    }
+
+    /// Whether `secret` is the password of a credential or its `md5hex`.
+    #[must_use]
+    pub fn accepts(&self, secret: &str) -> bool {
+        self.credential(secret).is_some()
+    }
+
+    #[must_use]
+    pub fn has_credential(&self, id: CredentialId) -> bool {
+        self.credentials.iter().any(|credential| credential.id() == id)
     }
 
     #[must_use]
@@ -140,6 +164,7 @@ mod tests {
             org: OrgId(966),
             permissions: vec![Permission::OtpFetch],
             credentials: passwords.iter().map(|p| Credential::new(p, DateTime::UNIX_EPOCH)).collect(),
+            token_lifetime: TokenLifetime::default(),
         }
     }
 
@@ -165,6 +190,17 @@ mod tests {
         let rotated = till(&["old", "new"]);
         assert!(rotated.accepts("old") && rotated.accepts("new"));
         assert!(!till(&[]).accepts(""));
+    }
+
+    #[test]
+    fn a_secret_belongs_to_one_credential() {
+        let rotated = till(&["old", "server123"]);
+        let [old, new] = [0, 1].map(|at| rotated.credentials[at].id());
+        assert_eq!(rotated.credential("old"), Some(old));
+        assert_eq!(rotated.credential("server123"), Some(new));
+        assert_eq!(rotated.credential("8a16a6b70505eb1f1ff7cdc0cd5559a7"), Some(new));
+        assert_eq!(rotated.credential("other"), None);
+        assert!(rotated.has_credential(old) && !till(&["server123"]).has_credential(old));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     model::{
+        access_token::TokenDigest,
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::OrgId,
         otp::{CreatedId, OtpOwner, OtpSeries},
@@ -52,6 +53,11 @@ pub fn warm_up_probe() -> Key {
 
 pub fn till(name: &TillName) -> Key {
     Key::new(format!("TILL#{name}"), "TILL")
+}
+
+/// An access token. The key contains only the SHA-256 of the token.
+pub fn access_token(digest: &TokenDigest) -> Key {
+    Key::new(format!("TOKEN#{}", hex(&digest.0)), "TOKEN")
 }
 
 pub fn org(id: OrgId) -> Key {
@@ -241,6 +247,7 @@ mod tests {
             OtpSeries { org: org_id, owner: OtpOwner::Contact(mobile.clone()), scope: Scope::Registration };
         for (key, pk, sk) in [
             (till(&TillName::parse("store.server").unwrap()), "TILL#store.server", "TILL"),
+            (access_token(&TokenDigest([0xab; 32])), &format!("TOKEN#{}", "ab".repeat(32)), "TOKEN"),
             (org(org_id), "ORG#966", "ORG"),
             (identity(org_id, &mobile), "ORG#966#ID#WECHAT#WECHAT-API1#mobile#918799361139", "ID"),
             (

@@ -6,6 +6,7 @@
 //! serve` embeds gets no token; see `tokens`. Readers check the expiry of an item themselves,
 //! because TTL deletes late.
 
+mod access_tokens;
 #[cfg(feature = "cli")]
 mod audit;
 mod blocks;

@@ -9,6 +9,7 @@ use super::{
     transaction::Outcome,
 };
 use crate::model::{
+    access_token::TokenLifetime,
     org::OrgId,
     till::{Credential, Till, TillName},
 };
@@ -20,6 +21,8 @@ const CREDENTIALS: &str = "credentials";
 const CREATED_AT: &str = "created_at";
 const PASSWORD_DIGEST: &str = "password_digest";
 const MD5HEX_DIGEST: &str = "md5hex_digest";
+/// In seconds. Tills of the first version have none, and get the default.
+const TOKEN_LIFETIME: &str = "token_lifetime";
 
 impl Store {
     /// A till, read strongly consistently.
@@ -39,7 +42,8 @@ impl Store {
             .with(NAME, s(till.name.as_str()))
             .with(ORG, n(till.org))
             .with(PERMISSIONS, json(&till.permissions)?)
-            .with(CREDENTIALS, write_credentials(&till.credentials));
+            .with(CREDENTIALS, write_credentials(&till.credentials))
+            .with(TOKEN_LIFETIME, n(till.token_lifetime.seconds()));
         let listing =
             NewItem::new(&keys::till_listing(till.org, &till.name)).with(NAME, s(till.name.as_str()));
         let outcome = self.transact(vec![self.put_new(item)?, self.put_new(listing)?]).await?;
@@ -107,10 +111,17 @@ fn read(attributes: &Attributes, name: &TillName) -> Result<Till, StoreError> {
             md5hex_digest: credential.bytes(MD5HEX_DIGEST)?,
         })
     });
+    let token_lifetime = if item.has(TOKEN_LIFETIME) {
+        TokenLifetime::new(item.n(TOKEN_LIFETIME)?)
+            .ok_or_else(|| StoreError::corrupt("the token lifetime of a till is out of range"))?
+    } else {
+        TokenLifetime::default()
+    };
     Ok(Till {
         name: name.clone(),
         org: OrgId(item.n(ORG)?),
         permissions: item.json(PERMISSIONS)?,
         credentials: credentials.collect::<Result<_, StoreError>>()?,
+        token_lifetime,
     })
 }

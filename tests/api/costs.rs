@@ -4,7 +4,8 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use aws_sdk_dynamodb::Client;
-use loyalty_codes::model::till::Permission;
+use chrono::TimeDelta;
+use loyalty_codes::model::till::{Permission, TillName};
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,6 +30,7 @@ const LOOKUP: &str = "GET /v2/customers/lookup";
 const DETAILS: &str = "GET /v2/customers/lookup/customerDetails";
 const BY_ID: &str = "GET /v2/customers/{id}";
 const CHANGE: &str = "POST /v2/customers/{id}/changeIdentifier";
+const TOKEN: &str = "POST /v3/oauth/token/generate";
 
 const PLAIN: &str = "";
 const WITH_KEY: &str = "with a key";
@@ -89,6 +91,19 @@ const COSTS: &[Row] = &[
     (CHANGE, "nothing to change", 2, 3.0, 0.0),
     (CHANGE, WITH_KEY, 4, 4.0, 8.0),
     (CHANGE, AGAIN, 1, 1.0, 0.0),
+    (TOKEN, PLAIN, 1, 0.0, 1.0),
+    (TOKEN, "cold process", 3, 2.0, 1.0),
+    (TOKEN, "wrong password", 1, 1.0, 0.0),
+    (TOKEN, "unknown till", 1, 1.0, 0.0),
+    (TOKEN, "no credentials", 0, 0.0, 0.0),
+    // A token that the process remembers costs nothing, and one that it does not remember one read.
+    (NUMBER, "by a token", 1, 0.0, 1.0),
+    (NUMBER, "by a new token", 2, 1.0, 1.0),
+    (NUMBER, "by a token, cold process", 4, 3.0, 1.0),
+    (NUMBER, "unknown token", 1, 1.0, 0.0),
+    (NUMBER, "expired token", 1, 1.0, 0.0),
+    (NUMBER, "token of a revoked password", 2, 2.0, 0.0),
+    (NUMBER, "malformed token", 0, 0.0, 0.0),
 ];
 
 /// A process whose round trips and units are counted.
@@ -280,6 +295,43 @@ async fn count_numbers() -> Vec<Row> {
     counted.rows
 }
 
+async fn count_tokens() -> Vec<Row> {
+    let (table, service) = demo().await;
+    let request = |key: &str, secret: &str| body(json!({"key": key, "secret": secret}));
+    let right = || request("store.server", PASSWORD);
+    let by = |service: &TestService, token: &str| Ask {
+        caller: Some(service.with_token(token)),
+        ..Ask::default()
+    };
+    let mut counted = Counted::cold(&table);
+    counted.count(TOKEN, "cold process", 200, right()).await;
+    counted.count(TOKEN, PLAIN, 200, right()).await;
+    counted.count(TOKEN, "wrong password", 401, request("store.server", "wrong")).await;
+    counted.count(TOKEN, "unknown till", 401, request("unknown.till", "wrong")).await;
+    counted.count(TOKEN, "no credentials", 401, body(json!({}))).await;
+
+    // Issued by another process.
+    let token = service.token().await;
+    let mut cold = Counted::cold(&table);
+    let caller = cold.service.clone();
+    cold.count(NUMBER, "by a token, cold process", 200, by(&caller, &token)).await;
+    counted.rows.append(&mut cold.rows);
+    let caller = counted.service.clone();
+    for situation in ["by a new token", "by a token"] {
+        counted.count(NUMBER, situation, 200, by(&caller, &token)).await;
+    }
+    counted.count(NUMBER, "unknown token", 401, by(&caller, &"A".repeat(43))).await;
+    counted.count(NUMBER, "malformed token", 401, by(&caller, "x")).await;
+    table.clock.advance(TimeDelta::hours(1));
+    counted.count(NUMBER, "expired token", 401, by(&caller, &token)).await;
+
+    let token = service.token().await;
+    let till = service.store.till(&TillName::parse("store.server").unwrap()).await.unwrap().unwrap();
+    assert!(service.store.replace_credentials(&till, &[]).await.unwrap());
+    counted.count(NUMBER, "token of a revoked password", 401, by(&caller, &token)).await;
+    counted.rows
+}
+
 async fn count_registrations() -> Vec<Row> {
     let (table, _service) = demo().await;
     let mut counted = Counted::warm(&table).await;
@@ -334,6 +386,7 @@ async fn each_route_has_exactly_the_listed_round_trips_and_units() {
     counted.extend(tokio::spawn(count_numbers()).await.unwrap());
     counted.extend(tokio::spawn(count_registrations()).await.unwrap());
     counted.extend(tokio::spawn(count_customers()).await.unwrap());
+    counted.extend(tokio::spawn(count_tokens()).await.unwrap());
     let sorted = |mut rows: Vec<Row>| {
         rows.sort_by_key(|(route, situation, ..)| (*route, *situation));
         rows
@@ -379,6 +432,7 @@ const LISTED: &[(&str, &str, &str)] = &[
     ("look up a customer's id", LOOKUP, PLAIN),
     ("look up a customer's profiles", DETAILS, PLAIN),
     ("change an identifier", CHANGE, "adding a mobile"),
+    ("an access token", TOKEN, PLAIN),
 ];
 
 fn cost_table() -> String {

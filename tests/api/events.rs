@@ -234,6 +234,8 @@ async fn an_unreadable_header_is_not_treated_as_absent() {
         ("idempotency-key", "card-number-post", 400, 400),
         ("authorization", "card-number-get", 401, 401),
         ("content-type", "otp-generate", 415, 415),
+        // The event has Basic credentials, too.
+        ("x-cap-api-oauth-token", "card-number-get", 401, 401),
     ] {
         for version in VERSIONS {
             let request = with(name, version, |event| {

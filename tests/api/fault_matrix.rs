@@ -25,8 +25,8 @@ use tokio::{
 
 use crate::{
     common::{
-        Answer, MOBILE, TestService, TestTable, USER, contact_series, demo_of, demo_org_and, demo_org_with,
-        demo_series, demo_with,
+        Answer, MOBILE, PASSWORD, TestService, TestTable, USER, contact_series, demo_of, demo_org_and,
+        demo_org_with, demo_series, demo_with,
         faults::{Fault, Faults, with_fault_proxy},
     },
     guard::DELIVERY,
@@ -288,6 +288,7 @@ fn every_route_is_tested_with_faults() {
         "POST /v2/customers/{id}/changeIdentifier",
         "POST /v2/otp/generate",
         "POST /v2/otp/validate",
+        "POST /v3/oauth/token/generate",
     ];
     let mut routes: Vec<String> =
         ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
@@ -578,6 +579,41 @@ async fn no_otp_of_a_customer_is_validated_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_otp_of_a_contact_is_validated_twice() {
     validate_with_faults(Owner::Contact).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_answered_works() {
+    with_every_fault(async |setup: Setup| {
+        let request = async |service: TestService| service.request_token("store.server", PASSWORD).await;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                if answer.status == 200 {
+                    let token = answer.json["data"]["accessToken"].as_str().unwrap();
+                    let process = setup.direct.another_process().with_token(token);
+                    assert_eq!(process.fetch().await.refusal(), (404, vec![9001]), "{what}");
+                } else {
+                    assert!(failed(answer), "{what}: {answer:?}");
+                }
+            })
+            .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_valid_token_is_accepted_or_the_answer_is_a_503() {
+    with_every_fault(async |setup: Setup| {
+        let token = setup.direct.token().await;
+        let request = async |service: TestService| service.with_token(&token).fetch().await;
+        setup.direct.issue().await;
+        let right = setup.direct.fetch().await.text;
+        setup
+            .run_with_faults(request, async |what, answer| {
+                assert!(failed(answer) || answer.text == right, "{what}: {answer:?}");
+            })
+            .await;
+    })
+    .await;
 }
 
 async fn fetch_with_faults(owner: Owner) {

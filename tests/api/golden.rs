@@ -25,7 +25,7 @@ use std::{
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use loyalty_codes::{
-    model::{customer::UserId, org::OrgId, till::TillName},
+    model::{access_token::TokenDigest, customer::UserId, org::OrgId, till::TillName},
     store::UpgradeOptions,
 };
 use serde_json::{Map, Value, json};
@@ -118,6 +118,7 @@ fn kind(item: &Item) -> &'static str {
     let key = |name: &str| item[name].as_s().unwrap().as_str();
     match (key("PK"), key("SK")) {
         (_, "TILL") => "till",
+        (_, "TOKEN") => "access-token",
         (_, "ORG") => "org",
         ("ORGS", _) => "org-listing",
         (_, sk) if sk.starts_with("TILL#") => "till-listing",
@@ -148,6 +149,7 @@ async fn everything() -> Set {
     assert_eq!(service.post("/v2/otp/generate", &with_message()).await.status, 200, "it is sent again");
     assert_eq!(service.post("/v2/otp/generate", &for_a_contact()).await.status, 200);
     service.card_number().await;
+    service.token().await;
 
     let scanned = table.client().scan().table_name(table.name()).send().await.unwrap();
     assert!(scanned.last_evaluated_key.is_none());
@@ -211,6 +213,15 @@ async fn works_on(version: &str, set: &Set) {
     if set.contains_key("last-otp") {
         assert_eq!(service.issue().await.to_string(), *otp["created_id"].as_n().unwrap(), "{version}");
         issued += 1;
+    }
+
+    // The first version issued no access tokens.
+    for item in set.get("access-token").into_iter().flatten() {
+        let digest = text(item, "PK").split_once('#').unwrap().1.to_owned();
+        let digest = std::array::from_fn(|at| u8::from_str_radix(&digest[2 * at..][..2], 16).unwrap());
+        let grant = service.store.access_token(&TokenDigest(digest)).await.unwrap().unwrap();
+        let till = service.store.till(&grant.till).await.unwrap().unwrap();
+        assert!(till.has_credential(grant.credential) && grant.is_valid_at(table.clock.now()), "{version}");
     }
 
     // A valid OTP is accepted once. A consumed OTP is not accepted. Failed attempts continue to

@@ -5,7 +5,7 @@ use http::Method;
 use loyalty_codes::api::{ROUTES, Route};
 use serde_json::json;
 
-use crate::common::{MOBILE, demo};
+use crate::common::{MOBILE, TOKEN_ROUTE, demo};
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
@@ -176,7 +176,7 @@ async fn broken_bodies_are_400() {
     let deep = "[".repeat(5000);
     let bodies: [&[u8]; 9] =
         [b"", b"{", b"null", b"[]", b"\"text\"", b"{} {}", b"{\"a\":\xff}", b"{'a':1}", deep.as_bytes()];
-    for path in ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers"] {
+    for path in ["/v2/otp/generate", "/v2/otp/validate", "/v2/customers", TOKEN_ROUTE] {
         for body in bodies {
             let answer = service.send(Method::POST, path, JSON, Bytes::copy_from_slice(body)).await;
             assert_eq!(answer.refusal(), (400, vec![400]), "{path} {}", String::from_utf8_lossy(body));

@@ -51,7 +51,17 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     let registered = service.post("/v2/customers", &customer).await;
     secrets.push(registered.json["createdId"].as_u64().unwrap().to_string());
 
+    let token = service.token().await;
+    let by_token = service.with_token(&token);
+    by_token.card_number().await;
+    secrets.push(token);
+
     // Refused requests on every route, including early refusals.
+    by_token.get("/v2/otp?scope=X").await;
+    by_token.as_till("store.server", "wrong-password").request_token("store.server", "wrong-password").await;
+    let unknown = "A".repeat(43);
+    service.with_token(&unknown).get("/v2/cardNumber").await;
+    secrets.push(unknown);
     service.validate("WRONG-CODE").await;
     service.post("/v2/customers", &customer).await;
     for query in
@@ -72,6 +82,8 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     service.fetch().await;
     service.post("/v2/otp/generate", &issue).await;
     service.post("/v2/customers", &customer).await;
+    assert_eq!(service.request_token("store.server", PASSWORD).await.refusal(), (500, vec![500]));
+    assert_eq!(by_token.another_process().fetch().await.refusal(), (500, vec![500]));
     assert_eq!(service.get("/v2/cardNumber").await.refusal(), (500, vec![500]));
     drop(guard);
 

@@ -25,6 +25,7 @@ mod idempotency;
 mod joining;
 mod log;
 mod metrics;
+mod oauth;
 mod orgs;
 mod races;
 mod typed_text;

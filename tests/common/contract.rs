@@ -78,9 +78,10 @@ fn violation(schema: &'static Value, value: &Value) -> Option<String> {
                     .map(|(name, schema)| (name.as_str(), schema))
                     .find_map(known)
             }
-            "const" | "enum" | "type" | "required" | "minItems" | "description" | "format" | "pattern" => {
-                None
-            }
+            "minimum" if value.as_f64() < operand.as_f64() => wrong(),
+            "maximum" if value.as_f64() > operand.as_f64() => wrong(),
+            "const" | "enum" | "type" | "required" | "minItems" | "minimum" | "maximum" | "description"
+            | "format" | "pattern" => None,
             other => panic!("the keyword `{other}` is not supported here"),
         };
         if found.is_some() {

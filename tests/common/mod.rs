@@ -39,6 +39,7 @@ use loyalty_codes::{
     embedded::{Embedded, Storage},
     logging::{self, Format, Metrics},
     model::{
+        access_token::TokenLifetime,
         customer::{Account, AccountId, Identifier, IdentifierName, Identity, Source, UserId},
         org::{Definition, OrgId},
         otp::{OtpOwner, OtpSeries, Scope},
@@ -53,6 +54,8 @@ use serde_json::Value;
 
 pub const MOBILE: &str = "8799361139";
 pub const PASSWORD: &str = "server123";
+/// The route that issues access tokens.
+pub const TOKEN_ROUTE: &str = "/v3/oauth/token/generate";
 /// Name of the table if each test has its own engine.
 pub const TABLE: &str = "test-codes";
 pub const USER: u64 = 313_302_314;
@@ -211,7 +214,7 @@ impl TestTable {
             client,
             store,
             clock: self.clock.clone(),
-            credentials: Some((till.to_owned(), PASSWORD.to_owned())),
+            authorization: Some(basic(&format!("{till}:{PASSWORD}"))),
             // Much more time than a busy machine needs.
             time_limit: Duration::from_mins(1),
         }
@@ -249,14 +252,14 @@ fn client(table: &str, endpoint: &str) -> Client {
     connect_local(&settings, endpoint).unwrap()
 }
 
-/// One process of the service, called by one till.
+/// One process of the service, called with one till's credentials.
 #[derive(Debug, Clone)]
 pub struct TestService {
     pub app: Arc<App>,
     pub client: Client,
     pub store: Store,
     pub clock: TestClock,
-    pub credentials: Option<(String, String)>,
+    pub authorization: Option<HeaderValue>,
     pub time_limit: Duration,
 }
 
@@ -335,6 +338,7 @@ impl TestService {
             org: OrgId(org),
             permissions: permissions.to_vec(),
             credentials: vec![Credential::new(PASSWORD, self.clock.now())],
+            token_lifetime: TokenLifetime::default(),
         };
         assert!(self.store.create_till(&till).await.unwrap());
     }
@@ -359,7 +363,24 @@ impl TestService {
 
     /// The same process, called with other credentials.
     pub fn as_till(&self, name: &str, password: &str) -> Self {
-        Self { credentials: Some((name.to_owned(), password.to_owned())), ..self.clone() }
+        Self { authorization: Some(basic(&format!("{name}:{password}"))), ..self.clone() }
+    }
+
+    /// The same process, called with an access token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { authorization: HeaderValue::try_from(format!("Bearer {token}")).ok(), ..self.clone() }
+    }
+
+    /// Asks for an access token.
+    pub async fn request_token(&self, key: &str, secret: &str) -> Answer {
+        self.post(TOKEN_ROUTE, &serde_json::json!({"key": key, "secret": secret})).await
+    }
+
+    /// An access token of the till `store.server`.
+    pub async fn token(&self) -> String {
+        let answer = self.request_token("store.server", PASSWORD).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["data"]["accessToken"].as_str().unwrap().to_owned()
     }
 
     /// A process with empty caches and an unused retry quota, on the same connections.
@@ -377,7 +398,7 @@ impl TestService {
     }
 
     pub fn without_credentials(&self) -> Self {
-        Self { credentials: None, ..self.clone() }
+        Self { authorization: None, ..self.clone() }
     }
 
     pub async fn get(&self, url: &str) -> Answer {
@@ -392,8 +413,8 @@ impl TestService {
     pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let mut all = HeaderMap::new();
-        if let Some((name, password)) = &self.credentials {
-            all.insert(header::AUTHORIZATION, basic(&format!("{name}:{password}")));
+        if let Some(authorization) = &self.authorization {
+            all.insert(header::AUTHORIZATION, authorization.clone());
         }
         for (name, value) in headers {
             all.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());

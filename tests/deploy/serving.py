@@ -133,12 +133,39 @@ def a_customer_is_looked_up_and_changed(stack: Stack):
     SECRETS.append("CUID-17")
 
 
+def a_token_stands_for_its_till(stack: Stack):
+    path = "/v3/oauth/token/generate"
+
+    def ask(secret):
+        return {"key": "store.kiosk", "secret": secret}
+
+    answer = stack.call("POST", path, ask(stack.passwords["store.kiosk"]), till=None)
+    assert_equal(answer.status, 200, answer.text)
+    CALLED.add(("POST", path))
+    REQUEST_IDS.append(answer.headers["X-Request-Id"])
+    # The only success without `warnings`.
+    body = answer.json()
+    assert_equal((set(body), body["errors"]), ({"data", "errors"}, None), "the answer")
+    assert_equal(body["data"]["ttlSeconds"], 3600, "ttlSeconds")
+    token = body["data"]["accessToken"]
+    SECRETS.append(token)
+    for name, value in (("X-CAP-API-OAUTH-TOKEN", token), ("Authorization", f"Bearer {token}")):
+        assert_ok(stack.call("GET", "/v2/cardNumber", till=None, headers={name: value}), f"a token in {name}")
+        assert_refused(
+            stack.call("POST", "/v2/otp/validate", {}, till=None, headers={name: value}), 403, "its permissions", 4000
+        )
+    assert_refused(stack.call("POST", path, ask("wrong"), till=None), 401, "a wrong password")
+    unknown = {"X-CAP-API-OAUTH-TOKEN": "A" * 43}
+    assert_refused(stack.call("GET", "/v2/cardNumber", headers=unknown), 401, "an unknown token beside a password")
+
+
 CALLS = [
     card_numbers_are_given_in_order,
     a_post_with_an_idempotency_key_takes_one_number,
     a_customer_is_registered_once,
     a_customer_is_looked_up_and_changed,
     an_otp_is_issued_fetched_in_every_spelling_and_validated_once,
+    a_token_stands_for_its_till,
 ]
 
 

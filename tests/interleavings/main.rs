@@ -176,7 +176,9 @@ fn every_route_races() {
             Call::Apply(_) => None,
         })
         .collect();
-    let routes = ROUTES.iter().map(|route| (route.method.to_string(), route.path.to_owned()));
+    // Each access token has an item of its own, so its route cannot race.
+    let routes = ROUTES.iter().filter(|route| route.permission.is_some());
+    let routes = routes.map(|route| (route.method.to_string(), route.path.to_owned()));
     assert_eq!(racing, routes.collect(), "add the new route to requests.rs");
     for route in ROUTES.iter().filter(|route| route.idempotent) {
         let path = route.path;

@@ -12,6 +12,7 @@ pub mod card_number;
 pub mod change_identifier;
 pub mod customer;
 pub mod customer_lookup;
+pub mod oauth;
 pub mod otp;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::{ROUTES, Route, error::Problem, idempotency::MAX_KEY_LENGTH};
 use crate::model::{
     customer::{EMAIL_MAX_BYTES, IdentifierName, OPAQUE_MAX_BYTES, Source},
     phone_number::MOBILE_DIGITS,
+    till::Permission,
     typed_text,
 };
 
@@ -34,7 +36,8 @@ pub struct Operation {
     pub parameters: Vec<Value>,
     /// The schema of the body, and an example.
     pub body: Option<(Value, Value)>,
-    /// The schemas of the fields of a success body; `warnings` is added to them.
+    /// The schemas of the fields of a success body. `warnings` is added to them, unless `errors` is
+    /// one of them.
     pub response: Value,
     pub example: Value,
     /// Links to operations that may follow a success.
@@ -86,11 +89,20 @@ pub fn document() -> Value {
         "tags": tags,
         "paths": paths,
         "components": {
-            "securitySchemes": {"till": {
-                "type": "http",
-                "scheme": "basic",
-                "description": "The till's name and its password, or `md5hex` of it in 32 lower-case digits.",
-            }},
+            "securitySchemes": {
+                "till": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The till's name and its password, or `md5hex` of it in 32 lower-case digits.",
+                },
+                "token": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-CAP-API-OAUTH-TOKEN",
+                    "description": "An access token. It counts before other credentials.",
+                },
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An access token."},
+            },
             "headers": {
                 "X-Request-Id": header("Names the request in the log", &json!({"type": "string"})),
                 "Cache-Control": header("Codes belong in no cache", &json!({"const": "no-store"})),
@@ -106,9 +118,10 @@ pub fn document() -> Value {
 
 fn operation(route: &Route) -> Value {
     let described = (route.describe)();
-    let permission = route.permission.as_str();
     let mut fields = described.response;
-    fields["warnings"] = reference("Warnings");
+    if fields.get("errors").is_none() {
+        fields["warnings"] = reference("Warnings");
+    }
     let required: Vec<&String> = fields.as_object().into_iter().flat_map(Map::keys).collect();
     let body_schema = json!({"type": "object", "required": required, "properties": fields});
     let (mut parameters, mut problems) = (described.parameters, described.problems);
@@ -125,12 +138,19 @@ fn operation(route: &Route) -> Value {
     let mut success = response("Done", &[], &body_schema, &described.example);
     success["links"] = described.links;
     responses.insert("200".to_owned(), success);
+    let (need, security) = match route.permission.map(Permission::as_str) {
+        Some(permission) => (
+            format!("The till needs the permission `{permission}`."),
+            json!([{"till": [permission]}, {"token": [permission]}, {"bearer": [permission]}]),
+        ),
+        None => ("The till needs no permission.".to_owned(), json!([])),
+    };
     let mut operation = json!({
         "operationId": operation_id(&route.method, route.path),
         "tags": [described.tag],
         "summary": described.summary,
-        "description": format!("{}\n\nThe till needs the permission `{permission}`.", described.description),
-        "security": [{"till": [permission]}],
+        "description": format!("{}\n\n{need}", described.description),
+        "security": security,
         "parameters": parameters,
         "responses": responses,
     });

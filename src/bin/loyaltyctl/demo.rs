@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use loyalty_codes::{
     api::{self, App, Request, TIME_LIMIT},
     model::{
+        access_token::TokenLifetime,
         card_number::new_permutation_key,
         customer::{Account, IdentifierName, Identity, UserId},
         till::{Credential, Password, Permission, Till, TillName},
@@ -59,7 +60,9 @@ async fn prepare_till(
     let stored = match existing {
         Some(till) => store.replace_credentials(&till, &credentials).await?,
         None => {
-            store.create_till(&Till { name, org, permissions: Permission::ALL.to_vec(), credentials }).await?
+            let permissions = Permission::ALL.to_vec();
+            let token_lifetime = TokenLifetime::default();
+            store.create_till(&Till { name, org, permissions, credentials, token_lifetime }).await?
         }
     };
     if !stored {

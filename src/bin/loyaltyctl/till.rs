@@ -4,6 +4,7 @@ use chrono::{SecondsFormat, Utc};
 use clap::{Subcommand, builder::PossibleValuesParser};
 use loyalty_codes::{
     model::{
+        access_token::TokenLifetime,
         org::OrgId,
         till::{Credential, Password, Permission, Till, TillName},
     },
@@ -29,6 +30,10 @@ pub enum Command {
         /// What it may do, separated by commas
         #[arg(long, required = true, value_delimiter = ',', value_name = "PERMISSION", value_parser = permissions())]
         allow: Vec<String>,
+        /// How long its access tokens are valid, in seconds: 60 to 86400. Many clients keep a token for
+        /// an hour, whatever the answer says
+        #[arg(long, value_name = "SECONDS", value_parser = token_lifetime, default_value = "3600")]
+        token_ttl: TokenLifetime,
     },
     /// List the tills of all orgs, or of one
     List {
@@ -61,6 +66,11 @@ fn name(text: &str) -> Result<TillName, String> {
     TillName::parse(text).ok_or_else(|| "a till's name is 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned())
 }
 
+fn token_lifetime(text: &str) -> Result<TokenLifetime, String> {
+    let lifetime = text.parse().ok().and_then(TokenLifetime::new);
+    lifetime.ok_or_else(|| "an access token is valid for 60 to 86400 seconds".to_owned())
+}
+
 fn permissions() -> PossibleValuesParser {
     PossibleValuesParser::new(Permission::ALL.iter().map(|permission| permission.as_str()))
 }
@@ -68,11 +78,11 @@ fn permissions() -> PossibleValuesParser {
 pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
     let store = &target.store().await?;
     match command {
-        Command::Create { name, org, allow } => {
+        Command::Create { name, org, allow, token_ttl } => {
             let mut permissions: Vec<_> = allow.iter().filter_map(|text| Permission::parse(text)).collect();
             permissions.sort_unstable();
             permissions.dedup();
-            create(store, output, &target.operator().await?, name, OrgId(org), permissions).await
+            create(store, output, &target.operator().await?, name, OrgId(org), permissions, token_ttl).await
         }
         Command::List { org } => list(store, output, org.map(OrgId)).await,
         Command::Rotate { name } => rotate(store, output, &target.operator().await?, &name).await,
@@ -94,6 +104,7 @@ async fn create(
     name: TillName,
     org: OrgId,
     permissions: Vec<Permission>,
+    token_lifetime: TokenLifetime,
 ) -> Result<(), Failure> {
     if output.with_spinner("reading the org", store.org(org)).await?.is_none() {
         return Err(Failure::not_found(format!(
@@ -105,7 +116,7 @@ async fn create(
     }
     let password = Password::generate(&mut os_rng());
     let credentials = vec![Credential::new(password.expose(), Utc::now())];
-    let till = Till { name, org, permissions, credentials };
+    let till = Till { name, org, permissions, credentials, token_lifetime };
     print_password(output, &till, &password, "")?;
     let act = async |_: &mut AuditEntry| {
         if output.with_spinner("creating the till", store.create_till(&till)).await? {
@@ -139,6 +150,7 @@ fn print_password(output: &Output, till: &Till, password: &Password, next: &str)
         "org": till.org,
         "password": password.expose(),
         "permissions": till.permissions,
+        "token_ttl": till.token_lifetime.seconds(),
     });
     let text = format!(
         "till {} of org {}\npassword {}\nIt is shown this once. Clients send it, or its md5 as 32 hex digits.{next}",
@@ -178,7 +190,14 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
         .iter()
         .map(|till| {
             let since = since(till).unwrap_or_else(|| "-".to_owned());
-            vec![till.name.to_string(), till.org.to_string(), state(till).to_owned(), since, allowed(till)]
+            vec![
+                till.name.to_string(),
+                till.org.to_string(),
+                state(till).to_owned(),
+                since,
+                format!("{} s", till.token_lifetime.seconds()),
+                allowed(till),
+            ]
         })
         .collect();
     let json: Vec<_> = tills
@@ -190,10 +209,11 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
                 "state": state(till),
                 "password_since": since(till),
                 "permissions": till.permissions,
+                "token_ttl": till.token_lifetime.seconds(),
             })
         })
         .collect();
-    let heading = ["name", "org", "state", "password since", "permissions"];
+    let heading = ["name", "org", "state", "password since", "token ttl", "permissions"];
     output.print(&json!(json), &output.table(&heading, &rows))
 }
 
