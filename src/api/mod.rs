@@ -9,6 +9,8 @@ mod change_identifier;
 mod customer;
 mod customer_lookup;
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod error_help;
 mod idempotency;
 pub mod metrics;
 mod oauth;

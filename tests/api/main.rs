@@ -12,6 +12,7 @@ mod change_identifier;
 mod costs;
 mod customer_lookup;
 mod customers;
+mod error_page;
 mod events;
 mod fault_matrix;
 mod faults;
