@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-interleavings test-load test-schema test-engine test-ministack \
+.PHONY: help run test test-interleavings test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
   openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
@@ -50,6 +50,14 @@ test-load: ## Load-test eight processes of the build of `make sam-build ARCH=x86
 test-schema: $(SCHEMATHESIS) ## Test the running service with schemathesis and openapi.json (SEED=… repeats a run, EXAMPLES=200)
 	cargo build --locked --features cli --bin loyaltyctl
 	tests/schemathesis.sh
+
+test-clients: ## Run the clients of docs/clients/ against the running service
+	@$(call INSTALL,curl)
+	@$(call INSTALL,jq)
+	@$(call INSTALL,node,nodejs)
+	@$(call INSTALL,php,php-cli)
+	cargo build --locked --features cli --bin loyaltyctl
+	tests/clients.sh
 
 test-engine: ## Run the tests of the store on another DynamoDB that accepts any credentials (ENDPOINT=http://…)
 	@test -n "$(ENDPOINT)" || { echo "which one? ENDPOINT=http://127.0.0.1:8000"; exit 2; }

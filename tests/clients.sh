@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Runs the clients of docs/clients/ against `loyaltyctl serve --demo`, and checks what they print.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+loyaltyctl=${CARGO_TARGET_DIR:-target}/debug/loyaltyctl
+folder=$(mktemp -d)
+cleanup() {
+  kill "$server" 2>/dev/null && wait "$server" || true
+  rm -rf "$folder"
+}
+RUST_LOG=error "$loyaltyctl" serve --demo --in-memory --listen 127.0.0.1:0 >"$folder/demo" &
+server=$!
+trap cleanup EXIT
+for _ in {1..100}; do
+  grep -q '^curl .*/v2/customers' "$folder/demo" && break
+  kill -0 "$server"
+  sleep 0.1
+done
+LOYALTY_URL=$(sed -n 's/^loyalty-codes listens on //p' "$folder/demo")
+credentials=$(sed -n 's/^curl .* -u \([^ ]*\) .*/\1/p;T;q' "$folder/demo")
+export LOYALTY_URL LOYALTY_TILL=${credentials%%:*} LOYALTY_PASSWORD=${credentials#*:}
+
+fail() {
+  echo "$1" >&2
+  exit 1
+}
+
+number=1000000010
+check() {
+  local printed expected
+  expected="^issued [0-9]{16}
+code [A-Z0-9]{7}
+valid true
+number $number
+refused 404 9001 No valid OTP found\$"
+  printed=$("$@" 8799361139) || fail "$*: failed"
+  [[ $printed =~ $expected ]] || fail "$*: printed"$'\n'"$printed"
+  ((number += 1))
+  # A wrong password is refused, and printed nowhere.
+  printed=$(LOYALTY_PASSWORD=wrong-password "$@" 8799361139 2>&1) && fail "$*: accepted a wrong password"
+  [[ $printed != *wrong-password* ]] || fail "$*: printed the password"
+  echo "ok: $*"
+}
+check sh docs/clients/loyalty.sh
+check python3 -B docs/clients/loyalty.py
+check node docs/clients/loyalty.mjs
+check php docs/clients/loyalty.php
