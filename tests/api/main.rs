@@ -7,6 +7,7 @@ mod common;
 
 mod access;
 mod blocks;
+mod callers;
 mod card_numbers;
 mod change_identifier;
 mod costs;

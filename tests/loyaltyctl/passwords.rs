@@ -100,6 +100,35 @@ async fn a_lost_new_password_is_replaced_while_the_old_one_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lifetime_of_a_tills_access_tokens_is_set_when_it_is_created() {
+    let operator = with_demo_org().await;
+    let create = |name: &str, options: &[&str]| {
+        let arguments = ["till", "create", name, "--org", "966", "--allow", "card_number:generate"];
+        operator.json(&[&arguments, options].concat())
+    };
+    for (name, options, seconds) in [
+        ("shop.1", &[][..], 3600),
+        ("shop.2", &["--token-ttl", "60"], 60),
+        ("shop.3", &["--token-ttl=86400"], 86_400),
+    ] {
+        let created = create(name, options);
+        assert_eq!(created["token_ttl"], seconds);
+        let service = operator.table.service(name);
+        let token = service.request_token(name, created["password"].as_str().unwrap()).await;
+        assert_eq!(token.json["data"]["ttlSeconds"], seconds);
+        let listed = operator.json(&["till", "list"]);
+        let till = listed.as_array().unwrap().iter().find(|till| till["name"] == name).unwrap();
+        assert_eq!(till["token_ttl"], seconds, "{listed}");
+    }
+    for wrong in ["59", "86401", "0", "-1", "1h", ""] {
+        let option = format!("--token-ttl={wrong}");
+        let (code, message) = operator.refusal(&[&CREATE[..], &[option.as_str()]].concat());
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("60 to 86400 seconds"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_printed_before_it_is_stored() {
     let operator = with_demo_org().await;
     let (_service, faults) = with_fault_proxy(&operator.table, "shop.1").await;
