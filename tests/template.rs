@@ -288,8 +288,11 @@ impl Alarm {
             other => panic!("unknown statistic {other}"),
         };
         let threshold = self.value("Threshold").unwrap();
-        let threshold = threshold.strip_prefix("!Ref ").map_or(threshold, default_of);
-        let threshold: f64 = threshold.parse().unwrap();
+        let threshold = match threshold.strip_prefix("!Ref ") {
+            Some(parameter) => default_of(parameter).parse::<f64>(),
+            None => threshold.parse(),
+        };
+        let threshold = threshold.unwrap();
         match self.value("ComparisonOperator").unwrap() {
             "GreaterThanOrEqualToThreshold" => value >= threshold,
             "GreaterThanThreshold" => value > threshold,

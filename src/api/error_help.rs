@@ -66,6 +66,74 @@ pub const fn of(problem: Problem) -> Help {
             "`key` or `secret` of a token request is an object, an array or a boolean.",
             "Send both as text.",
         ),
+        Problem::RequestUnreadable => help(
+            "The event of the gateway has another form than API Gateway's, mostly because it was written by hand or changed on the way.",
+            "Compare the event with the files in events/. A real API Gateway causes this never; the log has a warning with the reason.",
+        ),
+        Problem::BodyIncomplete => help(
+            "The connection ended before as many bytes came as `Content-Length` announces.",
+            "Send the request again, with an `Idempotency-Key` if it has one.",
+        ),
+        Problem::BodyTooSlow => help(
+            "The body took longer than the server waits, mostly because of a bad connection.",
+            "Send the request again, with an `Idempotency-Key` if it has one.",
+        ),
+        Problem::ChannelNotOffered => help(
+            "The `[delivery]` table of the org's file names nobody who sends the channel.",
+            "Use a channel that the org offers, or ask the operator to add the channel to `[delivery]`.",
+        ),
+        Problem::CountryNotAllowed => help(
+            "The mobile has a country code that is not among the org's `CONF_OTP_ALLOWED_COUNTRY_CODES`, or a national number was read with the wrong country.",
+            "Check the number. If the org has customers in that country, ask the operator to add its code.",
+        ),
+        Problem::NoAddress => help(
+            "The request names no channels, and the customer has no address for those of the org's `CONF_OTP_COMMUNICATE_VIA`.",
+            "Name a channel with an address in the request, or register the customer's mobile or e-mail address.",
+        ),
+        Problem::AddressNotOwn => help(
+            "A channel has an address that is neither `entityValue` nor an identifier of the customer, mostly a new mobile that is not registered yet.",
+            "Add the address to the customer first (`changeIdentifier`). Only a till that may read codes anyway should get `otp:issue_to_any`.",
+        ),
+        Problem::OtpTooSoon => help(
+            "The org has a cooldown (`CONF_OTP_COOLDOWN_SECONDS`), and the customer asked for another code within it.",
+            "Wait as long as `Retry-After` says, and show the customer the remaining time.",
+        ),
+        Problem::HourlyOtpLimitReached => help(
+            "As many OTPs as `CONF_OTP_RATE_LIMIT_ONE_HOUR` allows were sent to the address within this hour of UTC, whatever their source and scope.",
+            "Wait as long as `Retry-After` says. If customers meet it in normal use, raise the limit.",
+        ),
+        Problem::CustomerExists => help(
+            "The customer was registered before, often by the same request, whose answer was lost.",
+            "Use the id in the message. Send registrations with an `Idempotency-Key`, so that a repeated one gets the first answer.",
+        ),
+        Problem::SeveralCustomers => help(
+            "One of the identifiers belongs to one customer and another one to another, because the same person was registered twice with different data.",
+            "Register with identifiers of one customer only. An operator decides which customer keeps the identifiers.",
+        ),
+        Problem::TooManyIdentifiers => help(
+            "Registrations and changes added more identifiers than a customer can have.",
+            "Remove identifiers that are not used any more.",
+        ),
+        Problem::CustomerElsewhere => help(
+            "The identifier is known, but in another source or account than the request names.",
+            "Ask with the source and account of the registration, or with `source=ALL`.",
+        ),
+        Problem::CustomerUnknown => help(
+            "The id in the path is not a number, or no customer of the org has it.",
+            "Use an id that a registration or a lookup has answered, of the same org.",
+        ),
+        Problem::ChangeInvalid => help(
+            "`add` and `remove` are both absent, are not arrays of objects, or have more than 40 entries together.",
+            "Send one or both, with 1 to 40 identifiers.",
+        ),
+        Problem::RemovedIdentifierOfAnother => help(
+            "The identifier to be removed is that of another customer: the id in the path or the value is wrong.",
+            "Look the customer up by the identifier, and send the change to that id.",
+        ),
+        Problem::NoIdentifierLeft => help(
+            "The change would remove the customer's last identifier, so that nobody could find the customer any more.",
+            "Add the new identifier in the same request.",
+        ),
         Problem::NotPermitted => help(
             "The credentials are right, but the till was created without the permission for this route.",
             "Use a till that has it. Permissions of a till do not change: the operator creates another one (`loyaltyctl till create --allow …`).",

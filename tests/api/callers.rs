@@ -52,7 +52,7 @@ async fn no_success_but_a_tokens_has_the_key_errors() {
     for version in VERSIONS {
         let (_table, service) = demo().await;
         for (name, status, _) in EVENTS.iter().filter(|(name, ..)| !name.contains("head")) {
-            let event = request(&read(name, version)).unwrap();
+            let event = request(&read(name, version)).unwrap().unwrap();
             let response = service.app.handle(event).await;
             let body: Value = serde_json::from_str(response.body()).unwrap();
             let (has_errors, is_token) = (body.get("errors").is_some(), name.starts_with("token"));

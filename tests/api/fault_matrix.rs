@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     common::{
         Answer, MOBILE, PASSWORD, TestService, TestTable, USER, contact_series, demo_of, demo_org_and,
-        demo_org_with, demo_series, demo_with,
+        demo_org_with, demo_series,
         faults::{Fault, Faults, with_fault_proxy},
     },
     guard::DELIVERY,

@@ -31,7 +31,7 @@ use loyalty_codes::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    common::{MOBILE, TestService, TestTable, USER, demo},
+    common::{MOBILE, TestService, TestTable, USER},
     guard::sending,
     idempotency, joining,
 };

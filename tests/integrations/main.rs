@@ -8,8 +8,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod commerce_connector;
 mod http_client;
+mod importer;
 mod kiosk;
+mod mobile_backend;
+mod node_proxy;
 mod web_shop;
 
 use axum::Router;
