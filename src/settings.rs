@@ -62,7 +62,7 @@ impl Settings {
     ) -> Result<Self, InvalidSetting> {
         let table = get("TABLE_NAME")?.unwrap_or_else(|| DEFAULT_TABLE.to_owned());
         let get = |variable| Ok(get(variable)?.filter(|value| !value.is_empty()));
-        let endpoint = endpoint(&get, ENDPOINT_VARIABLES)?;
+        let endpoint = endpoint(get, ENDPOINT_VARIABLES)?;
         Ok(Self {
             table: check_table_name(table)?,
             base_path: get("BASE_PATH")?.map_or_else(|| Ok(String::new()), |path| read_base_path(&path))?,
@@ -94,8 +94,8 @@ impl ProviderSettings {
             }
         };
         Ok(Self {
-            sms_endpoint: endpoint(&get, ["AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", ENDPOINT_VARIABLES[1]])?,
-            email_endpoint: endpoint(&get, ["AWS_ENDPOINT_URL_SESV2", ENDPOINT_VARIABLES[1]])?,
+            sms_endpoint: endpoint(get, ["AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", ENDPOINT_VARIABLES[1]])?,
+            email_endpoint: endpoint(get, ["AWS_ENDPOINT_URL_SESV2", ENDPOINT_VARIABLES[1]])?,
             allow_private_webhooks,
         })
     }

@@ -341,7 +341,7 @@ fn test_identifier_problems(definition: &Definition) -> Vec<String> {
         let name = super::org::test_identifier_name(raw);
         match super::customer::Identifier::new(name, raw, &plan) {
             Err(_) => {
-                problems.push(format!("test_identifiers: `{raw}` is neither a mobile nor an e-mail address"))
+                problems.push(format!("test_identifiers: `{raw}` is neither a mobile nor an e-mail address"));
             }
             Ok(identifier) if seen.contains(&identifier) => {
                 problems.push(format!("test_identifiers: `{raw}` is named twice, in two spellings"));

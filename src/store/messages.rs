@@ -165,15 +165,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     pub async fn change_states(&self, key: &Key, changes: &[StateChange]) -> Result<bool, StoreError> {
-        let mut update = Expressions::default();
-        let deliveries = update.name(DELIVERIES);
-        let pk = update.name(keys::PK);
+        let mut expressions = Expressions::default();
+        let deliveries = expressions.name(DELIVERIES);
+        let pk = expressions.name(keys::PK);
         let mut conditions = vec![format!("attribute_exists({pk})")];
         let mut assignments = Vec::new();
         for StateChange { position, from, to } in changes {
-            let channel = format!("{deliveries}.{}", update.name(&position.to_string()));
+            let channel = format!("{deliveries}.{}", expressions.name(&position.to_string()));
             let mut has_claim = |Claim(claim): &Claim| {
-                format!("{channel}.{} = {}", update.name(CLAIM), update.value(s(claim)))
+                format!("{channel}.{} = {}", expressions.name(CLAIM), expressions.value(s(claim)))
             };
             let mut condition = match from {
                 None => format!("attribute_not_exists({channel})"),
@@ -183,20 +183,20 @@ impl Store {
                 condition = format!("({condition} OR {})", has_claim(to));
             }
             conditions.push(condition);
-            assignments.push(format!("{channel} = {}", update.value(to_attribute(to))));
+            assignments.push(format!("{channel} = {}", expressions.value(to_attribute(to))));
         }
-        let changed = self
+        let written = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key.attributes()))
             .update_expression(format!("SET {}", assignments.join(", ")))
             .condition_expression(conditions.join(" AND "))
-            .set_expression_attribute_names(Some(update.names))
-            .set_expression_attribute_values(Some(update.values))
+            .set_expression_attribute_names(Some(expressions.names))
+            .set_expression_attribute_values(Some(expressions.values))
             .send()
             .await;
-        match changed {
+        match written {
             Ok(_) => Ok(true),
             Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
             Err(error) => Err(StoreError::from_sdk(error)),

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::body::{Body, to_bytes};
@@ -62,8 +62,6 @@ pub enum Reply {
     Reset,
     /// It does not answer.
     Silent,
-    /// It takes the message after this time.
-    Slow(Duration),
     /// It takes the message, and its answer has a body that never ends.
     EndlessBody,
     /// It takes the message, then aborts this task, which called it.
@@ -172,10 +170,6 @@ impl Providers {
         };
         match reply {
             Reply::Taken => Ok(taken(take())),
-            Reply::Slow(time) => {
-                tokio::time::sleep(time).await;
-                Ok(taken(take()))
-            }
             Reply::TakenAndReset => {
                 take();
                 Err(Closed)
