@@ -135,9 +135,10 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
                     while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let started = Instant::now();
                         let done = explore(&mut state, scenario).await;
-                        let Explored { name, orders, all, .. } = &done;
+                        let Explored { name, orders, all, violation } = &done;
                         let which = if *all { "all" } else { "sample" };
                         println!("{orders:>6} {which:<7} {:>6.1} s  {name}", started.elapsed().as_secs_f64());
+                        violation.iter().for_each(|violation| println!("{violation}"));
                         explored.lock().unwrap().push(done);
                     }
                 });
