@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{ApiMessage, Problem};
+use crate::model::customer::UserId;
 
 /// The explanation of an error, as sentences.
 pub struct Help {
@@ -102,37 +103,9 @@ pub const fn of(problem: Problem) -> Help {
             "As many OTPs as `CONF_OTP_RATE_LIMIT_ONE_HOUR` allows were sent to the address within this hour of UTC, whatever their source and scope.",
             "Wait as long as `Retry-After` says. If customers meet it in normal use, raise the limit.",
         ),
-        Problem::CustomerExists => help(
-            "The customer was registered before, often by the same request, whose answer was lost.",
-            "Use the id in the message. Send registrations with an `Idempotency-Key`, so that a repeated one gets the first answer.",
-        ),
-        Problem::SeveralCustomers => help(
-            "One of the identifiers belongs to one customer and another one to another, because the same person was registered twice with different data.",
-            "Register with identifiers of one customer only. An operator decides which customer keeps the identifiers.",
-        ),
         Problem::TooManyIdentifiers => help(
             "Registrations and changes added more identifiers than a customer can have.",
             "Remove identifiers that are not used any more.",
-        ),
-        Problem::CustomerElsewhere => help(
-            "The identifier is known, but in another source or account than the request names.",
-            "Ask with the source and account of the registration, or with `source=ALL`.",
-        ),
-        Problem::CustomerUnknown => help(
-            "The id in the path is not a number, or no customer of the org has it.",
-            "Use an id that a registration or a lookup has answered, of the same org.",
-        ),
-        Problem::ChangeInvalid => help(
-            "`add` and `remove` are both absent, are not arrays of objects, or have more than 40 entries together.",
-            "Send one or both, with 1 to 40 identifiers.",
-        ),
-        Problem::RemovedIdentifierOfAnother => help(
-            "The identifier to be removed is that of another customer: the id in the path or the value is wrong.",
-            "Look the customer up by the identifier, and send the change to that id.",
-        ),
-        Problem::NoIdentifierLeft => help(
-            "The change would remove the customer's last identifier, so that nobody could find the customer any more.",
-            "Add the new identifier in the same request.",
         ),
         Problem::NotPermitted => help(
             "The credentials are right, but the till was created without the permission for this route.",
@@ -297,9 +270,37 @@ pub const fn of(problem: Problem) -> Help {
             "The profiles of a request bring different external IDs.",
             "Send one external ID, or none: then the customer gets the next one, where the org generates them.",
         ),
+        Problem::CustomerExists => help(
+            "All identifiers of the request that are taken belong to the customer whom the message names, mostly because the registration was sent before.",
+            "Nothing was written. Use the customer with the id in the message. To repeat a registration whose answer was lost, send it with an `Idempotency-Key`.",
+        ),
         Problem::IdentifierTaken => help(
-            "Another customer has this identifier already, mostly because the registration was sent before.",
-            "Nothing was written. Look the customer up instead. To repeat a registration whose answer was lost, send it with an `Idempotency-Key`.",
+            "Other customers have identifiers of the request: several of them, or, in a change, one whose mobile or e-mail address it is in any account.",
+            "Nothing was written. Look up who has each identifier, and ask which customer is meant.",
+        ),
+        Problem::SeveralCustomers => help(
+            "The identifiers of one registration belong to different customers in other sources, or a lookup in all sources finds two customers with this id.",
+            "Nothing was written. Send only identifiers of one person, or name the source and account in a lookup.",
+        ),
+        Problem::CustomerElsewhere => help(
+            "Somebody has this identifier, but in another source or account than the one that was asked for.",
+            "Look up with `source=ALL`, or register the customer in this account, too: the new profile joins the customer.",
+        ),
+        Problem::CustomerUnknown => help(
+            "The id in the path is not that of a customer of the org: it comes from another system, or from another org.",
+            "Look the customer up by an identifier.",
+        ),
+        Problem::ChangeInvalid => help(
+            "`add` and `remove` are both missing or empty, are not arrays of objects, or have too many entries together.",
+            "Send `{\"add\":[{\"type\":\"email\",\"value\":\"…\"}],\"remove\":[…]}`; either may be left out.",
+        ),
+        Problem::RemovedIdentifierOfAnother => help(
+            "An identifier in `remove` is another customer's in this account.",
+            "Nothing was changed. Compare the id in the path with the identifier.",
+        ),
+        Problem::NoIdentifierLeft => help(
+            "The change would remove the customer's last identifier. Nobody could find the customer any more.",
+            "Add another identifier in the same change.",
         ),
         Problem::Unavailable => help(
             "DynamoDB is slow, throttles or cannot be reached, or the time of the request was over. The write may have been carried out.",
@@ -314,13 +315,29 @@ pub const fn of(problem: Problem) -> Help {
 
 /// A success can contain these.
 fn warnings() -> Vec<(ApiMessage, Help)> {
-    vec![(
-        ApiMessage::ACCOUNT_DEFAULTED,
-        help(
-            "The source has exactly one account in this org, and the request named none. That one was meant.",
-            "Nothing has to be done. Send `accountId` all the same: the org may get a second account.",
+    vec![
+        (
+            ApiMessage::ACCOUNT_DEFAULTED,
+            help(
+                "The source has exactly one account in this org, and the request named none. That one was meant.",
+                "Nothing has to be done. Send `accountId` all the same: the org may get a second account.",
+            ),
         ),
-    )]
+        (
+            ApiMessage::IDENTIFIER_UNCHANGED,
+            help(
+                "An identifier to add was there already, or one to remove was not there (any more), mostly because the change was sent before.",
+                "Nothing has to be done.",
+            ),
+        ),
+        (
+            ApiMessage::joined(UserId(313_302_314)),
+            help(
+                "A mobile or e-mail address of the registration belongs to a customer in another source or account. The profile was added to that customer.",
+                "Store the user id of the answer, which is that of the customer.",
+            ),
+        ),
+    ]
 }
 
 const INTRODUCTION: &str = "\
