@@ -42,13 +42,13 @@ impl IssueRules {
     /// Decides at `now`. `otps` are those of the series that may be valid, `last_sent` is when the
     /// last one was issued or sent again, and `may_repeat` is whether a code may be sent again.
     #[must_use]
-    pub fn decide<'a>(
+    pub fn decide(
         self,
-        otps: &'a [Otp],
+        otps: &[Otp],
         last_sent: Option<DateTime<Utc>>,
         now: DateTime<Utc>,
         may_repeat: impl Fn(&Code) -> bool,
-    ) -> Decision<'a> {
+    ) -> Decision<'_> {
         // An OTP that was issued before the org had a cooldown counts, too.
         let last = otps.iter().map(|otp| otp.created_id.issued_at()).chain(last_sent).max();
         if let Some(free_at) = last.and_then(|last| last.checked_add_signed(self.cooldown))
@@ -210,10 +210,8 @@ mod tests {
     }
 
     fn wait(rules: IssueRules, otps: &[Otp], last: Option<i64>, now: i64) -> Option<i64> {
-        match rules.decide(otps, last.map(at), at(now), |_| true) {
-            Decision::Wait(time) => Some(time.num_seconds()),
-            _ => None,
-        }
+        let decision = rules.decide(otps, last.map(at), at(now), |_| true);
+        if let Decision::Wait(time) = decision { Some(time.num_seconds()) } else { None }
     }
 
     #[test]

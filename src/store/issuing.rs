@@ -178,7 +178,7 @@ impl Store {
                 before.last_sent = Some(item.millis(SENT_AT)?);
                 before.version = item.n(VERSION)?;
             } else if sk != failed_attempts.sk {
-                before.otps.push(read_otp(item)?);
+                before.otps.push(read_otp(&item)?);
             }
         }
         Ok(before)

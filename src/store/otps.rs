@@ -84,7 +84,7 @@ impl Store {
                 found.failed_attempts = FailedAttempts::new(item.all_millis(TIMES)?);
                 found.version = item.n(VERSION)?;
             } else {
-                found.otps.push(read_otp(item)?);
+                found.otps.push(read_otp(&item)?);
             }
         }
         Ok(found)
@@ -289,7 +289,7 @@ impl Store {
 }
 
 /// The OTP of an item.
-pub(super) fn read_otp(item: Item<'_>) -> Result<Otp, StoreError> {
+pub(super) fn read_otp(item: &Item<'_>) -> Result<Otp, StoreError> {
     Ok(Otp {
         created_id: CreatedId(item.n(CREATED_ID)?),
         code: Code::stored(item.s(CODE)?),
