@@ -258,6 +258,9 @@ fn an_alarm_compares_the_messages_and_validations_of_an_hour() {
 /// The data of a metric in each period. An empty period has none.
 type Series = Vec<Vec<f64>>;
 
+/// A series, and the periods at whose end the alarm is on.
+type Case = (Series, Vec<usize>);
+
 /// The default of a parameter.
 fn default_of(parameter: &str) -> &'static str {
     let lines = template::block(&format!("{parameter}:"));
@@ -336,10 +339,8 @@ fn alarms_go_on_and_off_when_they_should() {
     };
     let hours = |weeks: usize, used: &dyn Fn(usize) -> Vec<f64>| (0..weeks * 168).map(used).collect();
     let one_in = |now: usize, others: Vec<f64>| if now == 1 { [others, vec![85.0]].concat() } else { others };
-    // Each case is a series, and the periods at whose end the alarm is on.
-    let at_once: Vec<(Series, Vec<usize>)> =
-        vec![(errors(&[0, 3, 0, 0]), vec![1]), (errors(&[0; 5]), vec![])];
-    let failures: Vec<(Series, Vec<usize>)> = vec![(errors(&[4, 5, 0, 4, 4]), vec![1])];
+    let at_once: Vec<Case> = vec![(errors(&[0, 3, 0, 0]), vec![1]), (errors(&[0; 5]), vec![])];
+    let failures: Vec<Case> = vec![(errors(&[4, 5, 0, 4, 4]), vec![1])];
     let levels = |levels: &[f64]| -> Series { levels.iter().map(|level| vec![*level]).collect() };
     let cases = [
         (
