@@ -184,7 +184,7 @@ mod tests {
     /// The name and secret, or an empty name and the token.
     fn read_all(all: &[(&'static str, &str)]) -> Option<(String, String)> {
         let headers = all.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-        credentials(&HeaderMap::from_iter(headers)).map(|credentials| match credentials {
+        credentials(&headers.collect::<HeaderMap>()).map(|credentials| match credentials {
             Credentials::Password(name, secret) => (name.as_str().to_owned(), secret.expose().clone()),
             Credentials::Token(token) => (String::new(), token.expose().to_owned()),
         })

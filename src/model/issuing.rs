@@ -266,16 +266,13 @@ mod tests {
             let (mut last, mut now) = (None, 0);
             for gap in gaps {
                 now += gap;
-                match wait(rules, &[], last, now) {
-                    Some(seconds) => {
-                        prop_assert!(last.is_some_and(|last| now - last < cooldown));
-                        prop_assert_eq!(wait(rules, &[], last, now + seconds), None);
-                        prop_assert!(wait(rules, &[], last, now + seconds - 1).is_some());
-                    }
-                    None => {
-                        prop_assert!(last.is_none_or(|last| now - last >= cooldown));
-                        last = Some(now);
-                    }
+                if let Some(seconds) = wait(rules, &[], last, now) {
+                    prop_assert!(last.is_some_and(|last| now - last < cooldown));
+                    prop_assert_eq!(wait(rules, &[], last, now + seconds), None);
+                    prop_assert!(wait(rules, &[], last, now + seconds - 1).is_some());
+                } else {
+                    prop_assert!(last.is_none_or(|last| now - last >= cooldown));
+                    last = Some(now);
                 }
             }
         }

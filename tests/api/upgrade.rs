@@ -74,7 +74,8 @@ async fn identities(table: &TestTable) -> (BTreeMap<String, String>, BTreeMap<St
         let (pk, sk) = (item["PK"].as_s().unwrap(), item["SK"].as_s().unwrap());
         if item.contains_key("accounts") {
             continue;
-        } else if let Some(identity) = pk.strip_prefix("ORG#966#ID#") {
+        }
+        if let Some(identity) = pk.strip_prefix("ORG#966#ID#") {
             identities.insert(identity.to_owned(), item["user_id"].as_n().unwrap().clone());
         } else if sk == "PROFILE" {
             let list = serde_json::from_str(item["identifiers"].as_s().unwrap()).unwrap();
@@ -475,19 +476,17 @@ async fn after_upgrades_under_load_every_mobile_has_an_org_wide_identity() {
         let user = i as u64 / 2 + 1;
         let service = if i.is_multiple_of(4) { service.another_process() } else { service };
         let mobile = format!("90100000{user:02}");
-        match i % 2 {
-            0 => joining::register(&service, "MARTJACK:SHOP", &[("mobile", &mobile)]).await,
-            _ => {
-                let url = format!("/v2/customers/{user}/changeIdentifier?source=INSTORE");
-                let remove = json!({"remove": [{"type": "mobile", "value": mobile}]});
-                let answer = service.post(&url, &remove).await;
-                if user.is_multiple_of(3) {
-                    let back = json!({"add": [{"type": "mobile", "value": mobile}]});
-                    service.post(&url, &back).await;
-                }
-                answer
-            }
+        if i.is_multiple_of(2) {
+            return joining::register(&service, "MARTJACK:SHOP", &[("mobile", &mobile)]).await;
         }
+        let url = format!("/v2/customers/{user}/changeIdentifier?source=INSTORE");
+        let remove = json!({"remove": [{"type": "mobile", "value": mobile}]});
+        let answer = service.post(&url, &remove).await;
+        if user.is_multiple_of(3) {
+            let back = json!({"add": [{"type": "mobile", "value": mobile}]});
+            service.post(&url, &back).await;
+        }
+        answer
     };
     let answers = all_at_once(&processes, 2 * usize::try_from(CUSTOMERS).unwrap(), work).await;
     assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");

@@ -253,6 +253,12 @@ async fn changes_of_the_org_are_seen_within_a_minute() {
     assert_eq!(shown(&world.deliver(&world.put(&sms()).await).await), ["failed: not_configured"]);
 }
 
+static SHOWN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
+fn show(channel: &Channel, message: &Message) {
+    SHOWN.lock().unwrap().push(format!("{}: {}", channel.value, message.text.expose()));
+}
+
 #[tokio::test]
 async fn a_process_may_send_all_channels_to_the_webhook_or_show_them() {
     let world = World::new(BY_AWS).await;
@@ -264,10 +270,6 @@ async fn a_process_may_send_all_channels_to_the_webhook_or_show_them() {
     assert!(shown(&outcomes)[0].starts_with("sent: msg_"), "{outcomes:?}");
     assert_eq!(world.providers.taken()[0].called, Called::Webhook);
 
-    static SHOWN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
-    fn show(channel: &Channel, message: &Message) {
-        SHOWN.lock().unwrap().push(format!("{}: {}", channel.value, message.text.expose()));
-    }
     let key = world.put_for(6, &sms()).await;
     let outcomes = with_mode(Mode::Show(show)).deliver(&key).await.unwrap();
     assert_eq!(shown(&outcomes), ["sent: shown"]);
@@ -286,8 +288,8 @@ async fn a_test_message_is_sent_with_the_texts_of_the_org() {
     };
     let outcome = send(ORG).await.unwrap().outcome;
     assert_eq!(outcome, Outcome::Sent { provider_id: "id-1".to_owned() });
-    let sent = &world.providers.taken()[0].json;
-    assert_eq!(sent["MessageBody"], "Hi user.Your otp for validation is TEST123.");
+    let request = &world.providers.taken()[0].json;
+    assert_eq!(request["MessageBody"], "Hi user.Your otp for validation is TEST123.");
     world.providers.reply(|_, _| Reply::error("ConflictException", "DESTINATION_PHONE_NUMBER_NOT_VERIFIED"));
     let failed = send(ORG).await.unwrap();
     assert_eq!(failed.outcome.to_string(), "failed: not_verified");

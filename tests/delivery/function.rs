@@ -53,7 +53,7 @@ async fn the_first_event_of_a_cold_function_is_delivered() {
     let endpoint = world.table.endpoint();
     let function =
         function(&runtime, &endpoint, world.table.name(), &world.providers.endpoint()).spawn().unwrap();
-    let answer = runtime.invoke(stream_event(&[key.clone()])).await;
+    let answer = runtime.invoke(stream_event(std::slice::from_ref(&key))).await;
     assert_eq!(answer, json!({"batchItemFailures": []}));
     assert!(world.states(&key).await.iter().all(|state| state.starts_with("sent")));
     for called in [Called::Text, Called::Email, Called::Webhook] {

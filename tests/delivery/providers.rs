@@ -174,9 +174,9 @@ impl Providers {
                 take();
                 Err(Closed)
             }
-            Reply::TakenAndKilled(caller) => {
+            Reply::TakenAndKilled(process) => {
                 take();
-                caller.abort();
+                process.abort();
                 std::future::pending().await
             }
             Reply::EndlessBody => {

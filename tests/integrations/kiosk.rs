@@ -42,7 +42,8 @@ impl<'a> Kiosk<'a> {
             return reply;
         };
         self.challenges += 1;
-        let digest: String = Md5::digest(self.password).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest =
+            Md5::digest(self.password).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         let credentials = format!("Basic {}", STANDARD.encode(format!("store.server:{digest}")));
         let headers = [("Content-Type", content_type), ("Authorization", &credentials)];
         self.http.send(method, &url, &headers, body).await

@@ -24,7 +24,7 @@ impl<'a> Proxy<'a> {
         let mut proxy = Self { http: HttpClient::new(), service, token: String::new() };
         let body = json!({"key": "store.server", "secret": PASSWORD});
         let reply = proxy.call(Method::POST, "/v3/oauth/token/generate", Some(body)).await?;
-        proxy.token = reply["data"]["accessToken"].as_str().unwrap().to_owned();
+        reply["data"]["accessToken"].as_str().unwrap().clone_into(&mut proxy.token);
         Ok(proxy)
     }
 

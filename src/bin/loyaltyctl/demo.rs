@@ -57,13 +57,12 @@ async fn prepare_till(
     }
     let password = Password::generate(&mut os_rng()).expose().to_owned();
     let credentials = vec![Credential::new(&password, Utc::now())];
-    let stored = match existing {
-        Some(till) => store.replace_credentials(&till, &credentials).await?,
-        None => {
-            let permissions = Permission::ALL.to_vec();
-            let token_lifetime = TokenLifetime::default();
-            store.create_till(&Till { name, org, permissions, credentials, token_lifetime }).await?
-        }
+    let stored = if let Some(till) = existing {
+        store.replace_credentials(&till, &credentials).await?
+    } else {
+        let permissions = Permission::ALL.to_vec();
+        let token_lifetime = TokenLifetime::default();
+        store.create_till(&Till { name, org, permissions, credentials, token_lifetime }).await?
     };
     if !stored {
         return Err(Failure::failed("the demo till was changed at the same moment"));

@@ -28,7 +28,7 @@ use crate::{
     delivery::{self, Delivery},
     failure::Failure,
     org_file,
-    output::{Output, printable},
+    output::{self, Output, printable},
     upgrade,
 };
 
@@ -201,7 +201,7 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
             return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
         }
         if !yes {
-            output.ask(&format!("{}\nApply this?", changes_as_table(output, &changes)))?;
+            output::ask(&format!("{}\nApply this?", changes_as_table(output, &changes)))?;
         }
         apply(&store, output, &target.operator().await?, &definition).await
     };

@@ -101,25 +101,6 @@ impl Output {
         if spinner.is_hidden() { spinner } else { ProgressBar::new(length) }
     }
 
-    /// Asks whether to go on.
-    ///
-    /// # Errors
-    /// A refusal when the answer is not yes, and where nobody can be asked.
-    pub fn ask(&self, question: &str) -> Result<(), Failure> {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return Err(Failure::refused("this needs --yes where nobody can be asked"));
-        }
-        let _ = write!(io::stderr(), "{} [y/N] ", printable_lines(question)); // an unseen question gets no answer
-        let mut answer = String::new();
-        let read = io::stdin().read_line(&mut answer);
-        read.map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
-        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
-            Ok(())
-        } else {
-            Err(Failure::refused("nothing was changed"))
-        }
-    }
-
     /// Why a command failed, on standard error.
     pub fn failure(&self, failure: &Failure) {
         let message = failure.to_string();
@@ -139,6 +120,25 @@ impl Output {
             let label = style("warning").yellow().bold().force_styling(colours(io::stderr().is_terminal()));
             print_error(&format!("{label}: {}", printable_lines(warning)));
         }
+    }
+}
+
+/// Asks whether to go on.
+///
+/// # Errors
+/// A refusal when the answer is not yes, and where nobody can be asked.
+pub fn ask(question: &str) -> Result<(), Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Failure::refused("this needs --yes where nobody can be asked"));
+    }
+    let _ = write!(io::stderr(), "{} [y/N] ", printable_lines(question)); // an unseen question gets no answer
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|error| Failure::failed(format!("cannot read the answer: {error}")))?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::refused("nothing was changed"))
     }
 }
 

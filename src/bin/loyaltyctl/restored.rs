@@ -7,7 +7,11 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::{Target, audit, failure::Failure, output::Output};
+use crate::{
+    Target, audit,
+    failure::Failure,
+    output::{Output, ask},
+};
 
 #[derive(Args)]
 pub struct Options {
@@ -35,7 +39,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         store.table()
     );
     if !options.yes {
-        output.ask(&question)?;
+        ask(&question)?;
     }
     let who = target.operator().await?;
     let mut raised = Vec::new();
