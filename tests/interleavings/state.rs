@@ -261,6 +261,12 @@ impl State {
         self.setup.batch_write_item().request_items(self.table.name(), items).send().await.unwrap();
     }
 
+    /// Moves the clock, so that no two requests draw the number of an OTP from the same thousand. OTPs
+    /// of different owners may have the same number, which no order of the requests explains.
+    fn next_millisecond(&self) {
+        self.table.clock.advance(TimeDelta::milliseconds(1));
+    }
+
     /// Runs concurrent requests from a fresh state. `next` chooses the call to release, given which
     /// requests have a held call. Returns the number of calls of each request.
     ///
@@ -277,6 +283,7 @@ impl State {
         let run = Arc::new(run);
         let mut racers = Vec::new();
         for ((request, service), process) in requests.iter().zip(services).zip(&self.processes) {
+            self.next_millisecond();
             let mut racer = Racer::start(*request, service, &run, &process.faults);
             racer.advance().await;
             racers.push(racer);
@@ -301,6 +308,7 @@ impl State {
         let again: Vec<Request> = again.into_iter().chain(follow_ups(&kinds)).collect();
         let mut later = Vec::new();
         for request in &again {
+            self.next_millisecond();
             let service = process(&direct, numbering);
             later.push((request, Outcome::Answered(request.send(service, &run).await)));
         }
