@@ -167,6 +167,17 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
     );
 }
 
+/// Routes that are not in [`requests`]. Those that read customers change nothing that another
+/// request decides by. The others race in tests of their own: `change_identifier.rs`, `upgrade.rs`
+/// and `oauth.rs` in `tests/api/`.
+const RACED_ELSEWHERE: [(&str, &str); 5] = [
+    ("GET", "/v2/customers/lookup"),
+    ("GET", "/v2/customers/lookup/customerDetails"),
+    ("GET", "/v2/customers/{id}"),
+    ("POST", "/v2/customers/{id}/changeIdentifier"),
+    ("POST", "/v3/oauth/token/generate"),
+];
+
 #[test]
 fn every_route_races() {
     let run = Run::example();
@@ -179,9 +190,11 @@ fn every_route_races() {
             Call::Apply(_) => None,
         })
         .collect();
-    let routes = ROUTES.iter().map(|route| (route.method.to_string(), route.path.to_owned()));
+    let here =
+        || ROUTES.iter().filter(|route| !RACED_ELSEWHERE.contains(&(route.method.as_str(), route.path)));
+    let routes = here().map(|route| (route.method.to_string(), route.path.to_owned()));
     assert_eq!(racing, routes.collect(), "add the new route to requests.rs");
-    for route in ROUTES.iter().filter(|route| route.idempotent) {
+    for route in here().filter(|route| route.idempotent) {
         let path = route.path;
         let with_key = requests().into_iter().filter(|request| request.has_key);
         let mut calls = with_key.map(|request| (request.call)(&run));
