@@ -4,7 +4,10 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{Operation, account_parameters, identifier_names, operation_id, parameter, path_id, reference};
-use crate::api::{error::Problem, params::ALL_SOURCES};
+use crate::{
+    api::{error::Problem, params::ALL_SOURCES},
+    model::customer::Source,
+};
 
 const TAG: &str = "Customers";
 
@@ -116,7 +119,7 @@ fn details_body() -> (Value, Value) {
     let profile = json!({
         "firstName": text, "lastName": text, "attribution": attribution, "fields": empty,
         "identifiers": identifiers, "commChannels": {"type": "array", "description": "Always empty"},
-        "source": reference("Source"), "accountId": text, "userId": {"type": "integer"},
+        "source": {"type": "string", "enum": Source::NAMES}, "accountId": text, "userId": {"type": "integer"},
         "identifiersAll": identifiers,
     });
     let required: Vec<&String> = profile.as_object().into_iter().flat_map(serde_json::Map::keys).collect();
