@@ -32,7 +32,7 @@ struct Registered {
 pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
     let RegistrationRequest { profiles, identities, generate_for, warnings } =
-        RegistrationRequest::read(&call, &call.json_object()?)?;
+        RegistrationRequest::read(org, Some(&call.attribution()), &call.json_object()?)?;
     let new = NewCustomer { profiles, identities, generate_for, registered_at: call.now };
     let respond = |user, registrant| {
         let joined = matches!(registrant, Registrant::Known(_)).then(|| ApiMessage::joined(user));
@@ -53,6 +53,13 @@ pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     }
 }
 
+impl Call<'_> {
+    /// The attribution of what the caller creates.
+    fn attribution(&self) -> Attribution {
+        Attribution::new(self.now, &self.caller.till.name)
+    }
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
@@ -65,11 +72,11 @@ impl From<Refusal> for ApiError {
 }
 
 /// The content of a registration request.
-struct RegistrationRequest {
-    profiles: Vec<Profile>,
-    identities: Vec<Identity>,
+pub(super) struct RegistrationRequest {
+    pub profiles: Vec<Profile>,
+    pub identities: Vec<Identity>,
     /// The account to generate an external ID for, when none was given and the org generates them.
-    generate_for: Option<Account>,
+    pub generate_for: Option<Account>,
     warnings: Vec<ApiMessage>,
 }
 
@@ -80,8 +87,12 @@ pub(super) const MAX_IDENTIFIERS: usize = 40;
 pub(super) const MAX_NAME_LENGTH: usize = 255;
 
 impl RegistrationRequest {
-    fn read(call: &Call<'_>, body: &JsonFields<'_>) -> Result<Self, Problems> {
-        let org = &call.caller.org;
+    /// Reads the body of a request. `attribution` becomes that of the profiles.
+    pub fn read(
+        org: &Org,
+        attribution: Option<&Attribution>,
+        body: &JsonFields<'_>,
+    ) -> Result<Self, Problems> {
         let entries = body.objects("profiles", Problem::ProfilesMissing)?;
         if !(1..=MAX_PROFILES).contains(&entries.len()) {
             return Err(Problem::ProfilesMissing.into());
@@ -90,7 +101,7 @@ impl RegistrationRequest {
             Self { profiles: Vec::new(), identities: Vec::new(), generate_for: None, warnings: Vec::new() };
         let mut problems = Vec::new();
         for entry in &entries {
-            if let Err(Problems(found)) = registration.add_profile(call, entry) {
+            if let Err(Problems(found)) = registration.add_profile(org, attribution, entry) {
                 problems.extend(found);
             }
         }
@@ -105,8 +116,12 @@ impl RegistrationRequest {
         Ok(registration)
     }
 
-    fn add_profile(&mut self, call: &Call<'_>, entry: &JsonFields<'_>) -> Result<(), Problems> {
-        let org = &call.caller.org;
+    fn add_profile(
+        &mut self,
+        org: &Org,
+        attribution: Option<&Attribution>,
+        entry: &JsonFields<'_>,
+    ) -> Result<(), Problems> {
         let (resolved, identifiers, first_name, last_name) = (
             entry.account(org, None),
             identifiers(entry, "identifiers", Problem::IdentifiersInvalid, org),
@@ -123,7 +138,7 @@ impl RegistrationRequest {
             }
         }
         self.warnings.extend(resolved.warning);
-        let attribution = Some(Attribution::new(call.now, &call.caller.till.name));
+        let attribution = attribution.cloned();
         self.profiles.push(Profile { account: resolved.account, first_name, last_name, attribution });
         Ok(())
     }

@@ -236,6 +236,14 @@ impl ApiError {
         self.problems.0.iter().map(|problem| problem.code().to_string()).collect()
     }
 
+    /// The codes and messages of the response, in one line.
+    #[cfg(feature = "cli")]
+    pub fn messages(&self) -> String {
+        let errors = self.body().errors;
+        let messages = errors.iter().map(|error| format!("{} {}", error.code(), error.message()));
+        messages.collect::<Vec<_>>().join("; ")
+    }
+
     pub fn body(&self) -> ErrorBody {
         let message = |problem: &Problem| match self.customer {
             Some(user) => ApiMessage::about(problem.code(), problem.message(), user),

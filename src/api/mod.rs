@@ -12,6 +12,8 @@ pub mod error;
 #[cfg(feature = "cli")]
 pub mod error_help;
 mod idempotency;
+#[cfg(feature = "cli")]
+pub mod import;
 pub mod metrics;
 mod oauth;
 #[cfg(feature = "cli")]

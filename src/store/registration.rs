@@ -106,6 +106,21 @@ impl Store {
         Err(StoreError::gave_up(reason).into())
     }
 
+    /// Who a registration of these identities would register: a new customer or a known one; or why
+    /// it would be refused.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails.
+    #[cfg(feature = "cli")]
+    pub async fn registrant(
+        &self,
+        org: &Org,
+        identities: &[Identity],
+    ) -> Result<Result<Registrant, Refusal>, StoreError> {
+        let owners = self.owners(org.id(), &owner_keys(identities.iter())).await?;
+        Ok(registrant(identities, &owners, org.customers_join))
+    }
+
     async fn try_register<A: AsRef<str>, E: From<StoreError>>(
         &self,
         org: &Arc<Org>,

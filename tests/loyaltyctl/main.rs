@@ -6,6 +6,7 @@ mod common;
 
 mod delivery;
 mod http;
+mod import;
 mod numbers;
 mod org_files;
 mod output;

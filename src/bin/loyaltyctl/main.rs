@@ -2,6 +2,7 @@
 #![allow(clippy::large_futures, reason = "a command is awaited once, and so are the parts of it")]
 
 mod audit;
+mod customer;
 mod delivery;
 mod demo;
 mod failure;
@@ -94,6 +95,9 @@ enum Command {
     /// What operators did
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Customers
+    #[command(subcommand)]
+    Customer(customer::Command),
     /// Print the OpenAPI document of the API
     Openapi,
     /// Print a completion script for a shell
@@ -228,6 +232,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Numbers(command) => numbers::run(command, &cli.target, output).await,
         Command::Audit(command) => audit::run(command, &cli.target.store().await?, output).await,
         Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
+        Command::Customer(command) => customer::run(command, &cli.target.store().await?, output).await,
         Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -11,7 +11,7 @@ use std::{
 
 use comfy_table::{Table, presets};
 use console::style;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -87,12 +87,21 @@ impl Output {
     /// A spinner on standard error; hidden where that is no terminal or has no colours, and with
     /// `--json`.
     pub fn spinner(&self) -> ProgressBar {
-        let terminal = io::stderr().is_terminal();
-        if self.json || !terminal || !colours(terminal) {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new_spinner()
+        if self.shows_progress() { ProgressBar::new_spinner() } else { ProgressBar::hidden() }
+    }
+
+    /// A bar on standard error for work of this length; hidden as [`Self::spinner`] is.
+    pub fn progress(&self, length: u64) -> ProgressBar {
+        if !self.shows_progress() {
+            return ProgressBar::hidden();
         }
+        let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}, {eta} left");
+        ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+
+    fn shows_progress(&self) -> bool {
+        let terminal = io::stderr().is_terminal();
+        !self.json && terminal && colours(terminal)
     }
 
     /// A progress bar for `length` steps on standard error; hidden like a [`Self::spinner`].

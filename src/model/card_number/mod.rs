@@ -306,6 +306,21 @@ impl NumberingPlan {
             Some(_) => NumberReading::WrongCheckDigit,
         }
     }
+
+    /// Whether the numbers are in an unguessable order.
+    #[must_use]
+    pub const fn is_random(&self) -> bool {
+        self.algorithm.is_random()
+    }
+
+    /// The value of the sequence that gives this number. `None` if no value does.
+    #[must_use]
+    pub fn value_of(&self, number: &str, key: &PermutationKey) -> Option<u64> {
+        match self.read(number, key) {
+            NumberReading::Value(value) => Some(value),
+            NumberReading::NotOfPlan | NumberReading::WrongCheckDigit => None,
+        }
+    }
 }
 
 /// A new key for an org, from the operating system's generator.
@@ -474,6 +489,21 @@ mod tests {
             let plan = plan(&settings(algorithm, length, "", 0));
             let (a, b) = (a % plan.end(), b % plan.end());
             prop_assert_eq!(plan.number(a, &KEY) == plan.number(b, &KEY), a == b);
+        }
+
+        #[test]
+        fn a_number_leads_back_to_its_value(
+            algorithm in prop::sample::select(Algorithm::ALL),
+            length in 4_i64..=50,
+            prefix in "[A-Z0-9]{0,2}",
+            value: u64,
+        ) {
+            let plan = plan(&settings(algorithm, length, &prefix, 0));
+            let value = value % plan.end();
+            let number = plan.number(value, &KEY);
+            prop_assert_eq!(plan.value_of(&number, &KEY), Some(value));
+            prop_assert_eq!(plan.value_of(&format!("{number}0"), &KEY), None);
+            prop_assert_eq!(plan.value_of(&number[1..], &KEY), None);
         }
     }
 }

@@ -56,15 +56,6 @@ impl Permutation {
         image
     }
 
-    /// A permutation of the whole square.
-    fn encipher(&self, value: U256) -> U256 {
-        let (mut left, mut right) = (value / self.side, value % self.side);
-        for round in 0..ROUNDS {
-            (left, right) = (right, (left + self.round(round, right)) % self.side);
-        }
-        left * self.side + right
-    }
-
     /// The value whose image is `image`, which must be below `10^digits`.
     #[must_use]
     pub fn invert(&self, image: U256) -> U256 {
@@ -74,6 +65,15 @@ impl Permutation {
             value = self.decipher(value);
         }
         value
+    }
+
+    /// A permutation of the whole square.
+    fn encipher(&self, value: U256) -> U256 {
+        let (mut left, mut right) = (value / self.side, value % self.side);
+        for round in 0..ROUNDS {
+            (left, right) = (right, (left + self.round(round, right)) % self.side);
+        }
+        left * self.side + right
     }
 
     /// The inverse of [`Self::encipher`].
