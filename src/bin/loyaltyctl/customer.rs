@@ -25,12 +25,12 @@ use loyalty_codes::{
         org::{Org, OrgId},
         profile::StoredIdentifier,
     },
-    store::{Store, error_chain},
+    store::{AuditEntry, Store, error_chain},
 };
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 
-use crate::{failure::Failure, output::Output};
+use crate::{Target, audit, failure::Failure, output::Output};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -67,8 +67,12 @@ const CONCURRENT: usize = 32;
 /// The column of the error file that has the reason. It is ignored in a file that is imported.
 const REASON: &str = "error";
 
-pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(), Failure> {
+/// The command of its audit entries.
+const IMPORT: &str = "customer import";
+
+pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
     let Command::Import(options) = command;
+    let store = &target.store().await?;
     let id = OrgId(options.org);
     let org = output.with_spinner("reading the org", store.org(id)).await?;
     let org = Arc::new(org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?);
@@ -91,7 +95,17 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
         counts: Counts::default(),
         errors: ErrorFile { path: &errors, heading: rows.heading.clone(), writer: None },
     };
-    let done = import.rows(&mut rows, &progress).await;
+    let done = if options.dry_run {
+        import.rows(&mut rows, &progress).await
+    } else {
+        let act = async |entry: &mut AuditEntry| {
+            let done = import.rows(&mut rows, &progress).await;
+            let Counts { registered, joined, failed, .. } = import.counts;
+            entry.detail = json!({"registered": registered, "joined": joined, "failed": failed});
+            done
+        };
+        audit::record(store, id, &target.operator().await?, IMPORT, json!({}), act).await
+    };
     progress.finish_and_clear();
     import.errors.finish()?;
     done?;

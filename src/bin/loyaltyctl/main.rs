@@ -232,7 +232,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Numbers(command) => numbers::run(command, &cli.target, output).await,
         Command::Audit(command) => audit::run(command, &cli.target.store().await?, output).await,
         Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
-        Command::Customer(command) => customer::run(command, &cli.target.store().await?, output).await,
+        Command::Customer(command) => customer::run(command, &cli.target, output).await,
         Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

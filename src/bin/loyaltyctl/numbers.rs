@@ -227,7 +227,7 @@ fn write_numbers(
     let folder =
         to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let bar = output.bar(range.next - range.first);
+    let bar = output.progress(range.next - range.first);
     {
         let mut writer = BufWriter::new(file.as_file_mut());
         writeln!(writer, "number").map_err(failed)?;

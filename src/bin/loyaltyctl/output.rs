@@ -104,12 +104,6 @@ impl Output {
         !self.json && terminal && colours(terminal)
     }
 
-    /// A progress bar for `length` steps on standard error; hidden like a [`Self::spinner`].
-    pub fn bar(&self, length: u64) -> ProgressBar {
-        let spinner = self.spinner();
-        if spinner.is_hidden() { spinner } else { ProgressBar::new(length) }
-    }
-
     /// Why a command failed, on standard error.
     pub fn failure(&self, failure: &Failure) {
         let message = failure.to_string();
