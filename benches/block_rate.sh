@@ -12,7 +12,7 @@ printf '%-6s %16s %16s %24s\n' block 'numbers /s' 'p99 ms' 'write units / 1,000'
 for size in 1 10 100 1000; do
   rm -f "$folder"/*
   start
-  sed "\$a CONF_CARD_NUMBER_BLOCK_SIZE = $size" src/bin/loyaltyctl/demo.toml >"$folder/org.toml"
+  sed "/^\[config\]/a CONF_CARD_NUMBER_BLOCK_SIZE = $size" src/bin/loyaltyctl/demo.toml >"$folder/org.toml"
   "$loyaltyctl" --endpoint "$dynamodb" org apply "$folder/org.toml" >"$folder/applied"
   # A process caches the org for a minute. A new process reads the change at once.
   stop

@@ -438,8 +438,9 @@ async fn killed_processes_repeat_no_card_number_and_skip_less_than_one_block_eac
     const ROUNDS: u64 = 3;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("org.toml");
-    let org = include_str!("../src/bin/loyaltyctl/demo.toml").to_owned();
-    std::fs::write(&file, format!("{org}CONF_CARD_NUMBER_BLOCK_SIZE = {BLOCK_SIZE}\n")).unwrap();
+    let config = format!("[config]\nCONF_CARD_NUMBER_BLOCK_SIZE = {BLOCK_SIZE}");
+    let org = include_str!("../src/bin/loyaltyctl/demo.toml").replace("[config]", &config);
+    std::fs::write(&file, org).unwrap();
     // All processes use this DynamoDB.
     let demo = Served::start(&["--demo", "--in-memory"]);
     let apply = ["org", "apply", "--endpoint", demo.dynamodb(), file.to_str().unwrap()];

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from emulator import until
 from expect import assert_equal, assert_ok, assert_that
-from serving import EMAIL, MOBILE, SECRETS
+from serving import DEMO_ORG, EMAIL, MOBILE, SECRETS
 from stack import ROOT, Stack
 
 SENDER = "otp@shop.example.com"
@@ -67,7 +67,7 @@ def an_operator_turns_delivery_on(stack: Stack):
     threading.Thread(target=stack.gateway_server.serve_forever, daemon=True).start()
     org = stack.folder / "org.toml"
     org.write_text(
-        (ROOT / "src/bin/loyaltyctl/demo.toml").read_text()
+        DEMO_ORG
         + f"""
 [delivery]
 SMS = "webhook"
