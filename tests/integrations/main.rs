@@ -40,6 +40,12 @@ const ORG: &str = r#"
     SOURCE_ACCOUNTS_EXTERNALID_ENABLED = ["INSTORE:", "INSTORE:site-1", "ECOMMERCE:web-shop", "MOBILE_APP:app"]
     CONF_CARD_NUMBER_LENGTH = 10
     CONF_CARD_NUMBER_OFFSET = 1000000010
+    [delivery]
+    SMS = "aws"
+    EMAIL = "aws"
+    [delivery.aws]
+    sms_origination = "SHOP"
+    email_from = "otp@example.com"
 "#;
 
 /// The service behind HTTP, with the org and its till `store.server`.

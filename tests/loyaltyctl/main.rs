@@ -329,7 +329,7 @@ async fn tills_are_created_listed_rotated_and_revoked() {
         created,
         json!({
             "name": "shop.1", "org": 966, "password": password,
-            "permissions": ["otp:fetch", "card_number:generate"],
+            "permissions": ["otp:fetch", "card_number:generate"], "token_ttl": 3600,
         })
     );
     let status = async |secret: &str| {
