@@ -67,7 +67,7 @@ impl ImportedCustomer {
 struct Response(Registrant);
 
 impl AsRef<str> for Response {
-    fn as_ref(&self) -> &str {
+    fn as_ref(&self) -> &'static str {
         ""
     }
 }

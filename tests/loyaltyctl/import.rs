@@ -1,6 +1,6 @@
 //! Importing customers from a CSV file.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::{Value, json};
 
@@ -98,7 +98,6 @@ async fn an_import_registers_joins_and_skips_and_explains_what_it_cannot_import(
     assert!(lines[1].starts_with("INSTORE,,Emil,,,,,8092 "), "{text}");
     assert!(lines[2].starts_with("INSTORE,,Fred,,9010000044,,CARD-1,"), "{text}");
     assert_eq!(lines[3], "NOWHERE,,Dora,,9010000033,,,8012 Unknown source");
-    use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&errors).unwrap().permissions().mode() & 0o777, 0o600);
 
     let ann = import.owner("INSTORE", "mobile", "8799361139").await;
@@ -155,7 +154,7 @@ async fn card_numbers_that_the_plan_could_give_again_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_was_stopped_goes_on_where_it_was() {
     let import = Import::new().await;
-    let rows: String = (0..200).map(|n| format!("INSTORE,,,,90100{n:05},,\n")).collect();
+    let rows = (0..200).map(|n| format!("INSTORE,,,,90100{n:05},,\n")).collect::<Vec<_>>().concat();
     let file = import.file("customers.csv", &format!("{HEADING}{rows}"));
     let (_service, faults) = with_fault_proxy(&import.operator.table, "shop.1").await;
     faults.inject(|operation, call| {

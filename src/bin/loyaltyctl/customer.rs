@@ -352,7 +352,7 @@ impl ErrorFile<'_> {
             let mut fields: Vec<String> = record.iter().map(str::to_owned).collect();
             let at = reason_at.unwrap_or(self.heading.len());
             fields.resize(fields.len().max(at + 1), String::new());
-            fields[at] = reason.to_owned();
+            reason.clone_into(&mut fields[at]);
             fields
         };
         let (heading, row) = (with(&self.heading, REASON), with(record, reason));
