@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_the_readme_has_every_key_and_can_be_applied() {
+        let readme = include_str!("../../../README.md");
+        let file = readme.split("```toml\n").find(|block| block.starts_with("id = 77")).unwrap();
+        let file = file.split("```").next().unwrap();
+        assert_eq!(parse(file).unwrap().check(), Ok(()));
+        for key in [DEFINITION_KEYS, CONFIG_KEYS, TEMPLATE_KEYS, AWS_KEYS, WEBHOOK_KEYS].concat() {
+            let is_there =
+                |line: &str| line.starts_with(&format!("{key} = ")) || line.starts_with(&format!("[{key}"));
+            assert!(file.lines().any(is_there), "{key}");
+        }
+    }
+
+    #[test]
     fn every_value_of_the_wrong_kind_is_named_with_what_to_write() {
         let text = r#"
             id = "966"
