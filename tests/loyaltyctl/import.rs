@@ -105,6 +105,10 @@ async fn an_import_registers_joins_and_skips_and_explains_what_it_cannot_import(
     assert_eq!(import.owner("WECHAT/WECHAT-API1", "mobile", "8799361139").await, ann);
     assert_eq!(import.owner("INSTORE", "externalId", "CARD-1").await, ann);
 
+    let audit = import.operator.json(&["audit", "list", "--org", "966"]);
+    let entry = audit.as_array().unwrap().iter().find(|entry| entry["what"] == "customer import").unwrap();
+    assert_eq!((&entry["outcome"], &entry["detail"]["registered"]), (&json!("done"), &json!(2)), "{audit}");
+
     // The whole file again, and the corrected rows with their old reasons.
     let (_, result, _) = import.run(&file, &[]);
     assert_eq!(counts(&result), [7, 0, 0, 3, 4], "{result}");
