@@ -40,6 +40,7 @@ pub(super) const FREE_OR_OWN: &str = "attribute_not_exists(#user) OR #user = :us
 
 /// A customer as it was read, with the stored texts for the condition that they are unchanged.
 pub(super) struct StoredCustomer {
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the upgrade of a table reads it"))]
     pub org: OrgId,
     pub customer: Customer,
     pub identifiers: String,

@@ -95,6 +95,7 @@ impl<'a> Item<'a> {
     }
 
     /// A set of texts.
+    #[cfg(feature = "cli")]
     pub fn texts(&self, name: &str) -> Result<&'a [String], StoreError> {
         self.get(name, |value| value.as_ss().ok().map(Vec::as_slice))
     }
