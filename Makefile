@@ -102,6 +102,7 @@ lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo clippy --locked --all-features --all-targets -- --deny warnings
 	cargo clippy --locked --all-features $(addprefix --test ,$(SEPARATE_TESTS)) -- --deny warnings
 	cargo clippy --locked --bin loyalty-codes -- --deny warnings
+	cargo clippy --locked --features deliver --bin deliver -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps
 	$(CARGO_DENY) --locked --all-features check bans licenses sources
 
