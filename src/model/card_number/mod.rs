@@ -186,7 +186,7 @@ impl NumberingPlan {
         self.offset
     }
 
-    /// The first value after the sequence. It is at most [`MAX_END`].
+    /// The first value after the sequence. It is at most `i64::MAX`, which no counter reaches.
     #[must_use]
     pub fn end(&self) -> u64 {
         10_u64.checked_pow(self.width).map_or(MAX_END, |size| size.min(MAX_END))
