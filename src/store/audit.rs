@@ -6,7 +6,7 @@ use rand::RngExt;
 use serde_json::Value;
 
 use super::{
-    Item, Store, StoreError,
+    Attributes, Item, Store, StoreError,
     item::{NewItem, json, millis, s},
     keys,
 };
@@ -53,6 +53,22 @@ pub struct AuditEntry {
     pub what: String,
     pub detail: Value,
     pub outcome: Outcome,
+}
+
+impl AuditEntry {
+    fn read(org: OrgId, attributes: &Attributes) -> Result<Self, StoreError> {
+        let item = Item(attributes);
+        let unknown = || StoreError::corrupt("an audit entry has an unknown outcome");
+        Ok(Self {
+            id: item.s(ID)?.to_owned(),
+            org,
+            at: item.millis(AT)?,
+            who: item.s(WHO)?.to_owned(),
+            what: item.s(WHAT)?.to_owned(),
+            detail: item.json(DETAIL)?,
+            outcome: Outcome::parse(item.s(OUTCOME)?).ok_or_else(unknown)?,
+        })
+    }
 }
 
 impl Store {
@@ -107,17 +123,7 @@ impl Store {
             month.filter(|month| (month.year(), month.month()) >= (since.year(), since.month()))
         {
             for attributes in self.query(&keys::audit_month(org, current), "0", "9999").await? {
-                let item = Item(&attributes);
-                let unknown = || StoreError::corrupt("an audit entry has an unknown outcome");
-                entries.push(AuditEntry {
-                    id: item.s(ID)?.to_owned(),
-                    org,
-                    at: item.millis(AT)?,
-                    who: item.s(WHO)?.to_owned(),
-                    what: item.s(WHAT)?.to_owned(),
-                    detail: item.json(DETAIL)?,
-                    outcome: Outcome::parse(item.s(OUTCOME)?).ok_or_else(unknown)?,
-                });
+                entries.push(AuditEntry::read(org, &attributes)?);
             }
             month = current.checked_sub_months(Months::new(1));
         }
@@ -130,10 +136,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn audit_entry(&self, org: OrgId, id: &str) -> Result<Option<AuditEntry>, StoreError> {
-        let time = id.get(..27).and_then(|time| time.parse::<DateTime<Utc>>().ok());
+        let time = id.rsplit_once('-').and_then(|(time, _)| time.parse::<DateTime<Utc>>().ok());
         let Some(at) = time else { return Ok(None) };
-        let found =
-            self.audit_entries(org, at - chrono::TimeDelta::seconds(1), at + chrono::TimeDelta::seconds(1));
-        Ok(found.await?.into_iter().find(|entry| entry.id == id))
+        let found = self.get(&keys::audit_entry(org, at, id)).await?;
+        found.map(|attributes| AuditEntry::read(org, &attributes)).transpose()
     }
 }
