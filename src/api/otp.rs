@@ -16,7 +16,7 @@ use crate::{
         customer::{Identifier, Identity, Source, UserId},
         delivery::TemplateTexts,
         issuing::{Period, quotas},
-        message::{Draft, has_placeholder},
+        message::Draft,
         org::{Org, OrgId},
         otp::{Code, CreatedId, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
         recipients::{
@@ -24,7 +24,6 @@ use crate::{
             without_tests,
         },
         till::Permission,
-        typed_text,
     },
     secret::os_rng,
     store::{Issue, NewOtp, TypedOtp, Validation},
@@ -231,12 +230,10 @@ fn templates(body: &JsonFields<'_>) -> Result<TemplateTexts, Problems> {
         texts.email_subject = owned(email.text("subject", Problem::SubjectInvalid)?);
         texts.email_body = owned(email.text("body", TYPE_ERROR)?);
     }
-    // Refused because a line break in an e-mail header would begin another header.
-    if texts.email_subject.as_deref().is_some_and(typed_text::has_control) {
+    if texts.has_control_in_subject() {
         return Err(Problem::SubjectInvalid.into());
     }
-    // A message without the code is useless. A subject need not have it.
-    if [&texts.text, &texts.email_body].into_iter().flatten().any(|text| !has_placeholder(text)) {
+    if texts.without_placeholder().next().is_some() {
         return Err(Problem::TemplateInvalid.into());
     }
     Ok(texts)

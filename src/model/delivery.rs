@@ -81,6 +81,20 @@ pub struct TemplateTexts {
 pub const TEMPLATE_KEYS: &[&str] = &["text", "sms_template_id", "email_subject", "email_body"];
 
 impl TemplateTexts {
+    /// The keys of the texts that have no placeholder. A message without the code is useless. A
+    /// subject need not have it.
+    pub fn without_placeholder(&self) -> impl Iterator<Item = &'static str> {
+        let texts = [("text", &self.text), ("email_body", &self.email_body)].into_iter();
+        texts.filter(|(_, text)| text.as_ref().is_some_and(|text| !has_placeholder(text))).map(|(key, _)| key)
+    }
+
+    /// Whether the subject has a control character. A line break would begin another header of the
+    /// e-mail.
+    #[must_use]
+    pub fn has_control_in_subject(&self) -> bool {
+        self.email_subject.as_deref().is_some_and(typed_text::has_control)
+    }
+
     /// Replaces the texts of `templates` that are set here. A text and its DLT id belong together.
     pub fn replace_in(&self, templates: &mut Templates) {
         if let Some(text) = &self.text {
@@ -240,19 +254,17 @@ impl Definition {
 
 fn template_problems(scope: TemplateScope, texts: &TemplateTexts) -> Vec<String> {
     let mut problems = Vec::new();
-    for (key, text) in [("text", &texts.text), ("email_body", &texts.email_body)] {
-        if text.as_ref().is_some_and(|text| !has_placeholder(text)) {
-            problems.push(format!(
-                "templates.{scope}: {key} has no placeholder; write {{{{ {} }}}} where the code belongs",
-                PLACEHOLDERS[0]
-            ));
-        }
+    for key in texts.without_placeholder() {
+        problems.push(format!(
+            "templates.{scope}: {key} has no placeholder; write {{{{ {} }}}} where the code belongs",
+            PLACEHOLDERS[0]
+        ));
     }
     let all = [&texts.text, &texts.email_subject, &texts.email_body, &texts.sms_template_id];
     if all.into_iter().flatten().any(|text| text.chars().count() > MAX_TEMPLATE_LENGTH) {
         problems.push(format!("templates.{scope}: a text is longer than {MAX_TEMPLATE_LENGTH} characters"));
     }
-    if texts.email_subject.as_deref().is_some_and(typed_text::has_control) {
+    if texts.has_control_in_subject() {
         problems
             .push(format!("templates.{scope}: email_subject has a control character or a line break in it"));
     }
