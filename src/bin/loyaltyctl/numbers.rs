@@ -8,11 +8,7 @@ use std::{
 use clap::Subcommand;
 use loyalty_codes::{
     model::{
-        card_number::{
-            NumberReading, NumberingPlan,
-            history::{IssuedRange, Transition, transition},
-            permutation::PermutationKey,
-        },
+        card_number::{NumberReading, NumberingPlan, history::IssuedRange, permutation::PermutationKey},
         customer::{Account, IdentifierName, Identity, UserId},
         org::{Org, OrgId},
     },
@@ -91,39 +87,22 @@ async fn numbering(store: &Store, output: &Output, id: OrgId) -> Result<(Org, Nu
 }
 
 async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>) -> Result<(), Failure> {
-    let existing = store.org(id).await?;
-    let current = store.issued_card_numbers(id).await?;
-    let (plan, next) = match file {
-        None => {
-            let (_, plan) = numbering(store, output, id).await?;
-            let next = current.as_ref().map_or_else(|| plan.offset(), |current| current.next);
-            (plan, next)
-        }
-        Some(file) => {
-            let definition = org::read(file)?;
-            if definition.id != id {
-                return Err(Failure::refused(format!(
-                    "the file is that of org {}, not of {id}",
-                    definition.id
-                )));
-            }
-            let plan = NumberingPlan::try_from(&definition.config.card_numbers)
-                .map_err(|error| Failure::refused(error.to_string()))?;
-            let retired = store.retired_card_numbers(id).await?;
-            let next = transition(current.as_ref(), &retired, &plan)
-                .map_err(|duplicate| Failure::refused(duplicate.to_string()))?;
-            let next = match (next, &current) {
-                (Transition::Start(started), _) => started.next,
-                (Transition::Keep, Some(current)) => current.next,
-                (Transition::Keep, None) => plan.offset(),
-            };
-            (plan, next)
-        }
-    };
-    let Some(org) = existing else {
-        return Err(Failure::not_found(format!(
-            "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
-        )));
+    let (org, plan, next) = if let Some(file) = file {
+        let definition = org::read_for(id, file)?;
+        let plan = NumberingPlan::try_from(&definition.config.card_numbers)
+            .map_err(|error| Failure::refused(error.to_string()))?;
+        let next = org::next_value(store, id, &plan).await?;
+        let org = store.org(id).await?.ok_or_else(|| {
+            Failure::not_found(format!(
+                "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
+            ))
+        })?;
+        (org, plan, next)
+    } else {
+        let (org, plan) = numbering(store, output, id).await?;
+        let current = store.issued_card_numbers(id).await?;
+        let next = current.map_or_else(|| plan.offset(), |current| current.next);
+        (org, plan, next)
     };
     let key = &org.permutation_key;
     let shown: Vec<String> =

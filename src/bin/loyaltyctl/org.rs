@@ -9,7 +9,11 @@ use chrono::Utc;
 use clap::{Subcommand, builder::PossibleValuesParser};
 use loyalty_codes::{
     model::{
-        card_number::{NumberingPlan, history::transition, new_permutation_key},
+        card_number::{
+            NumberingPlan,
+            history::{Transition, transition},
+            new_permutation_key,
+        },
         customer::UserId,
         delivery::Provider,
         delivery_state::{FailureReason, Outcome},
@@ -148,9 +152,7 @@ async fn preview(store: &Store, definition: &Definition) -> Result<(&'static str
     };
     let changes = changes(&org.definition, definition);
     if let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers) {
-        let current = store.issued_card_numbers(definition.id).await?;
-        let retired = store.retired_card_numbers(definition.id).await?;
-        transition(current.as_ref(), &retired, &plan).map_err(|error| Failure::refused(error.to_string()))?;
+        next_value(store, definition.id, &plan).await?;
     }
     Ok((if changes.is_empty() { "unchanged" } else { "updated" }, changes))
 }
@@ -192,10 +194,7 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
         return Err(Failure::refused("the editor failed; nothing was changed"));
     }
     let applying = async {
-        let definition = read(file.path())?;
-        if definition.id != id {
-            return Err(Failure::refused(format!("the file is that of org {}, not of {id}", definition.id)));
-        }
+        let definition = read_for(id, file.path())?;
         let (_, changes) = preview(&store, &definition).await?;
         if changes.is_empty() {
             return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
@@ -234,7 +233,7 @@ async fn list(store: &Store, output: &Output) -> Result<(), Failure> {
     output.print(&json!(json), &output.table(&["id", "name"], &rows))
 }
 
-pub fn read(file: &Path) -> Result<Definition, Failure> {
+fn read(file: &Path) -> Result<Definition, Failure> {
     let (name, text) = if file == Path::new("-") {
         ("standard input".to_owned(), io::read_to_string(io::stdin()))
     } else {
@@ -246,6 +245,30 @@ pub fn read(file: &Path) -> Result<Definition, Failure> {
     let problems = definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems);
     org_file::listed(&problems).map_err(refused)?;
     Ok(definition)
+}
+
+/// Reads the file of the org with that id.
+pub fn read_for(id: OrgId, file: &Path) -> Result<Definition, Failure> {
+    let definition = read(file)?;
+    if definition.id == id {
+        Ok(definition)
+    } else {
+        Err(Failure::refused(format!("the file is that of org {}, not of {id}", definition.id)))
+    }
+}
+
+/// The value of the sequence that an org gives next once `plan` is applied. A plan that could
+/// repeat a number is refused.
+pub async fn next_value(store: &Store, id: OrgId, plan: &NumberingPlan) -> Result<u64, Failure> {
+    let current = store.issued_card_numbers(id).await?;
+    let retired = store.retired_card_numbers(id).await?;
+    let next =
+        transition(current.as_ref(), &retired, plan).map_err(|error| Failure::refused(error.to_string()))?;
+    Ok(match (next, current) {
+        (Transition::Start(started), _) => started.next,
+        (Transition::Keep, Some(current)) => current.next,
+        (Transition::Keep, None) => plan.offset(),
+    })
 }
 
 fn print_applied(
