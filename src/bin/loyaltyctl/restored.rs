@@ -1,5 +1,7 @@
 //! `loyaltyctl table restored`.
 
+use std::fmt;
+
 use clap::Args;
 use loyalty_codes::{
     model::org::OrgId,
@@ -48,13 +50,16 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     }
     let rows: Vec<_> = raised
         .iter()
-        .map(|org| ["org", "card_numbers", "user_ids"].map(|key| text(&org[key])).to_vec())
+        .map(|raised| {
+            vec![raised.org.to_string(), raised.card_numbers.to_string(), raised.user_ids.to_string()]
+        })
         .collect();
+    let orgs: Vec<_> = raised.iter().map(Raised::to_json).collect();
     output.print(
-        &json!({"margin": margin, "orgs": raised}),
+        &json!({"margin": margin, "orgs": orgs}),
         &output.table(&["org", "card numbers from", "user ids from"], &rows),
     )?;
-    let full = raised.iter().filter(|org| org["card_numbers"] == "range too small").count();
+    let full = raised.iter().filter(|raised| raised.card_numbers == CardNumbers::RangeTooSmall).count();
     if full > 0 {
         return Err(Failure::refused(format!(
             "{full} orgs have fewer than {margin} card numbers left: their counters were not raised. Give them another \
@@ -64,24 +69,56 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     Ok(())
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// The counters of an org, with the first values that will be given.
+struct Raised {
+    org: OrgId,
+    card_numbers: CardNumbers,
+    user_ids: u64,
 }
 
-/// Raises both counters of an org. The result names the first values that will be given.
-async fn raise(store: &Store, who: &str, org: OrgId, margin: u64) -> Result<Value, Failure> {
+impl Raised {
+    fn to_json(&self) -> Value {
+        let card_numbers = match self.card_numbers {
+            CardNumbers::From(first) => json!(first),
+            CardNumbers::NoPlan | CardNumbers::RangeTooSmall => json!(self.card_numbers.to_string()),
+        };
+        json!({"org": self.org, "card_numbers": card_numbers, "user_ids": self.user_ids})
+    }
+}
+
+/// The counter of an org's card numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CardNumbers {
+    From(u64),
+    NoPlan,
+    /// The counter was not raised.
+    RangeTooSmall,
+}
+
+impl fmt::Display for CardNumbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From(first) => first.fmt(f),
+            Self::NoPlan => f.write_str("no plan"),
+            Self::RangeTooSmall => f.write_str("range too small"),
+        }
+    }
+}
+
+/// Raises both counters of an org.
+async fn raise(store: &Store, who: &str, org: OrgId, margin: u64) -> Result<Raised, Failure> {
     let act = async |_: &mut AuditEntry| {
         let users = store.take_user_ids(org, margin).await?;
-        let numbers = match store.issued_card_numbers(org).await? {
-            None => json!("no plan"),
+        let card_numbers = match store.issued_card_numbers(org).await? {
+            None => CardNumbers::NoPlan,
             Some(current) => match store.take_values(org, &current.plan, margin).await {
-                Ok(Some(first)) => json!(first + margin),
-                Ok(None) => json!("range too small"),
+                Ok(Some(first)) => CardNumbers::From(first + margin),
+                Ok(None) => CardNumbers::RangeTooSmall,
                 Err(NumberingError::Store(error)) => return Err(error.into()),
                 Err(error) => return Err(Failure::refused(format!("org {org}: {error}"))),
             },
         };
-        Ok(json!({"org": org, "card_numbers": numbers, "user_ids": users.0 + margin}))
+        Ok(Raised { org, card_numbers, user_ids: users.0 + margin })
     };
     audit::record(store, org, who, "table restored", json!({"margin": margin}), act).await
 }
