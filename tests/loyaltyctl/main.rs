@@ -72,6 +72,14 @@ impl Operator {
     }
 }
 
+/// An operator whose table has the org of the documentation.
+async fn with_demo_org() -> Operator {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
+    operator
+}
+
 fn write(folder: &tempfile::TempDir, text: &str) -> String {
     let path = folder.path().join("org.toml");
     std::fs::write(&path, text).unwrap();

@@ -6,14 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use loyalty_codes::model::till::Permission;
 use serde_json::{Value, json};
 
-use super::{Operator, common, write};
-
-async fn with_demo_org() -> Operator {
-    let operator = Operator::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
-    operator
-}
+use super::{Operator, common, with_demo_org, write};
 
 impl Operator {
     /// What the audit says of acts of that command, newest first.

@@ -8,24 +8,16 @@ use serde_json::json;
 use super::{
     Operator,
     common::{
-        self,
         faults::{Fault, with_fault_proxy},
         served::loyaltyctl,
     },
     finish,
     output::{closed_pipe, finish_into, full_disk},
-    write,
+    with_demo_org,
 };
 
 const CREATE: [&str; 7] = ["till", "create", "shop.1", "--org", "966", "--allow", "card_number:generate"];
 const ROTATE: [&str; 3] = ["till", "rotate", "shop.1"];
-
-async fn with_demo_org() -> Operator {
-    let operator = Operator::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    operator.json(&["org", "apply", &write(&folder, common::DEMO_ORG)]);
-    operator
-}
 
 impl Operator {
     fn run_into(&self, arguments: &[&str], output: impl Into<Stdio>) -> Output {
