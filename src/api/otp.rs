@@ -18,7 +18,7 @@ use crate::{
         issuing::{Period, quotas},
         message::Draft,
         org::{Org, OrgId},
-        otp::{Code, CreatedId, OtpHistory, OtpOwner, Scope, TypedCode, most_recent},
+        otp::{Code, CreatedId, OtpHistory, OtpOwner, OtpSeries, Scope, ScopeOwner, TypedCode, most_recent},
         recipients::{
             ChannelError, Destination, RecipientError, Recipients, RequestedChannel, read_channel,
             without_tests,
@@ -86,7 +86,7 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let identity = Identity::new(resolved.account, entity);
     let history = call.otp_history(&identity, scope).await?;
     let (series, entity) = (&history.current, identity.identifier());
-    let destinations = call.destinations(&Recipients::new(channels, org), &series.owner, entity).await?;
+    let destinations = call.destinations(&Recipients::new(channels, org), series, entity).await?;
     let destinations = without_tests(org, entity, destinations);
     let test_code = org.test_code(entity).map(Code::stored);
     let new = NewOtp {
@@ -159,7 +159,10 @@ impl Call<'_> {
         Ok(history.ok_or(Problem::CustomerNotFound)?)
     }
 
-    /// The channels that an OTP of `owner` is to be sent by, with their addresses.
+    /// The channels that an OTP of `series` is to be sent by, with their addresses.
+    ///
+    /// A contact in a scope of customers may be a customer in another account. Then the OTP is sent
+    /// to that customer's own addresses only, too.
     ///
     /// A customer's identifiers are read only where `entity` is not enough. They may be changed
     /// between this read and the write of the OTP. Then the OTP is sent as if it had been issued
@@ -167,22 +170,24 @@ impl Call<'_> {
     async fn destinations(
         &self,
         recipients: &Recipients,
-        owner: &OtpOwner,
+        series: &OtpSeries,
         entity: &Identifier,
     ) -> Result<Vec<Destination>, ApiError> {
-        let org = &*self.caller.org;
-        let (to_any, identifiers) = match owner {
-            OtpOwner::Contact(_) => (true, Vec::new()),
-            OtpOwner::Customer(user) => {
-                let to_any = self.caller.till.may(Permission::OtpIssueToAny);
-                let identifiers = if recipients.need_identifiers(entity, to_any) {
-                    self.app.store.identifiers_of(org, *user).await?
-                } else {
-                    Vec::new()
-                };
-                (to_any, identifiers)
+        let (org, store) = (&*self.caller.org, &self.app.store);
+        let may_to_any = self.caller.till.may(Permission::OtpIssueToAny);
+        let reads = recipients.need_identifiers(entity, may_to_any);
+        let customer = match &series.owner {
+            OtpOwner::Customer(user) => Some(*user),
+            OtpOwner::Contact(identity) if reads && series.scope.owner() == ScopeOwner::CustomerOrContact => {
+                store.find_person(org.id(), identity).await?
             }
+            OtpOwner::Contact(_) => None,
         };
+        let identifiers = match customer {
+            Some(user) if reads => store.identifiers_of(org, user).await?,
+            _ => Vec::new(),
+        };
+        let to_any = may_to_any || customer.is_none();
         recipients.destinations(org, entity, &identifiers, to_any).map_err(|error| {
             let problem = match error {
                 RecipientError::NotOwn => Problem::AddressNotOwn,

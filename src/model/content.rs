@@ -2,6 +2,11 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use super::{
+    customer::{email_address, is_atom_character},
+    typed_text,
+};
+
 /// The two parts of an e-mail's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailParts {
@@ -26,28 +31,54 @@ pub fn email(body: &str) -> EmailParts {
     }
 }
 
-/// The sender of an e-mail in the form that headers have: a display name with other characters than
-/// those of ASCII is encoded (RFC 2047). `sender` is an address, or a name with one in angle brackets.
+/// The sender of an e-mail in the form that headers have: a display name with characters outside of
+/// ASCII is encoded (RFC 2047), and one with punctuation is quoted (RFC 5322, 3.2.4). `sender` is an
+/// address, or a name with one in angle brackets.
 ///
 /// ```
 /// use loyalty_codes::model::content::mailbox;
 /// assert_eq!(mailbox("Demo <otp@example.com>"), "Demo <otp@example.com>");
+/// assert_eq!(mailbox("Demo, Inc. <otp@example.com>"), "\"Demo, Inc.\" <otp@example.com>");
 /// assert_eq!(mailbox("Über <otp@example.com>"), "=?UTF-8?B?w5xiZXI=?= <otp@example.com>");
 /// ```
 #[must_use]
 pub fn mailbox(sender: &str) -> String {
-    let Some((name, address)) = sender.rsplit_once('<').filter(|(name, _)| !name.is_ascii()) else {
-        return sender.to_owned();
-    };
+    let (name, address) = name_and_address(sender);
+    if name.is_empty() {
+        return address.to_owned();
+    }
+    if name.is_ascii() {
+        let is_phrase = name.bytes().all(|b| b == b' ' || is_atom_character(b));
+        let quoted = || format!("\"{}\"", name.replace('\\', r"\\").replace('"', "\\\""));
+        let name = if is_phrase { name.to_owned() } else { quoted() };
+        return format!("{name} <{address}>");
+    }
     let mut words = vec![String::new()];
-    for c in name.trim().trim_matches('"').chars() {
+    for c in name.chars() {
         match words.last_mut() {
             Some(word) if word.len() + c.len_utf8() <= MAX_ENCODED_WORD => word.push(c),
             _ => words.push(c.to_string()),
         }
     }
     let encoded = words.iter().map(|word| format!("=?UTF-8?B?{}?=", STANDARD.encode(word)));
-    format!("{} <{address}", encoded.collect::<Vec<_>>().join(" "))
+    format!("{} <{address}>", encoded.collect::<Vec<_>>().join(" "))
+}
+
+/// Whether `text` is an e-mail address, or a name with one in angle brackets.
+#[must_use]
+pub fn is_mailbox(text: &str) -> bool {
+    let (name, address) = name_and_address(text);
+    !typed_text::has_control(text) && !name.contains(['<', '>']) && email_address(address).is_some()
+}
+
+/// The display name of a sender, without quotes, and its address. The name is empty if there is none.
+fn name_and_address(sender: &str) -> (&str, &str) {
+    let sender = sender.trim();
+    let in_brackets = sender.strip_suffix('>').and_then(|sender| sender.rsplit_once('<'));
+    let (name, address) = in_brackets.unwrap_or(("", sender));
+    let name = name.trim();
+    let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    (quoted.unwrap_or(name), address)
 }
 
 /// The most bytes of text in an encoded word, which has at most 75 characters.
@@ -307,9 +338,19 @@ mod tests {
         fn a_sender_has_its_name_in_encoded_words_and_its_address_as_it_is(name in "[^<>\"\\p{Cc}]{0,60}") {
             let sender = format!("{name} <otp@example.com>");
             let header = mailbox(&sender);
+            prop_assert!(is_mailbox(&sender));
+            if name.trim().is_empty() {
+                prop_assert_eq!(header, "otp@example.com");
+                return Ok(());
+            }
             prop_assert!(header.is_ascii() && header.ends_with(" <otp@example.com>"));
             let words = header.strip_suffix(" <otp@example.com>").unwrap();
-            if !name.is_ascii() {
+            if name.is_ascii() {
+                let is_word = |c: char| c == ' ' || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c);
+                let is_quoted = words.starts_with('"') && words.ends_with('"');
+                prop_assert!(is_quoted || words.chars().all(is_word), "{}", words);
+                prop_assert_eq!(words.trim_matches('"').replace(r"\\", r"\"), name.trim());
+            } else {
                 prop_assert!(words.split(' ').all(|word| word.len() <= 75));
                 let decode = |word: &str| {
                     let text = word.strip_prefix("=?UTF-8?B?").unwrap().strip_suffix("?=").unwrap();

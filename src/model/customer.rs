@@ -166,7 +166,7 @@ impl Identifier {
     ) -> Result<Self, Malformed> {
         let value = match name {
             IdentifierName::Mobile => phone_number_plan.mobile(raw),
-            IdentifierName::Email => email(raw),
+            IdentifierName::Email => email_address(raw),
             _ => opaque(raw),
         };
         value.map(|value| Self { name, value }).ok_or(Malformed(name))
@@ -232,7 +232,7 @@ const LOCAL_PART_MAX_BYTES: usize = 64;
 pub(crate) const OPAQUE_MAX_BYTES: usize = 200;
 
 /// Normalizes an e-mail address: a dot-atom, which is ASCII, and a domain in ASCII form.
-fn email(typed: &str) -> Option<String> {
+pub(super) fn email_address(typed: &str) -> Option<String> {
     let address = typed_text::identifier(typed);
     let (local, domain) = address.split_once('@')?;
     let atoms = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom_character));
@@ -247,7 +247,7 @@ fn email(typed: &str) -> Option<String> {
 }
 
 /// `atext` of RFC 5322, 3.2.3.
-const fn is_atom_character(byte: u8) -> bool {
+pub(super) const fn is_atom_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

@@ -7,6 +7,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    content::is_mailbox,
     message::{ChannelType, PLACEHOLDERS, Templates, has_placeholder},
     org::Definition,
     otp::{CodeType, Scope},
@@ -180,6 +181,10 @@ pub const WEBHOOK_KEYS: &[&str] = &["url"];
 /// The most test identifiers of an org. Their codes never change, so there should be few.
 const MAX_TEST_IDENTIFIERS: usize = 10;
 
+/// The most digits of an entry of `CONF_OTP_ALLOWED_COUNTRY_CODES`. Countries that share a code,
+/// such as those of +1 and +7, differ in the digits after it.
+const MAX_COUNTRY_PREFIX: usize = 7;
+
 /// The longest template, in characters. A message with its texts is stored in an item, and an SMS
 /// of more than ten parts is refused by providers.
 const MAX_TEMPLATE_LENGTH: usize = 10_000;
@@ -202,10 +207,11 @@ pub(super) fn problems(definition: &Definition) -> Vec<String> {
     }
     problems.extend(test_identifier_problems(definition));
     for code in &definition.config.otp_country_codes {
-        let well_formed = (1..=3).contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
+        let lengths = 1..=MAX_COUNTRY_PREFIX;
+        let well_formed = lengths.contains(&code.len()) && code.bytes().all(|b| b.is_ascii_digit());
         if !well_formed || code.starts_with('0') {
             problems.push(format!(
-                "CONF_OTP_ALLOWED_COUNTRY_CODES: `{code}` is not 1 to 3 digits without a leading 0"
+                "CONF_OTP_ALLOWED_COUNTRY_CODES: `{code}` is not 1 to {MAX_COUNTRY_PREFIX} digits without a leading 0"
             ));
         }
     }
@@ -297,10 +303,11 @@ fn delivery_problems(delivery: &DeliverySettings) -> Vec<String> {
             problems.push(format!("delivery: {channel} = \"aws\" needs {key} in [delivery.aws]"));
         }
     }
-    if !aws.email_from.is_empty()
-        && (!aws.email_from.contains('@') || typed_text::has_control(&aws.email_from))
-    {
-        problems.push(format!("delivery.aws: email_from `{}` is not an address", aws.email_from));
+    if !aws.email_from.is_empty() && !is_mailbox(&aws.email_from) {
+        problems.push(format!(
+            "delivery.aws: email_from `{}` is not an address, or a name with an address in angle brackets",
+            aws.email_from
+        ));
     }
     // The API takes at most two digits before the point and five after it.
     let price_is_valid = |price: &str| {
@@ -400,6 +407,12 @@ mod tests {
             (json!({"templates": {"POINTS": {"email_subject": "a\r\nBcc: b"}}}), "control character"),
             (json!({"delivery": {"SMS": "aws"}}), "needs sms_origination"),
             (json!({"delivery": {"EMAIL": "aws"}}), "needs email_from"),
+            (json!({"delivery": {"EMAIL": "aws", "aws": {"email_from": "@"}}}), "email_from `@`"),
+            (
+                json!({"delivery": {"EMAIL": "aws", "aws": {"email_from": "a@b.example, c@d.example"}}}),
+                "email_from",
+            ),
+            (json!({"delivery": {"EMAIL": "aws", "aws": {"email_from": "Demo <otp>"}}}), "email_from"),
             (json!({"delivery": {"WECHAT": "aws"}}), "cannot be sent by \"aws\""),
             (json!({"delivery": {"SMS": "webhook"}}), "needs [delivery.webhook]"),
             (json!({"delivery": {"SMS": "webhook", "webhook": {"url": "ftp://a/b"}}}), "url is not"),

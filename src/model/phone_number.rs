@@ -141,11 +141,16 @@ impl PhoneNumberPlan {
     }
 
     /// A number with country code, without the trunk prefix that may follow the org's country code.
+    /// Zeros there that make a national number too long are removed in an org without a trunk
+    /// prefix, too: networks may ignore them, and one phone must not have two normal forms.
     fn international(&self, digits: &str) -> String {
-        digits.strip_prefix(&self.country_code).map_or_else(
-            || digits.to_owned(),
-            |national| format!("{}{}", self.country_code, self.without_trunk_prefix(national)),
-        )
+        let Some(national) = digits.strip_prefix(&self.country_code) else {
+            return digits.to_owned();
+        };
+        let national = self.without_trunk_prefix(national);
+        let without_zeros = national.trim_start_matches('0');
+        let is_too_long = !self.is_national(national) && self.is_national(without_zeros);
+        format!("{}{}", self.country_code, if is_too_long { without_zeros } else { national })
     }
 
     /// Removes the trunk prefix. A national number may itself begin with these digits: they are
@@ -201,6 +206,8 @@ mod tests {
             "tel:+91-87993-61139",
             "TEL: 8799361139",
             "+91 (0) 87993 61139",
+            "+91 0 87993 61139",
+            "+91 00 87993 61139",
             "\u{202a}+91\u{a0}87993\u{2011}61139\u{202c}",
             "٨٧٩٩٣٦١١٣٩",
             "＋９１　８７９９３６１１３９",

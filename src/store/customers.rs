@@ -63,6 +63,18 @@ impl Store {
         found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
     }
 
+    /// The customer who has a mobile or an e-mail address in any account, by its org-wide identity.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    pub async fn find_person(&self, org: OrgId, identity: &Identity) -> Result<Option<UserId>, StoreError> {
+        let Some(person) = StoredIdentifier::from(identity).person() else {
+            return Ok(None);
+        };
+        let found = self.get(&keys::owner(org, &person)).await?;
+        found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
+    }
+
     /// The identifiers of a customer in all accounts, the last added one at the end. Empty if there
     /// is no such customer.
     ///

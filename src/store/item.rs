@@ -90,8 +90,11 @@ impl<'a> Item<'a> {
     }
 
     pub fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
-        serde_json::from_str(self.s(name)?)
-            .map_err(|error| StoreError::corrupt(format_args!("attribute `{name}`: {error}")))
+        // The text of serde's error quotes values.
+        serde_json::from_str(self.s(name)?).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            StoreError::corrupt(format_args!("attribute `{name}` is malformed at {line}:{column}"))
+        })
     }
 
     /// A set of texts.

@@ -177,6 +177,11 @@ async fn a_customers_otp_is_sent_to_the_customers_own_addresses_only() {
     assert_eq!(generate(&issuer, &registered).await.refusal(), (403, vec![4000]));
     let unregistered = request_for("MOBILE", "9010000044", "GENERIC", &[("SMS", "9010000022")]);
     assert_eq!(generate(&issuer, &unregistered).await.status, 200, "a contact's may be sent anywhere");
+
+    let elsewhere = |channel| request_for("MOBILE", "9010000022", "GENERIC", &[channel]);
+    assert_eq!(generate(&issuer, &elsewhere(("SMS", "9010000099"))).await.refusal(), (403, vec![4000]));
+    let own = generate(&issuer, &elsewhere(("EMAIL", "eve@example.com"))).await;
+    assert_eq!(own.status, 200, "the address of the customer whom another account has");
     let registration = request_for("EMAIL", "new@example.com", "REGISTRATION", &[("SMS", "9010000055")]);
     assert_eq!(generate(&issuer, &registration).await.status, 200);
 }
