@@ -40,7 +40,8 @@ test: ## Run all tests
 # Optimized, the tests that make a million calls to the embedded engine take a fifth of the time.
 OPTIMIZED := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 
-test-interleavings: ## Run concurrent requests in every order of their DynamoDB calls (RACES='generate | validate' selects)
+test-interleavings: export ORDERS := 1000
+test-interleavings: ## Run concurrent requests in up to 1000 orders of their DynamoDB calls (ORDERS=400; RACES='generate | validate')
 	$(OPTIMIZED) cargo test --locked --all-features --test interleavings -- --nocapture
 
 test-load: ## Load-test eight processes of the build of `make sam-build ARCH=x86_64` (FUNCTION=… for another)

@@ -8,7 +8,8 @@
 //! [`search`] chooses calls, [`state`] releases them, and [`model`] is the oracle. [`requests`] is
 //! the table of requests.
 //!
-//! `RACES='validate, right'` runs only the races whose names contain this text.
+//! `RACES='validate, right'` runs only the races whose names contain this text. `ORDERS=300` runs
+//! at most 300 orders of each race instead of 1,000.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -41,8 +42,12 @@ use requests::{Call, Request, requests};
 use search::Search;
 use state::{Run, State};
 
-/// Maximum number of orders that are run of one scenario.
+/// Maximum number of orders that are run of one scenario, unless `ORDERS` names another.
 const MAX_ORDERS: u32 = 1000;
+
+fn max_orders() -> u32 {
+    std::env::var("ORDERS").map_or(MAX_ORDERS, |orders| orders.parse().expect("ORDERS is a number"))
+}
 
 /// Requests that run concurrently.
 struct Scenario {
@@ -83,7 +88,7 @@ fn scenarios() -> Vec<Scenario> {
 
 /// Runs the orders of a scenario. Stops at the first order whose outcome the model does not
 /// explain.
-async fn explore(state: &mut State, scenario: &Scenario) -> Explored {
+async fn explore(state: &mut State, scenario: &Scenario, max_orders: u32) -> Explored {
     let requests = &scenario.requests;
     let explored = |orders, all, violation| Explored { name: scenario.name(), orders, all, violation };
     let mut calls = Vec::new();
@@ -97,14 +102,14 @@ async fn explore(state: &mut State, scenario: &Scenario) -> Explored {
         }
     }
     let expected = Search::new(calls.clone(), scenario.with_fault, None).expected();
-    let mut samples = (expected > f64::from(MAX_ORDERS)).then_some(MAX_ORDERS);
+    let mut samples = (expected > f64::from(max_orders)).then_some(max_orders);
     loop {
         let mut search = Search::new(calls.clone(), scenario.with_fault, samples);
         let mut orders = 0;
         let too_many = loop {
             let Some(mut order) = search.next() else { break false };
             // A request that loses a race makes more calls than it does alone.
-            if orders == MAX_ORDERS as usize {
+            if orders == max_orders as usize {
                 break true;
             }
             orders += 1;
@@ -115,7 +120,7 @@ async fn explore(state: &mut State, scenario: &Scenario) -> Explored {
         if !too_many {
             return explored(orders, samples.is_none(), None);
         }
-        samples = Some(MAX_ORDERS);
+        samples = Some(max_orders);
     }
 }
 
@@ -125,6 +130,7 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
     let scenarios: Vec<Scenario> =
         scenarios().into_iter().filter(|scenario| scenario.name().contains(&filter)).collect();
     assert!(!scenarios.is_empty(), "no race has {filter} in its name");
+    let max_orders = max_orders();
     let (started, next, explored) = (Instant::now(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|threads| {
         for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
@@ -134,7 +140,7 @@ fn every_interleaving_is_explained_by_an_order_of_whole_requests() {
                     let mut state = State::new().await;
                     while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let started = Instant::now();
-                        let done = explore(&mut state, scenario).await;
+                        let done = explore(&mut state, scenario, max_orders).await;
                         let Explored { name, orders, all, violation } = &done;
                         let which = if *all { "all" } else { "sample" };
                         println!("{orders:>6} {which:<7} {:>6.1} s  {name}", started.elapsed().as_secs_f64());
