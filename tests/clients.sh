@@ -25,9 +25,22 @@ fail() {
   exit 1
 }
 
+# Starts a proxy that makes requests fail. Sets LOYALTY_URL for the rest of the subshell.
+through_faults() {
+  rm -f "$folder/proxy"
+  python3 -B tests/client_faults.py "$LOYALTY_URL" "$@" >"$folder/proxy" &
+  proxy=$!
+  trap 'kill $proxy' EXIT
+  for _ in {1..100}; do
+    [[ -s $folder/proxy ]] && break
+    sleep 0.1
+  done
+  LOYALTY_URL=$(<"$folder/proxy")
+}
+
 number=1000000010
 check() {
-  local printed expected
+  local printed expected seconds
   expected="^issued [0-9]{16}
 code [A-Z0-9]{7}
 valid true
@@ -36,6 +49,16 @@ refused 404 9001 No valid OTP found\$"
   printed=$("$@" 8799361139) || fail "$*: failed"
   [[ $printed =~ $expected ]] || fail "$*: printed"$'\n'"$printed"
   ((number += 1))
+  # It gets another token, and repeats what was answered with 503, under the same key.
+  expected=${expected/number $((number - 1))/number $number}
+  printed=$(through_faults && "$@" 8799361139) || fail "$*: failed with faults"
+  [[ $printed =~ $expected ]] || fail "$*: printed with faults"$'\n'"$printed"
+  ((number += 1))
+  # It does not wait until the limits of the day are over.
+  seconds=$SECONDS
+  printed=$(through_faults --exhausted && timeout 60 "$@" 8799361139 2>&1) && fail "$*: took a 429 for a success"
+  ((SECONDS - seconds < 45)) || fail "$*: waited after a 429"
+  [[ $printed == *injected* ]] || fail "$*: hid the reason of a 429: $printed"
   # A wrong password is refused, and printed nowhere.
   printed=$(LOYALTY_PASSWORD=wrong-password "$@" 8799361139 2>&1) && fail "$*: accepted a wrong password"
   [[ $printed != *wrong-password* ]] || fail "$*: printed the password"

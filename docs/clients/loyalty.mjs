@@ -4,9 +4,9 @@
 
 /** The service refused a request. `codes` says why. */
 export class Refused extends Error {
-  constructor(status, errors) {
+  constructor(status, errors, retryAfter) {
     super(errors.map(({ code, message }) => `${code} ${message}`).join("; ") || `HTTP ${status}`);
-    this.status = status;
+    Object.assign(this, { status, retryAfter });
     this.codes = errors.map(({ code }) => code);
   }
 }
@@ -34,52 +34,47 @@ export class Loyalty {
     // The same key in every attempt, so that nothing happens twice.
     const headers = method === "POST" ? { "Idempotency-Key": crypto.randomUUID() } : {};
     let renewed = false;
-    for (let attempt = 1; ; attempt++) {
-      let response;
+    for (let attempt = 1; ; ) {
       try {
         headers["X-CAP-API-OAUTH-TOKEN"] = await this.#validToken();
-        response = await this.#send(method, path, body, headers);
+        return await this.#send(method, path, body, headers);
       } catch (error) {
-        // The answer was lost. The request may have been carried out.
-        if (error instanceof Refused || attempt === ATTEMPTS) throw error;
-        continue;
-      }
-      if (response.ok) return response.json();
-      if (response.status === 401 && !renewed) {
-        renewed = true;
-        this.#token = null;
-      } else if (response.status === 503 && attempt < ATTEMPTS) {
-        await wait(Number(response.headers.get("Retry-After") ?? 1));
-      } else {
-        throw await refused(response);
+        if (error.status === 401 && this.#token !== null && !renewed) {
+          renewed = true;
+          this.#token = null;
+          continue;
+        }
+        // Another error than a refusal: the answer was lost. The request may have been carried out.
+        const again = !(error instanceof Refused) || error.status === 503;
+        if (!again || attempt === ATTEMPTS) throw error;
+        await wait(error.retryAfter ?? 1);
+        attempt++;
       }
     }
   }
 
   async #validToken() {
     if (this.#token === null || Date.now() >= this.#renewAt) {
-      const response = await this.#send("POST", "/v3/oauth/token/generate", { key: this.till, secret: this.password });
-      if (!response.ok) throw await refused(response);
-      const { accessToken, ttlSeconds } = (await response.json()).data;
+      this.#token = null;
+      const credentials = { key: this.till, secret: this.password };
+      const { accessToken, ttlSeconds } = (await this.#send("POST", "/v3/oauth/token/generate", credentials)).data;
       this.#token = accessToken;
       this.#renewAt = Date.now() + (ttlSeconds - 10) * 1000;
     }
     return this.#token;
   }
 
-  #send(method, path, body, headers = {}) {
-    return fetch(this.url + path, {
+  async #send(method, path, body, headers = {}) {
+    const response = await fetch(this.url + path, {
       method,
       headers: { ...headers, "Content-Type": "application/json" },
       body: body && JSON.stringify(body),
       signal: AbortSignal.timeout(15_000),
     });
+    if (response.ok) return response.json();
+    const { errors } = await response.json().catch(() => ({}));
+    throw new Refused(response.status, errors ?? [], Number(response.headers.get("Retry-After") ?? 1));
   }
-}
-
-async function refused(response) {
-  const body = await response.json().catch(() => ({}));
-  return new Refused(response.status, body.errors ?? []);
 }
 
 async function main(mobile) {

@@ -8,9 +8,15 @@ declare(strict_types=1);
 /** The service refused a request. `codes` says why. */
 final class Refused extends RuntimeException
 {
-    /** @param list<array{code: int, message: string}> $errors */
-    public function __construct(public readonly int $status, array $errors)
-    {
+    /**
+     * @param int $status 0 if there was no answer
+     * @param list<array{code: int, message: string}> $errors
+     */
+    public function __construct(
+        public readonly int $status,
+        array $errors = [],
+        public readonly int $retryAfter = 1,
+    ) {
         $messages = array_map(fn (array $error) => "{$error['code']} {$error['message']}", $errors);
         $this->codes = array_column($errors, 'code');
         parent::__construct(implode('; ', $messages) ?: "HTTP $status");
@@ -48,20 +54,22 @@ final class Loyalty
         // The same key in every attempt, so that nothing happens twice.
         $key = $method === 'POST' ? ['Idempotency-Key: ' . bin2hex(random_bytes(16))] : [];
         $renewed = false;
-        for ($attempt = 1; ; $attempt++) {
-            $headers = [...$key, 'X-CAP-API-OAUTH-TOKEN: ' . $this->validToken()];
-            [$status, $answer, $retryAfter] = $this->send($method, $path, $body, $headers);
-            if ($status === 200) {
-                return $answer;
-            }
-            if ($status === 401 && !$renewed) {
-                $renewed = true;
-                $this->token = null;
-            } elseif (($status === 503 || $status === 0) && $attempt < self::ATTEMPTS) {
+        for ($attempt = 1; ;) {
+            try {
+                $headers = [...$key, 'X-CAP-API-OAUTH-TOKEN: ' . $this->validToken()];
+                return $this->send($method, $path, $body, $headers);
+            } catch (Refused $refusal) {
+                if ($refusal->status === 401 && $this->token !== null && !$renewed) {
+                    $renewed = true;
+                    $this->token = null;
+                    continue;
+                }
                 // With status 0, the answer was lost. The request may have been carried out.
-                sleep($retryAfter);
-            } else {
-                throw new Refused($status, $answer['errors'] ?? []);
+                if (!in_array($refusal->status, [0, 503], true) || $attempt === self::ATTEMPTS) {
+                    throw $refusal;
+                }
+                sleep($refusal->retryAfter);
+                $attempt++;
             }
         }
     }
@@ -69,18 +77,16 @@ final class Loyalty
     private function validToken(): string
     {
         if ($this->token === null || microtime(true) >= $this->renewAt) {
+            $this->token = null;
             $credentials = ['key' => $this->till, 'secret' => $this->password];
-            [$status, $answer] = $this->send('POST', '/v3/oauth/token/generate', $credentials, []);
-            if ($status !== 200) {
-                throw new Refused($status, $answer['errors'] ?? []);
-            }
+            $answer = $this->send('POST', '/v3/oauth/token/generate', $credentials, []);
             $this->token = $answer['data']['accessToken'];
             $this->renewAt = microtime(true) + $answer['data']['ttlSeconds'] - 10;
         }
         return $this->token;
     }
 
-    /** @return array{int, array, int} the status, the body, and the seconds to wait before another attempt */
+    /** @throws Refused if the answer is not a success, or there is none */
     private function send(string $method, string $path, ?array $body, array $headers): array
     {
         $content = $body === null ? '' : json_encode((object) $body, JSON_THROW_ON_ERROR);
@@ -94,11 +100,15 @@ final class Loyalty
             'ignore_errors' => true,
         ]]));
         if ($text === false || !preg_match('/^HTTP\S* (\d+)/', $http_response_header[0] ?? '', $found)) {
-            return [0, [], 1];
+            throw new Refused(0);
+        }
+        $answer = json_decode($text, true) ?? [];
+        if ($found[1] === '200') {
+            return $answer;
         }
         $wait = array_filter($http_response_header, fn (string $line) => stripos($line, 'Retry-After:') === 0);
         $wait = $wait ? (int) substr(reset($wait), strlen('Retry-After:')) : 1;
-        return [(int) $found[1], json_decode($text, true) ?? [], $wait];
+        throw new Refused((int) $found[1], $answer['errors'] ?? [], $wait);
     }
 }
 

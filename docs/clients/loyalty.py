@@ -3,6 +3,7 @@
     LOYALTY_URL=https://… LOYALTY_TILL=store.server LOYALTY_PASSWORD=… python3 loyalty.py 8799361139
 """
 
+import http.client
 import json
 import os
 import sys
@@ -16,9 +17,9 @@ import uuid
 class Refused(Exception):
     """The service refused a request. `codes` says why."""
 
-    def __init__(self, status, errors):
+    def __init__(self, status, errors, retry_after):
         super().__init__("; ".join(f"{error['code']} {error['message']}" for error in errors) or f"HTTP {status}")
-        self.status = status
+        self.status, self.retry_after = status, retry_after
         self.codes = [error["code"] for error in errors]
 
 
@@ -38,27 +39,29 @@ class Loyalty:
     def _call(self, method, path, body):
         # The same key in every attempt, so that nothing happens twice.
         headers = {"Idempotency-Key": str(uuid.uuid4())} if method == "POST" else {}
-        renewed = False
-        for attempt in range(1, self.ATTEMPTS + 1):
+        renewed, attempt = False, 1
+        while True:
             try:
                 headers["X-CAP-API-OAUTH-TOKEN"] = self._valid_token()
                 return self._send(method, path, body, headers)
-            except urllib.error.HTTPError as error:
-                wait, refusal = error.headers["Retry-After"], refused(error)
-                if error.code == 401 and not renewed:
+            except Refused as refusal:
+                if refusal.status == 401 and self.token is not None and not renewed:
                     renewed, self.token = True, None
-                elif error.code == 503 and attempt < self.ATTEMPTS:
-                    time.sleep(int(wait or 1))
-                else:
-                    raise refusal from None
-            except (urllib.error.URLError, TimeoutError):
+                    continue
+                if refusal.status != 503 or attempt == self.ATTEMPTS:
+                    raise
+                wait = refusal.retry_after
+            except (OSError, http.client.HTTPException):
                 # The answer was lost. The request may have been carried out.
                 if attempt == self.ATTEMPTS:
                     raise
-        raise Refused(401, [])
+                wait = 1
+            time.sleep(wait)
+            attempt += 1
 
     def _valid_token(self):
         if self.token is None or time.monotonic() >= self.renew_at:
+            self.token = None
             credentials = {"key": self.till, "secret": self.password}
             data = self._send("POST", "/v3/oauth/token/generate", credentials, {})["data"]
             self.token, self.renew_at = data["accessToken"], time.monotonic() + data["ttlSeconds"] - 10
@@ -68,15 +71,19 @@ class Loyalty:
         data = None if body is None else json.dumps(body).encode()
         headers = {**headers, "Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=15) as response:
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise refused(error) from None
 
 
 def refused(error):
+    retry_after = int(error.headers["Retry-After"] or 1)
     try:
-        return Refused(error.code, json.load(error)["errors"])
+        return Refused(error.code, json.load(error)["errors"], retry_after)
     except (ValueError, KeyError):
-        return Refused(error.code, [])
+        return Refused(error.code, [], retry_after)
 
 
 def main(mobile):
