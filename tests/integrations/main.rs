@@ -17,7 +17,10 @@ mod node_proxy;
 mod web_shop;
 
 use axum::Router;
-use common::{TestService, TestTable};
+use common::{
+    TestService, TestTable,
+    faults::{Faults, with_fault_proxy},
+};
 use loyalty_codes::{
     entrypoints::http::{Limits, serve},
     model::till::Permission,
@@ -66,10 +69,26 @@ impl Drop for Running {
 
 impl Running {
     async fn start() -> Self {
+        let (table, service) = Self::with_org().await;
+        Self::serving(table, service).await
+    }
+
+    /// Starts a process that reaches DynamoDB through a proxy.
+    async fn start_with_faults() -> (Self, Faults) {
+        let (table, _direct) = Self::with_org().await;
+        let (service, faults) = with_fault_proxy(&table, "store.server").await;
+        (Self::serving(table, service).await, faults)
+    }
+
+    async fn with_org() -> (TestTable, TestService) {
         let table = TestTable::new().await;
         let service = table.service("store.server");
         service.apply(&toml::from_str(ORG).unwrap()).await.unwrap();
         service.create_till("store.server", 966, Permission::ALL).await;
+        (table, service)
+    }
+
+    async fn serving(table: TestTable, service: TestService) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let app = service.app.clone();
