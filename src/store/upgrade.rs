@@ -128,8 +128,8 @@ impl Store {
     /// Calls `progress` after each customer.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt. Changes that were made before
-    /// remain, and another upgrade continues.
+    /// [`StoreError`] when DynamoDB fails. Changes that were made before remain, and another upgrade
+    /// continues. Customers with corrupt items are listed in the report.
     pub async fn upgrade(
         &self,
         options: UpgradeOptions,
@@ -160,7 +160,7 @@ impl Store {
                 .map_err(StoreError::from_sdk)?;
             for attributes in page.items.unwrap_or_default() {
                 match self.upgrade_item(&attributes, &mut run).await {
-                    Err(error) if !error.is_unavailable() => {
+                    Err(error) if error.is_corrupt() => {
                         let partition = Item(&attributes).s(keys::PK)?.to_owned();
                         run.with_unreadable.extend(partition.split('#').nth(1).map(str::to_owned));
                         let reason = error_chain(&error);
@@ -200,7 +200,7 @@ impl Store {
         for id in orgs.into_iter().filter(|id| !run.with_unreadable.contains(&id.to_string())) {
             let join = match self.org(id).await {
                 // An org that cannot be read serves no requests.
-                Err(error) if !error.is_unavailable() => continue,
+                Err(error) if error.is_corrupt() => continue,
                 org => org?.is_none_or(|org| org.customers_join),
             };
             if !join {

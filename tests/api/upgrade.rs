@@ -20,7 +20,10 @@ use loyalty_codes::{
 use serde_json::{Value, json};
 
 use crate::{
-    common::{TestService, TestTable, USER, demo, demo_org},
+    common::{
+        TestService, TestTable, USER, demo, demo_org,
+        faults::{Fault, with_fault_proxy},
+    },
     joining,
     races::all_at_once,
 };
@@ -133,7 +136,7 @@ async fn is(service: &TestService, parameter: &str, expected: (u16, u64)) {
     assert_eq!(status(service, parameter).await, (expected.0, vec![expected.1]), "{parameter}");
 }
 
-fn indonesia() -> Definition {
+pub fn indonesia() -> Definition {
     Definition {
         country_code: "62".to_owned(),
         trunk_prefix: "0".to_owned(),
@@ -452,6 +455,42 @@ async fn a_change_of_the_org_keeps_the_mark() {
     service.apply(&demo_org()).await.unwrap();
     assert!(org().await.customers_join);
     check(&table).await;
+}
+
+#[tokio::test]
+async fn another_upgrade_repairs_the_org_wide_identity_that_its_customer_gave_up() {
+    let (table, service) = before_joining().await;
+    upgrade(&service).await;
+    let service = service.another_process();
+    let url = "/v2/customers/2/changeIdentifier?source=INSTORE";
+    let change = json!({
+        "add": [{"type": "cuid", "value": "C1"}], "remove": [{"type": "mobile", "value": "9010000002"}],
+    });
+    assert_eq!(service.post(url, &change).await.status, 200);
+    let everywhere = "/v2/customers/lookup?source=ALL&identifierName=mobile&identifierValue=9010000002";
+    assert_eq!(service.get(everywhere).await.refusal(), (404, vec![8015]));
+    let report = upgrade(&service).await;
+    assert_eq!((report.org_wide, report.undecided.len()), (1, 0));
+    assert_eq!(service.get(everywhere).await.json["entity"], USER + 1);
+    let joined = joining::register(&service, "MARTJACK:SHOP", &[("mobile", "9010000002")]).await;
+    assert_eq!(
+        (&joined.json["createdId"], &joined.json["warnings"][0]["code"]),
+        (&json!(USER + 1), &json!(8051))
+    );
+    check(&table).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_without_rights_fails_and_calls_no_customer_unreadable() {
+    let (table, _service) = before_joining().await;
+    let (service, faults) = with_fault_proxy(&table, "store.server").await;
+    for operation in ["TransactWriteItems", "BatchGetItem", "GetItem", "UpdateItem"] {
+        faults.inject(move |called, _| (called == operation).then(|| Fault::error("AccessDeniedException")));
+        let upgraded = service.store.upgrade(UpgradeOptions::default(), |_| ()).await;
+        assert!(!upgraded.unwrap_err().is_corrupt(), "{operation}");
+    }
+    faults.clear();
+    assert_eq!(upgrade(&service).await.unreadable.len(), 0);
 }
 
 /// Old customers with one account each, whom new processes register in further accounts while

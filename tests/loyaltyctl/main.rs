@@ -278,6 +278,20 @@ async fn org_apply_creates_updates_and_reports_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_cannot_read_a_customer_fails() {
+    let operator = with_demo_org().await;
+    let put = operator.table.client().put_item().table_name(operator.table.name());
+    let put = put.item("PK", AttributeValue::S("ORG#966#USER#9".to_owned()));
+    put.item("SK", AttributeValue::S("PROFILE".to_owned())).send().await.unwrap();
+    let output = operator.run(&["--json", "table", "upgrade"]);
+    let (report, error): (Value, Value) =
+        (serde_json::from_slice(&output.stdout).unwrap(), serde_json::from_slice(&output.stderr).unwrap());
+    assert_eq!(report["unreadable"][0]["partition"], "ORG#966#USER#9");
+    assert!(error["error"].as_str().unwrap().starts_with("1 customers cannot be read"), "{error}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_customers_of_an_org_of_an_earlier_version_join_after_an_upgrade() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();

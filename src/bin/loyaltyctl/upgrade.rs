@@ -62,7 +62,13 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
     }
     let mut json = json!(report);
     json["dry_run"] = options.dry_run.into();
-    output.print(&json, &text)
+    output.print(&json, &text)?;
+    match report.unreadable.len() {
+        0 => Ok(()),
+        unreadable => Err(Failure::failed(format!(
+            "{unreadable} customers cannot be read; the customers of their orgs do not join before they are repaired"
+        ))),
+    }
 }
 
 fn row(undecided: &Undecided) -> Vec<String> {
@@ -72,7 +78,10 @@ fn row(undecided: &Undecided) -> Vec<String> {
         Reason::MaybeNational { normal_form } => {
             format!("kept as international; as national it is {normal_form}")
         }
-        Reason::OtherJoins { by } => format!("customer {by} has it, too, and is the one whom others join"),
+        Reason::OtherJoins { by } => format!(
+            "customer {by} has it, too, and is the one whom others join; run `table upgrade` again when that customer \
+             gives it up"
+        ),
         Reason::PointsElsewhere => "its item points at another customer".to_owned(),
     };
     vec![
