@@ -84,6 +84,12 @@ pub fn identity(org: OrgId, identity: &Identity) -> Key {
     stored_identity(org, identity.account(), identifier.name(), identifier.value())
 }
 
+/// The beginning of the partition keys of an org's external IDs and card numbers. The number follows.
+#[cfg(feature = "cli")]
+pub fn numbers(org: OrgId) -> String {
+    stored_identity(org, None, IdentifierName::ExternalId, "").pk
+}
+
 /// The item of a key or a person of [`StoredIdentifier`]: the customer who has it.
 pub fn owner(org: OrgId, StoredIdentifier(account, name, value): &StoredIdentifier) -> Key {
     stored_identity(org, account.as_ref(), *name, value)
@@ -308,6 +314,8 @@ mod tests {
         ] {
             assert_eq!(key, Key::new(pk, sk));
         }
+        #[cfg(feature = "cli")]
+        assert_eq!(numbers(org_id), "ORG#966#ID###external_id#");
         assert_eq!(profile_owner(&profile(org_id, UserId(5)).pk), Some((org_id, UserId(5))));
         assert_eq!(profile_owner(&org(org_id).pk), None);
     }

@@ -15,6 +15,8 @@ mod client;
 mod customer_writes;
 mod customers;
 mod error;
+#[cfg(feature = "cli")]
+mod held_numbers;
 mod idempotency;
 mod issuing;
 mod item;
@@ -45,6 +47,8 @@ pub use client::{connect, connect_embedded, connect_local};
 pub use client::{connect_on_lambda, connect_with};
 pub use customers::{Change, Found, Place};
 pub use error::{StoreError, error_chain};
+#[cfg(feature = "cli")]
+pub use held_numbers::HeldNumbers;
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};
 pub use messages::{MessageOtp, StateChange, StoredMessage};

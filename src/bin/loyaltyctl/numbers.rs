@@ -91,12 +91,12 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
         let definition = org::read_for(id, file)?;
         let plan = NumberingPlan::try_from(&definition.config.card_numbers)
             .map_err(|error| Failure::refused(error.to_string()))?;
-        let next = org::next_value(store, id, &plan).await?;
         let org = store.org(id).await?.ok_or_else(|| {
             Failure::not_found(format!(
                 "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
             ))
         })?;
+        let next = org::next_value(store, &org, &plan).await?;
         (org, plan, next)
     } else {
         let (org, plan) = numbering(store, output, id).await?;

@@ -124,6 +124,11 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 
 async fn apply(store: &Store, output: &Output, who: &str, definition: &Definition) -> Result<(), Failure> {
     let act = async |entry: &mut AuditEntry| {
+        if let Some(org) = store.org(definition.id).await?
+            && let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers)
+        {
+            output.with_spinner("checking the plan of card numbers", next_value(store, &org, &plan)).await?;
+        }
         let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
         let applied = output.with_spinner("applying", applying).await?;
         entry.detail["result"] = applied_name(&applied).into();
@@ -152,7 +157,7 @@ async fn preview(store: &Store, definition: &Definition) -> Result<(&'static str
     };
     let changes = changes(&org.definition, definition);
     if let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers) {
-        next_value(store, definition.id, &plan).await?;
+        next_value(store, &org, &plan).await?;
     }
     Ok((if changes.is_empty() { "unchanged" } else { "updated" }, changes))
 }
@@ -258,17 +263,29 @@ pub fn read_for(id: OrgId, file: &Path) -> Result<Definition, Failure> {
 }
 
 /// The value of the sequence that an org gives next once `plan` is applied. A plan that could
-/// repeat a number is refused.
-pub async fn next_value(store: &Store, id: OrgId, plan: &NumberingPlan) -> Result<u64, Failure> {
-    let current = store.issued_card_numbers(id).await?;
-    let retired = store.retired_card_numbers(id).await?;
+/// repeat a number is refused, whether it was issued or a customer brought it.
+pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<u64, Failure> {
+    let current = store.issued_card_numbers(org.id()).await?;
+    let retired = store.retired_card_numbers(org.id()).await?;
     let next =
         transition(current.as_ref(), &retired, plan).map_err(|error| Failure::refused(error.to_string()))?;
-    Ok(match (next, current) {
-        (Transition::Start(started), _) => started.next,
-        (Transition::Keep, Some(current)) => current.next,
-        (Transition::Keep, None) => plan.offset(),
-    })
+    let started = match (next, &current) {
+        (Transition::Start(started), _) => started,
+        (Transition::Keep, Some(current)) => return Ok(current.next),
+        (Transition::Keep, None) => return Ok(plan.offset()),
+    };
+    // With a higher offset alone, the plan gives nothing that it would not have given before.
+    if current.is_none_or(|current| current.plan.format() != plan.format()) {
+        let held = store.held_numbers(org, plan, started.next).await?;
+        if held.count > 0 {
+            return Err(Failure::refused(format!(
+                "the plan could give {} of the customers' card numbers to other customers: {}",
+                held.count,
+                held.remedy(plan)
+            )));
+        }
+    }
+    Ok(started.next)
 }
 
 fn print_applied(
