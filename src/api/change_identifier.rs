@@ -4,14 +4,14 @@ use serde::Serialize;
 
 use super::{
     Call,
-    customer::{MAX_IDENTIFIERS, identifiers},
+    customer::{MAX_IDENTIFIERS_PER_REQUEST, add_identities, check_external_ids, identifiers},
     error::{ApiError, ApiMessage, Gather, Problem, SuccessBody},
     params::ResolvedAccount,
 };
 use crate::{
     model::{
-        customer::{Account, Identifier, IdentifierName, Identity, UserId},
-        profile::{Attribution, ChangeRefusal, IdentifierChange},
+        customer::UserId,
+        profile::{ChangeRefusal, IdentifierChange},
     },
     store::Change,
 };
@@ -34,10 +34,10 @@ pub async fn change(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
     let change = IdentifierChange {
-        add: identities(&account, add),
-        remove: identities(&account, remove),
+        add: add_identities(Vec::new(), &account, add),
+        remove: add_identities(Vec::new(), &account, remove),
         account,
-        attribution: Attribution::new(call.now, &call.caller.till.name),
+        attribution: call.attribution(),
     };
     check(&change)?;
     let user = user?;
@@ -55,27 +55,11 @@ pub async fn change(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     }
 }
 
-/// The identities of `identifiers`, each once: they may be repeated in two spellings.
-fn identities(account: &Account, identifiers: Vec<Identifier>) -> Vec<Identity> {
-    let mut identities = Vec::new();
-    for identifier in identifiers {
-        let identity = Identity::new(account.clone(), identifier);
-        if !identities.contains(&identity) {
-            identities.push(identity);
-        }
-    }
-    identities
-}
-
 fn check(change: &IdentifierChange) -> Result<(), Problem> {
-    if !(1..=MAX_IDENTIFIERS).contains(&(change.add.len() + change.remove.len())) {
+    if !(1..=MAX_IDENTIFIERS_PER_REQUEST).contains(&(change.add.len() + change.remove.len())) {
         return Err(Problem::ChangeInvalid);
     }
-    let names = change.add.iter().map(|identity| identity.identifier().name());
-    if names.filter(|name| *name == IdentifierName::ExternalId).count() > 1 {
-        return Err(Problem::ExternalIdsDiffer);
-    }
-    Ok(())
+    check_external_ids(&change.add)
 }
 
 impl From<ChangeRefusal> for ApiError {
@@ -84,7 +68,7 @@ impl From<ChangeRefusal> for ApiError {
             ChangeRefusal::Taken => Problem::IdentifierTaken,
             ChangeRefusal::BelongsToAnother => Problem::RemovedIdentifierOfAnother,
             ChangeRefusal::NoneLeft => Problem::NoIdentifierLeft,
-            ChangeRefusal::TooManyIdentifiers => Problem::TooManyIdentifiers,
+            ChangeRefusal::TooLarge(too_large) => too_large.into(),
         }
         .into()
     }

@@ -13,7 +13,7 @@ use crate::{
     model::{
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::Org,
-        profile::{Attribution, Profile, Refusal, Registrant},
+        profile::{Attribution, Profile, Refusal, Registrant, TooLarge},
         typed_text,
     },
     store::{NewCustomer, Registration},
@@ -55,7 +55,7 @@ pub async fn register(call: Call<'_>) -> Result<SuccessBody, ApiError> {
 
 impl Call<'_> {
     /// The attribution of what the caller creates.
-    fn attribution(&self) -> Attribution {
+    pub(super) fn attribution(&self) -> Attribution {
         Attribution::new(self.now, &self.caller.till.name)
     }
 }
@@ -66,7 +66,16 @@ impl From<Refusal> for ApiError {
             Refusal::Exists(user) => Self::customer_exists(user),
             Refusal::Taken => Problem::IdentifierTaken.into(),
             Refusal::SeveralCustomers => Problem::SeveralCustomers.into(),
-            Refusal::TooManyIdentifiers => Problem::TooManyIdentifiers.into(),
+            Refusal::TooLarge(too_large) => Problem::from(too_large).into(),
+        }
+    }
+}
+
+impl From<TooLarge> for Problem {
+    fn from(too_large: TooLarge) -> Self {
+        match too_large {
+            TooLarge::Identifiers => Self::TooManyIdentifiers,
+            TooLarge::Bytes => Self::CustomerTooLarge,
         }
     }
 }
@@ -83,7 +92,7 @@ pub(super) struct RegistrationRequest {
 /// A transaction writes at most 100 items. A mobile or an e-mail address takes two of them, and the
 /// profile, the generated number and the stored response one each.
 pub(super) const MAX_PROFILES: usize = 20;
-pub(super) const MAX_IDENTIFIERS: usize = 40;
+pub(super) const MAX_IDENTIFIERS_PER_REQUEST: usize = 40;
 pub(super) const MAX_NAME_LENGTH: usize = 255;
 
 impl RegistrationRequest {
@@ -109,7 +118,7 @@ impl RegistrationRequest {
             return Err(Problems(problems));
         }
         registration.check_identities()?;
-        if registration.external_ids() == 0 {
+        if external_ids(&registration.identities) == 0 {
             let mut accounts = registration.profiles.iter().map(|profile| &profile.account);
             registration.generate_for = accounts.find(|account| org.generates_for(account)).cloned();
         }
@@ -129,14 +138,8 @@ impl RegistrationRequest {
             name(entry, "lastName"),
         )
             .gather()?;
-        for identifier in identifiers {
-            let identity = Identity::new(resolved.account.clone(), identifier);
-            // An identifier may be repeated, such as one mobile number in two spellings. It is
-            // stored once.
-            if !self.identities.contains(&identity) {
-                self.identities.push(identity);
-            }
-        }
+        self.identities =
+            add_identities(std::mem::take(&mut self.identities), &resolved.account, identifiers);
         self.warnings.extend(resolved.warning);
         let attribution = attribution.cloned();
         self.profiles.push(Profile { account: resolved.account, first_name, last_name, attribution });
@@ -147,22 +150,41 @@ impl RegistrationRequest {
         if self.identities.is_empty() {
             return Err(Problem::IdentifierNameMissing);
         }
-        if self.identities.len() > MAX_IDENTIFIERS {
+        if self.identities.len() > MAX_IDENTIFIERS_PER_REQUEST {
             return Err(Problem::IdentifiersInvalid);
         }
-        if self.external_ids() > 1 {
-            return Err(Problem::ExternalIdsDiffer);
-        }
-        Ok(())
-    }
-
-    fn external_ids(&self) -> usize {
-        let names = self.identities.iter().map(|identity| identity.identifier().name());
-        names.filter(|name| *name == IdentifierName::ExternalId).count()
+        check_external_ids(&self.identities)
     }
 }
 
-/// All identifiers in an array, or every problem that any of them has.
+/// Adds identifiers in an account to a list. An identifier that is repeated, such as one mobile
+/// number in two spellings, is in the list once.
+pub(super) fn add_identities(
+    mut list: Vec<Identity>,
+    account: &Account,
+    identifiers: Vec<Identifier>,
+) -> Vec<Identity> {
+    for identifier in identifiers {
+        let identity = Identity::new(account.clone(), identifier);
+        if !list.contains(&identity) {
+            list.push(identity);
+        }
+    }
+    list
+}
+
+fn external_ids(identities: &[Identity]) -> usize {
+    let names = identities.iter().map(|identity| identity.identifier().name());
+    names.filter(|name| *name == IdentifierName::ExternalId).count()
+}
+
+/// Checks that there is at most one external ID among the identifiers of a customer.
+pub(super) fn check_external_ids(identities: &[Identity]) -> Result<(), Problem> {
+    if external_ids(identities) > 1 { Err(Problem::ExternalIdsDiffer) } else { Ok(()) }
+}
+
+/// All identifiers in an array, or every problem that any of them has. `type_error` also stands for
+/// an array that is too long for a request, whose problems nobody needs.
 pub(super) fn identifiers(
     entry: &JsonFields<'_>,
     field: &str,
@@ -170,7 +192,11 @@ pub(super) fn identifiers(
     org: &Org,
 ) -> Result<Vec<Identifier>, Problems> {
     let (mut identifiers, mut problems) = (Vec::new(), Vec::new());
-    for object in entry.objects(field, type_error)? {
+    let objects = entry.objects(field, type_error)?;
+    if objects.len() > MAX_IDENTIFIERS_PER_REQUEST {
+        return Err(type_error.into());
+    }
+    for object in objects {
         match object.identifier(org) {
             Ok(identifier) => identifiers.push(identifier),
             Err(Problems(found)) => problems.extend(found),
@@ -185,4 +211,36 @@ fn name(entry: &JsonFields<'_>, field: &str) -> Result<Option<String>, Problems>
         return Err(Problem::NameInvalid.into());
     }
     Ok(Some(typed_text::name(&name)).filter(|name| !name.is_empty()))
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+    use crate::{api::openapi, model::profile::MAX_IDENTIFIERS_PER_CUSTOMER};
+
+    #[test]
+    fn messages_and_documents_state_the_limits() {
+        let per_customer = format!("at most {MAX_IDENTIFIERS_PER_CUSTOMER} identifiers");
+        for (problem, limit) in [
+            (Problem::ProfilesMissing, format!("1 to {MAX_PROFILES} objects")),
+            (Problem::IdentifiersInvalid, format!("{MAX_IDENTIFIERS_PER_REQUEST} in all profiles")),
+            (Problem::NameInvalid, format!("{MAX_NAME_LENGTH} characters")),
+            (Problem::ChangeInvalid, format!("1 to {MAX_IDENTIFIERS_PER_REQUEST} identifiers")),
+            (Problem::TooManyIdentifiers, per_customer),
+        ] {
+            assert!(problem.message().contains(&limit), "{problem:?}: {limit}");
+        }
+        let page = include_str!("../../docs/api.md");
+        for limit in [
+            format!("1 to {MAX_PROFILES}\n  profiles, and 1 to {MAX_IDENTIFIERS_PER_REQUEST} identifiers"),
+            format!("at most {MAX_NAME_LENGTH} characters"),
+            format!("A customer has at most {MAX_IDENTIFIERS_PER_CUSTOMER} identifiers"),
+            format!("have 1 to {MAX_IDENTIFIERS_PER_REQUEST} identifiers in all"),
+        ] {
+            assert!(page.contains(&limit), "docs/api.md: {limit}");
+        }
+        let description = openapi::document().to_string();
+        let limit = format!("At most {MAX_IDENTIFIERS_PER_REQUEST} identifiers");
+        assert_eq!(description.matches(&limit).count(), 2, "openapi.json: {limit}");
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     Call,
     error::{ApiError, Gather, Problem, SuccessBody},
-    params::ResolvedPlace,
+    params::{ResolvedPlace, whole_number},
 };
 use crate::{
     model::{
@@ -59,10 +59,8 @@ impl Call<'_> {
 
     /// The user id in the path.
     pub(super) fn customer_id(&self) -> Result<UserId, Problem> {
-        let text = self.path_id.as_deref().unwrap_or_default();
-        // `parse` alone would accept a sign.
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        text.parse().ok().filter(|_| digits).map(UserId).ok_or(Problem::CustomerUnknown)
+        let id = self.path_id.as_deref().and_then(whole_number);
+        id.map(UserId).ok_or(Problem::CustomerUnknown)
     }
 
     async fn customer_details(&self, user: UserId, place: &ResolvedPlace) -> Result<SuccessBody, ApiError> {

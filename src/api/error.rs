@@ -1,9 +1,9 @@
 //! Errors, as callers and the log see them.
 //!
 //! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that
-//! defines its HTTP status, code and message; [`ApiMessage`] has the warnings. An [`ApiError`] is the error type of the handlers. It
-//! contains one problem or several with the same status, the data for the response headers, and the
-//! cause. Only the log shows the cause.
+//! defines its HTTP status, code and message; [`ApiMessage`] has the warnings. An [`ApiError`] is
+//! the error type of the handlers. It contains one problem or several with the same status, the data
+//! for the response headers, and the cause. Only the log shows the cause.
 //!
 //! Every response body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for
 //! failure.
@@ -115,6 +115,7 @@ problems! {
     SeveralCustomers => CONFLICT, 8053, "The identifiers belong to different customers";
 
     TooManyIdentifiers => BAD_REQUEST, 400, "A customer has at most 500 identifiers";
+    CustomerTooLarge => BAD_REQUEST, 400, "The customer would have too many bytes of profiles and identifiers";
 
     // Looking up and changing customers.
     CustomerElsewhere => NOT_FOUND, 8065, "Customer not found in the source; the identifier is registered in another source or account";
@@ -197,6 +198,9 @@ pub struct ApiError {
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// How many problems a response and a log line list at most. A body may contain many more.
+const MAX_PROBLEMS: usize = 50;
+
 /// In seconds. When DynamoDB throttles, its burst capacity recovers within a second.
 const RETRY_AFTER_UNAVAILABLE: i64 = 1;
 
@@ -227,6 +231,12 @@ impl ApiError {
         self.cause.as_deref().map(|cause| cause as _)
     }
 
+    /// Whether the cause is one corrupt item, while the service works.
+    #[cfg(feature = "cli")]
+    pub fn is_about_a_corrupt_item(&self) -> bool {
+        self.cause().and_then(|cause| cause.downcast_ref::<StoreError>()).is_some_and(StoreError::is_corrupt)
+    }
+
     pub fn status(&self) -> StatusCode {
         self.problems.0.first().map_or(StatusCode::INTERNAL_SERVER_ERROR, |problem| problem.status())
     }
@@ -241,7 +251,8 @@ impl ApiError {
     pub fn messages(&self) -> String {
         let errors = self.body().errors;
         let messages = errors.iter().map(|error| format!("{} {}", error.code(), error.message()));
-        messages.collect::<Vec<_>>().join("; ")
+        // Only in the rehearsal of an import, a customer has no id.
+        messages.collect::<Vec<_>>().join("; ").replace("{id}", "of an earlier row")
     }
 
     pub fn body(&self) -> ErrorBody {
@@ -269,8 +280,10 @@ impl ApiError {
     }
 }
 
+/// Only the first [`MAX_PROBLEMS`] are kept.
 impl From<Problems> for ApiError {
-    fn from(problems: Problems) -> Self {
+    fn from(mut problems: Problems) -> Self {
+        problems.0.truncate(MAX_PROBLEMS);
         let mut error = Self { problems, retry_after: None, allow: None, customer: None, cause: None };
         if error.status() == StatusCode::SERVICE_UNAVAILABLE {
             error.retry_after = Some(RETRY_AFTER_UNAVAILABLE);

@@ -107,6 +107,10 @@ pub const fn of(problem: Problem) -> Help {
             "Registrations and changes added more identifiers than a customer can have.",
             "Remove identifiers that are not used any more.",
         ),
+        Problem::CustomerTooLarge => help(
+            "Registrations added profiles with long names in very many accounts, or very many long identifiers, to one customer. Mostly many persons use one mobile or e-mail address, such as that of a shop.",
+            "Nothing was written. Remove the identifiers that are not this customer's.",
+        ),
         Problem::NotPermitted => help(
             "The credentials are right, but the till was created without the permission for this route.",
             "Use a till that has it. Permissions of a till do not change: the operator creates another one (`loyaltyctl till create --allow …`).",
@@ -275,11 +279,11 @@ pub const fn of(problem: Problem) -> Help {
             "Nothing was written. Use the customer with the id in the message. To repeat a registration whose answer was lost, send it with an `Idempotency-Key`.",
         ),
         Problem::IdentifierTaken => help(
-            "Other customers have identifiers of the request: several of them, or, in a change, one whose mobile or e-mail address it is in any account.",
-            "Nothing was written. Look up who has each identifier, and ask which customer is meant.",
+            "The customer has an external ID, and the request brings a different one. Or other customers have identifiers of the request: in a registration several of them, in a change one who has the id in this account, the external ID or card number, or the mobile or e-mail address in any account.",
+            "Nothing was written. To replace an external ID, remove the old one in the same `changeIdentifier`. Otherwise look up who has each identifier, and ask which customer is meant.",
         ),
         Problem::SeveralCustomers => help(
-            "The identifiers of one registration belong to different customers in other sources, or a lookup in all sources finds two customers with this id.",
+            "The identifiers of one registration belong to different customers, at least one of them in another source or account, or a lookup in all sources finds two customers with this id.",
             "Nothing was written. Send only identifiers of one person, or name the source and account in a lookup.",
         ),
         Problem::CustomerElsewhere => help(

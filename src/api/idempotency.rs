@@ -74,9 +74,9 @@ fn unquote(text: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// SHA-256 of the content of a request: the route with the id in its path, the decoded parameters in
-/// sorted order, and the body. Parameters are decoded and sorted, because a gateway may reorder them or encode them
-/// differently.
+/// SHA-256 of the content of a request: the route with the id in its path, the decoded parameters
+/// in sorted order, and the body. Parameters are decoded and sorted, because a gateway may reorder
+/// them or encode them differently.
 fn fingerprint(route: &Route, path_id: Option<&str>, request: &Request) -> [u8; 32] {
     let mut parameters: Vec<_> = form_urlencoded::parse(request.query.as_bytes()).collect();
     parameters.sort_unstable();

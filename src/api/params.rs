@@ -139,11 +139,14 @@ impl Params {
         let Some(text) = self.get("threshold")? else {
             return Ok(None);
         };
-        // `parse` alone would accept a sign.
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        let seconds = text.parse().ok().filter(|seconds| digits && i64::try_from(*seconds).is_ok());
+        let seconds = whole_number(text).filter(|seconds| i64::try_from(*seconds).is_ok());
         Ok(Some(org.threshold(seconds.ok_or(Problem::ThresholdInvalid)?)))
     }
+}
+
+/// A number in digits. `parse` alone would accept a sign.
+pub(super) fn whole_number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// The value of a parameter. If it is passed more than once, all values must be equal.

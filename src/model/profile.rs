@@ -110,6 +110,10 @@ impl Owners {
         self.0.get(key).copied()
     }
 
+    pub fn insert(&mut self, key: StoredIdentifier, owner: UserId) {
+        self.0.insert(key, owner);
+    }
+
     fn of(&self, identity: &Identity) -> Option<UserId> {
         self.get(&StoredIdentifier::from(identity).key())
     }
@@ -142,10 +146,10 @@ pub enum Refusal {
     Exists(UserId),
     /// Identifiers are taken by several customers, or the customer has another external ID.
     Taken,
-    /// The identifiers belong to different customers, none of them in the accounts of the request.
+    /// The identifiers belong to different customers, and not all of them in the accounts of the
+    /// request.
     SeveralCustomers,
-    /// The customer would have more than [`MAX_IDENTIFIERS`].
-    TooManyIdentifiers,
+    TooLarge(TooLarge),
 }
 
 /// Decides who a registration is about. With `joins`, a mobile or an e-mail address of a customer in
@@ -161,16 +165,26 @@ pub fn registrant(identities: &[Identity], owners: &Owners, joins: bool) -> Resu
         identities.into_iter().filter_map(|identity| owners.of(identity)).collect()
     };
     let (in_org, in_account) = (all_owners(in_org), all_owners(in_account));
-    let elsewhere: BTreeSet<UserId> =
-        identities.iter().filter(|_| joins).filter_map(|identity| owners.person(identity)).collect();
-    let only = |users: BTreeSet<UserId>| users.first().copied().filter(|_| users.len() == 1);
+    // Who has an identifier in the account itself counts there only. In orgs of version 0.1.0, that
+    // customer need not be the one whom others join.
+    let elsewhere: BTreeSet<UserId> = identities
+        .iter()
+        .filter(|identity| joins && owners.of(identity).is_none())
+        .filter_map(|identity| owners.person(identity))
+        .collect();
+    let only = |users: &BTreeSet<UserId>| users.first().copied().filter(|_| users.len() == 1);
     if in_account.is_empty() && !elsewhere.is_empty() {
-        return only(&elsewhere | &in_org).map(Registrant::Known).ok_or(Refusal::SeveralCustomers);
+        return only(&(&elsewhere | &in_org)).map(Registrant::Known).ok_or(Refusal::SeveralCustomers);
     }
-    if in_account.is_empty() && in_org.is_empty() {
+    let taken = &in_account | &in_org;
+    if taken.is_empty() {
         return Ok(Registrant::New);
     }
-    Err(only(&in_account | &in_org).map_or(Refusal::Taken, Refusal::Exists))
+    Err(match only(&taken) {
+        None => Refusal::Taken,
+        Some(user) if elsewhere.iter().all(|other| *other == user) => Refusal::Exists(user),
+        Some(_) => Refusal::SeveralCustomers,
+    })
 }
 
 /// A change of a customer's identifiers in one account.
@@ -200,13 +214,37 @@ pub enum ChangeRefusal {
     BelongsToAnother,
     /// No identifier would be left.
     NoneLeft,
-    /// The customer would have more than [`MAX_IDENTIFIERS`].
-    TooManyIdentifiers,
+    TooLarge(TooLarge),
 }
 
-/// How many identifiers a customer has at most. A DynamoDB item has at most 400 KB, and an
-/// identifier takes up to 600 bytes of it.
-pub const MAX_IDENTIFIERS: usize = 500;
+/// How a customer would be too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLarge {
+    /// More than [`MAX_IDENTIFIERS_PER_CUSTOMER`].
+    Identifiers,
+    /// Profiles and identifiers would not fit into an item or a response.
+    Bytes,
+}
+
+impl From<TooLarge> for Refusal {
+    fn from(too_large: TooLarge) -> Self {
+        Self::TooLarge(too_large)
+    }
+}
+
+impl From<TooLarge> for ChangeRefusal {
+    fn from(too_large: TooLarge) -> Self {
+        Self::TooLarge(too_large)
+    }
+}
+
+pub const MAX_IDENTIFIERS_PER_CUSTOMER: usize = 500;
+/// How many bytes of JSON the profiles and identifiers of a customer have at most. DynamoDB's limit
+/// for the whole item is 400 KB.
+pub const MAX_CUSTOMER_BYTES: usize = 300_000;
+/// How many bytes of JSON the identifiers have at most when each profile repeats them, as a response
+/// with the customer's details does. Lambda's limit for a response is 6 MB.
+pub const MAX_DETAILS_BYTES: usize = 1_500_000;
 
 /// A registered customer.
 #[derive(Clone)]
@@ -236,6 +274,12 @@ impl Customer {
         same.filter_map(|listed| listed.0.as_ref()).collect()
     }
 
+    /// Whether the customer has an identifier with that [key](StoredIdentifier::key).
+    #[must_use]
+    pub fn has_key(&self, key: &StoredIdentifier) -> bool {
+        self.identifiers.iter().any(|listed| listed.key() == *key)
+    }
+
     /// Adds an identifier, unless the customer has it.
     pub fn add(&mut self, identity: &Identity) {
         let identifier = StoredIdentifier::from(identity);
@@ -248,7 +292,7 @@ impl Customer {
     /// it; the names that it has stay.
     ///
     /// # Errors
-    /// [`Refusal`] when the customer has another external ID, or would have too many identifiers.
+    /// [`Refusal`] when the customer has another external ID, or would be too large.
     pub fn extended(&self, profiles: &[Profile], identities: &[Identity]) -> Result<Self, Refusal> {
         let mut customer = self.clone();
         for profile in profiles {
@@ -263,10 +307,26 @@ impl Customer {
             }
             customer.add(identity);
         }
-        if customer.identifiers.len() > MAX_IDENTIFIERS {
-            return Err(Refusal::TooManyIdentifiers);
-        }
+        customer.check_growth(self)?;
         Ok(customer)
+    }
+
+    /// Checks the size of a customer who was `before`. One that is too large already may change, but
+    /// not grow.
+    fn check_growth(&self, before: &Self) -> Result<(), TooLarge> {
+        let count = self.identifiers.len();
+        if count > MAX_IDENTIFIERS_PER_CUSTOMER.max(before.identifiers.len()) {
+            return Err(TooLarge::Identifiers);
+        }
+        let identifiers = bytes(&self.identifiers);
+        let (item, details) = (bytes(&self.profiles) + identifiers, self.profiles.len() * identifiers);
+        if item <= MAX_CUSTOMER_BYTES && details <= MAX_DETAILS_BYTES {
+            return Ok(());
+        }
+        let grows = count > before.identifiers.len()
+            || identifiers > bytes(&before.identifiers)
+            || bytes(&self.profiles) > bytes(&before.profiles);
+        if grows { Err(TooLarge::Bytes) } else { Ok(()) }
     }
 
     fn has_another_external_id(&self, identifier: &Identifier) -> bool {
@@ -312,9 +372,7 @@ impl Customer {
         if customer.identifiers.is_empty() {
             return Err(ChangeRefusal::NoneLeft);
         }
-        if customer.identifiers.len() > MAX_IDENTIFIERS.max(self.identifiers.len()) {
-            return Err(ChangeRefusal::TooManyIdentifiers);
-        }
+        customer.check_growth(self)?;
         Ok(Changed { customer, unchanged })
     }
 
@@ -328,6 +386,11 @@ impl Customer {
             });
         }
     }
+}
+
+/// The size of `value` as it is stored.
+fn bytes(value: &impl Serialize) -> usize {
+    serde_json::to_string(value).map_or(usize::MAX, |json| json.len())
 }
 
 #[cfg(test)]
@@ -392,7 +455,9 @@ mod tests {
             (vec![mobile.clone(), email.clone()], Err(Refusal::SeveralCustomers)),
             (vec![mobile.clone(), shop("externalId", "K2")], Err(Refusal::SeveralCustomers)),
             (vec![shop("mobile", MOBILE)], Err(Refusal::Exists(UserId(1)))),
-            (vec![shop("mobile", MOBILE), email.clone()], Err(Refusal::Exists(UserId(1)))),
+            (vec![shop("mobile", MOBILE), email.clone()], Err(Refusal::SeveralCustomers)),
+            (vec![shop("mobile", MOBILE), elsewhere("mobile", MOBILE)], Err(Refusal::Exists(UserId(1)))),
+            (vec![shop("externalId", "X1"), email.clone()], Err(Refusal::SeveralCustomers)),
             (vec![shop("mobile", MOBILE), shop("cuid", "C2")], Err(Refusal::Taken)),
             (vec![elsewhere("cardnumber", "X1")], Err(Refusal::Exists(UserId(1)))),
         ] {
@@ -416,12 +481,72 @@ mod tests {
         assert!(later.profiles == [named(Some("Tom"), Some("Sawyer"))]);
         assert_eq!(later.identifiers.len(), 1);
         assert_eq!(tom.extended(&[], &[shop("externalId", "X2")]).err(), Some(Refusal::Taken));
-        let many: Vec<Identity> = (1..MAX_IDENTIFIERS).map(|i| shop("cuid", &format!("C{i}"))).collect();
-        assert_eq!(tom.extended(&[], &many).unwrap().identifiers.len(), MAX_IDENTIFIERS);
-        let one_more = [many, vec![shop("cuid", "C0")]].concat();
-        assert_eq!(tom.extended(&[], &one_more).err(), Some(Refusal::TooManyIdentifiers));
         let with_card = tom.extended(&[], &[shop("cardnumber", "X2"), shop("cardnumber", "X3")]).unwrap();
         assert_eq!((with_card.external_id(), with_card.identifiers.len()), (Some("X1"), 3));
+    }
+
+    #[test]
+    fn in_an_org_of_an_earlier_version_two_customers_may_have_one_mobile() {
+        let mobile = identity(wechat(), "mobile", MOBILE);
+        let others_join_1 = StoredIdentifier::from(&mobile).person().unwrap();
+        let owners: Owners = [(StoredIdentifier::from(&mobile).key(), UserId(2)), (others_join_1, UserId(1))]
+            .into_iter()
+            .collect();
+        let again = registrant(std::slice::from_ref(&mobile), &owners, true);
+        assert_eq!(again, Err(Refusal::Exists(UserId(2))));
+    }
+
+    fn profile_of(account: usize, name_length: usize) -> Profile {
+        Profile {
+            account: Account { source: Source::Others, id: AccountId(format!("A{account}")) },
+            first_name: Some("\u{10348}".repeat(name_length)),
+            last_name: None,
+            attribution: None,
+        }
+    }
+
+    #[test]
+    fn a_customer_has_at_most_500_identifiers() {
+        let many: Vec<Identity> =
+            (0..MAX_IDENTIFIERS_PER_CUSTOMER).map(|i| shop("cuid", &format!("C{i}"))).collect();
+        let full = customer(1, &many);
+        assert_eq!(full.identifiers.len(), MAX_IDENTIFIERS_PER_CUSTOMER);
+        let refused = full.extended(&[], &[shop("cuid", "C")]).err();
+        assert_eq!(refused, Some(Refusal::TooLarge(TooLarge::Identifiers)));
+    }
+
+    #[test]
+    fn a_customer_does_not_grow_beyond_an_item_or_a_response() {
+        let add = |customer: &Customer, profiles: &[Profile], identities: &[Identity]| {
+            customer.extended(profiles, identities).map_err(|refusal| match refusal {
+                Refusal::TooLarge(TooLarge::Bytes) => (),
+                other => panic!("{other:?}"),
+            })
+        };
+        // Names alone, one profile after the other.
+        let mut tom = customer(1, &[shop("mobile", MOBILE)]);
+        for account in 0.. {
+            match add(&tom, &[profile_of(account, 255)], &[]) {
+                Ok(larger) => tom = larger,
+                Err(()) => break,
+            }
+        }
+        let stored = bytes(&tom.profiles) + bytes(&tom.identifiers);
+        assert!((MAX_CUSTOMER_BYTES - 1_200..=MAX_CUSTOMER_BYTES).contains(&stored), "{stored}");
+        // The longest identifiers, which each of some profiles repeats.
+        let long = |i: usize| shop("cuid", &format!("{i:0>200}"));
+        let profiles: Vec<Profile> = (0..20).map(|account| profile_of(account, 1)).collect();
+        let mut tom = customer(1, &[shop("mobile", MOBILE)]).extended(&profiles, &[]).unwrap();
+        for i in 0.. {
+            match add(&tom, &[], &[long(i)]) {
+                Ok(larger) => tom = larger,
+                Err(()) => break,
+            }
+        }
+        let repeated = tom.profiles.len() * bytes(&tom.identifiers);
+        assert!((MAX_DETAILS_BYTES - 5_000..=MAX_DETAILS_BYTES).contains(&repeated), "{repeated}");
+        // What is there may be repeated, and removed.
+        assert!(add(&tom, &profiles, &[long(0)]).is_ok());
     }
 
     #[test]

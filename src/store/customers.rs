@@ -1,6 +1,9 @@
 //! Finding customers by their identifiers, and changing these.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    pin::Pin,
+};
 
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 
@@ -53,6 +56,9 @@ pub(super) const MAX_LOST_RACES: u32 = 16;
 /// The maximum number of keys in a batch.
 const BATCH: usize = 100;
 
+/// Identity items by their keys.
+pub(super) type OwnerItems = HashMap<StoredIdentifier, Attributes>;
+
 impl Store {
     /// The customer whom an identifier points at.
     ///
@@ -98,8 +104,9 @@ impl Store {
 
     /// Looks up the customer who has an identifier.
     ///
-    /// A mobile or an e-mail address is found elsewhere by its org-wide identity. Before all of an
-    /// org's org-wide identities are written, it is looked up in each account, as other kinds are.
+    /// A mobile or an e-mail address is found elsewhere by its org-wide identity. In an org of version
+    /// 0.1.0, it has one after an upgrade of the table, or when it is registered. Identifiers that
+    /// belong to an account are looked up in each, up to 100 in one call of DynamoDB.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -117,12 +124,14 @@ impl Store {
         }
         let name = identifier.name();
         let in_instore = StoredIdentifier::from(&in_account(Account::instore()));
-        let keys = match in_instore.person().filter(|_| org.customers_join) {
+        let keys = match in_instore.person() {
             Some(person) => vec![person],
             None if name.is_org_wide() && matches!(place, Place::Account(_)) => Vec::new(),
             None if name.is_org_wide() => vec![in_instore.key()],
             None => {
-                org.accounts().map(|account| StoredIdentifier::from(&in_account(account)).key()).collect()
+                let is_asked = |account: &Account| matches!(place, Place::Account(asked) if asked == account);
+                let others = org.accounts().filter(|account| !is_asked(account));
+                others.map(|account| StoredIdentifier::from(&in_account(account)).key()).collect()
             }
         };
         let owners = self.owners(org.id(), &keys).await?;
@@ -184,31 +193,47 @@ impl Store {
         items.iter().map(|(key, item)| Ok((key.clone(), UserId(Item(item).n(USER_ID)?)))).collect()
     }
 
-    /// The identity items of these keys, which are all different.
-    pub(super) async fn owner_items(
-        &self,
+    /// The identity items of these keys, which are all different. Batches are read side by side.
+    pub(super) fn owner_items<'a>(
+        &'a self,
         org: OrgId,
-        keys: &[StoredIdentifier],
-    ) -> Result<HashMap<StoredIdentifier, Attributes>, StoreError> {
-        let mut found = HashMap::new();
-        for chunk in keys.chunks(BATCH) {
-            let by_partition: HashMap<String, &StoredIdentifier> =
-                chunk.iter().map(|key| (keys::owner(org, key).pk, key)).collect();
-            let wanted = chunk.iter().map(|key| keys::owner(org, key).attributes()).collect();
-            let wanted = KeysAndAttributes::builder()
-                .set_keys(Some(wanted))
-                .consistent_read(true)
-                .build()
-                .map_err(StoreError::from_build)?;
-            let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
-            let batch = batch.map_err(StoreError::from_sdk)?;
-            if is_partial(&batch) {
-                return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
+        keys: &'a [StoredIdentifier],
+    ) -> Pin<Box<dyn Future<Output = Result<OwnerItems, StoreError>> + Send + 'a>> {
+        Box::pin(async move {
+            let batches = keys.len().div_ceil(BATCH);
+            if batches <= 1 {
+                return self.owner_batch(org, keys).await;
             }
-            for item in batch.responses.into_iter().flat_map(HashMap::into_values).flatten() {
-                if let Some(key) = by_partition.get(Item(&item).s(keys::PK)?) {
-                    found.insert((*key).clone(), item);
-                }
+            let (first, second) = keys.split_at(batches / 2 * BATCH);
+            let (mut found, others) =
+                tokio::try_join!(self.owner_items(org, first), self.owner_items(org, second))?;
+            found.extend(others);
+            Ok(found)
+        })
+    }
+
+    /// The identity items of at most [`BATCH`] keys.
+    async fn owner_batch(&self, org: OrgId, keys: &[StoredIdentifier]) -> Result<OwnerItems, StoreError> {
+        if keys.is_empty() {
+            return Ok(OwnerItems::new());
+        }
+        let by_partition: HashMap<String, &StoredIdentifier> =
+            keys.iter().map(|key| (keys::owner(org, key).pk, key)).collect();
+        let wanted = keys.iter().map(|key| keys::owner(org, key).attributes()).collect();
+        let wanted = KeysAndAttributes::builder()
+            .set_keys(Some(wanted))
+            .consistent_read(true)
+            .build()
+            .map_err(StoreError::from_build)?;
+        let batch = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+        let batch = batch.map_err(StoreError::from_sdk)?;
+        if is_partial(&batch) {
+            return Err(StoreError::gave_up("DynamoDB keeps leaving keys unprocessed"));
+        }
+        let mut found = OwnerItems::new();
+        for item in batch.responses.into_iter().flat_map(HashMap::into_values).flatten() {
+            if let Some(key) = by_partition.get(Item(&item).s(keys::PK)?) {
+                found.insert((*key).clone(), item);
             }
         }
         Ok(found)

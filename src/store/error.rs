@@ -52,7 +52,7 @@ impl StoreError {
 
     /// An item does not have the form that this code writes. `what` names attributes, never their
     /// values.
-    pub(super) fn corrupt(what: impl fmt::Display) -> Self {
+    pub(crate) fn corrupt(what: impl fmt::Display) -> Self {
         Self::new(Kind::Corrupt, format!("an item is corrupt: {what}"), None)
     }
 

@@ -24,6 +24,8 @@ use crate::model::{
     org::Org,
     profile::{Customer, Profile, Refusal, Registrant, StoredIdentifier, registrant},
 };
+#[cfg(feature = "cli")]
+use crate::model::{org::OrgId, profile::Owners};
 
 /// A customer to be registered.
 #[derive(Clone)]
@@ -69,7 +71,8 @@ struct Allocated {
 enum Attempt<A> {
     /// The registration ends with this result.
     Ended(Registration<A>),
-    /// The generated number was assigned to another customer manually.
+    /// The generated number was assigned manually, to another customer or as the customer's own card
+    /// number.
     NumberTaken,
     /// Somebody else changed what the attempt had read.
     LostRace,
@@ -106,19 +109,13 @@ impl Store {
         Err(StoreError::gave_up(reason).into())
     }
 
-    /// Who a registration of these identities would register: a new customer or a known one; or why
-    /// it would be refused.
+    /// Who has these identities, and who is found by them in other accounts.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
     #[cfg(feature = "cli")]
-    pub async fn registrant(
-        &self,
-        org: &Org,
-        identities: &[Identity],
-    ) -> Result<Result<Registrant, Refusal>, StoreError> {
-        let owners = self.owners(org.id(), &owner_keys(identities.iter())).await?;
-        Ok(registrant(identities, &owners, org.customers_join))
+    pub async fn owners_of(&self, org: OrgId, identities: &[Identity]) -> Result<Owners, StoreError> {
+        self.owners(org, &owner_keys(identities.iter())).await
     }
 
     async fn try_register<A: AsRef<str>, E: From<StoreError>>(
@@ -154,8 +151,13 @@ impl Store {
                 Ok(identity) => identity,
                 Err(error) => return Ok(Attempt::Ended(Registration::NoNumber(error))),
             };
+            let key = StoredIdentifier::from(&identity).key();
+            if customer.has_key(&key) {
+                allocated.identity = None;
+                return Ok(Attempt::NumberTaken);
+            }
             customer.add(&identity);
-            generated = Some(Part::Added(StoredIdentifier::from(&identity).key()));
+            generated = Some(Part::Added(key));
         }
 
         let response = respond(customer.user, registrant)?;

@@ -5,13 +5,9 @@ use serde_json::{Value, json};
 use crate::{
     common::{Answer, TestService, USER, demo},
     idempotency,
-    joining::{INSTORE, WECHAT, assert_consistent, new_customer, profiles, register},
+    joining::{INSTORE, WECHAT, assert_consistent, list, new_customer, profiles, register},
     races::{all_at_once, processes},
 };
-
-fn list(identifiers: &[(&str, &str)]) -> Value {
-    identifiers.iter().map(|(name, value)| json!({"type": name, "value": value})).collect()
-}
 
 type Identifiers<'a> = &'a [(&'a str, &'a str)];
 

@@ -5,14 +5,17 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use aws_sdk_dynamodb::Client;
 use chrono::TimeDelta;
-use loyalty_codes::model::till::{Permission, TillName};
+use loyalty_codes::model::{
+    customer::{AccountId, Source},
+    till::{Permission, TillName},
+};
 use serde_json::{Value, json};
 
 use crate::{
     common::{
         Answer, Log, MOBILE, PASSWORD, TestService, TestTable, USER,
         capacity::{Capacity, Consumed},
-        demo, demo_with,
+        demo, demo_org_with, demo_with,
     },
     guard::sending,
 };
@@ -38,6 +41,8 @@ const AGAIN: &str = "with the same key again";
 const REGISTRATION: &str = "for a contact";
 const WITH_MESSAGE: &str = "with a message";
 const GUARDED: &str = "with a message, a cooldown and an hourly limit";
+
+const UNKNOWN_ID: &str = "an id that nobody has, of 251 accounts";
 
 /// Costs of a warm process, unless the situation says otherwise. A write in a transaction costs
 /// twice as much.
@@ -84,6 +89,8 @@ const COSTS: &[Row] = &[
     (LOOKUP, PLAIN, 1, 1.0, 0.0),
     (LOOKUP, "in all accounts", 1, 1.0, 0.0),
     (LOOKUP, "unknown customer", 2, 2.0, 0.0),
+    (LOOKUP, UNKNOWN_ID, 4, 251.0, 0.0),
+    (LOOKUP, "an id in all of 251 accounts", 3, 251.0, 0.0),
     (DETAILS, PLAIN, 2, 2.0, 0.0),
     (BY_ID, PLAIN, 1, 1.0, 0.0),
     (BY_ID, "unknown customer", 1, 1.0, 0.0),
@@ -372,6 +379,23 @@ async fn count_customers() -> Vec<Row> {
     counted.rows
 }
 
+/// Lookups of ids that belong to an account, in an org with many: each account is read.
+async fn count_accounts() -> Vec<Row> {
+    let mut definition = demo_org_with("SOURCE_ACCOUNTS_EXTERNALID_ENABLED = [\"INSTORE:\"]");
+    let named = |source: &str, count: usize| -> Vec<AccountId> {
+        (0..count).map(|i| AccountId(format!("{source}-{i}"))).collect()
+    };
+    definition.sources =
+        [(Source::Wechat, named("W", 200)), (Source::Ecommerce, named("E", 50))].into_iter().collect();
+    let (table, service) = demo().await;
+    service.apply(&definition).await.unwrap();
+    let mut counted = Counted::warm(&table).await;
+    let by_id = |source: &str| query(&format!("?source={source}&identifierName=wechat&identifierValue=o-1"));
+    counted.count(LOOKUP, UNKNOWN_ID, 404, by_id("INSTORE")).await;
+    counted.count(LOOKUP, "an id in all of 251 accounts", 404, by_id("ALL")).await;
+    counted.rows
+}
+
 #[tokio::test]
 async fn each_route_has_exactly_the_listed_round_trips_and_units() {
     // The units of the embedded engine were recorded on AWS. Other engines report units of their
@@ -386,6 +410,7 @@ async fn each_route_has_exactly_the_listed_round_trips_and_units() {
     counted.extend(tokio::spawn(count_numbers()).await.unwrap());
     counted.extend(tokio::spawn(count_registrations()).await.unwrap());
     counted.extend(tokio::spawn(count_customers()).await.unwrap());
+    counted.extend(tokio::spawn(count_accounts()).await.unwrap());
     counted.extend(tokio::spawn(count_tokens()).await.unwrap());
     let sorted = |mut rows: Vec<Row>| {
         rows.sort_by_key(|(route, situation, ..)| (*route, *situation));
@@ -430,6 +455,7 @@ const LISTED: &[(&str, &str, &str)] = &[
     ("any of them, again under its key", GENERATE, AGAIN),
     ("register, one identifier and a generated number", REGISTER, PLAIN),
     ("look up a customer's id", LOOKUP, PLAIN),
+    ("look up an id that nobody has, in an org of 251 accounts", LOOKUP, UNKNOWN_ID),
     ("look up a customer's profiles", DETAILS, PLAIN),
     ("change an identifier", CHANGE, "adding a mobile"),
     ("an access token", TOKEN, PLAIN),

@@ -59,6 +59,22 @@ async fn a_generated_number_that_is_already_registered_is_skipped() {
 }
 
 #[tokio::test]
+async fn a_generated_number_that_is_the_customers_own_card_number_is_skipped() {
+    let (table, service) = demo().await;
+    let card = json!({"type": "cardnumber", "value": "1000000010"});
+    assert_eq!(register(&service, json!([card])).await.status, 200);
+    assert_eq!(user_of(&service, "external_id=1000000011").await, Some(USER + 1));
+    // Also where it became the customer's before.
+    let joined =
+        json!([{"type": "mobile", "value": "9010000022"}, {"type": "cardnumber", "value": "1000000012"}]);
+    let body = json!({"profiles": [{"source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": joined}]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    assert_eq!(register(&service, json!([{"type": "mobile", "value": "9010000022"}])).await.status, 200);
+    assert_eq!(user_of(&service, "external_id=1000000013").await, Some(USER + 2));
+    crate::joining::assert_consistent(&table).await;
+}
+
+#[tokio::test]
 async fn many_registered_numbers_are_skipped_over_several_requests() {
     let (_table, service) = demo().await;
     for number in 1_000_000_010_u64..1_000_000_120 {
@@ -223,6 +239,23 @@ async fn each_invalid_field_has_its_error_code() {
         assert_eq!(service.post("/v2/customers", &body).await.refusal(), (status, codes), "{body}");
     }
     assert_eq!(service.card_number().await, "1000000010", "no number was spent");
+}
+
+#[tokio::test]
+async fn a_body_full_of_errors_has_a_short_answer() {
+    let (_table, service) = demo().await;
+    let empty = |count: usize| vec![json!({}); count];
+    let whole_body = profile(&json!(empty(20_000)));
+    assert!(whole_body.to_string().len() > 60_000);
+    assert_eq!(service.post("/v2/customers", &whole_body).await.refusal(), (400, vec![400]));
+    let change = format!("/v2/customers/{USER}/changeIdentifier?source=INSTORE");
+    for list in ["add", "remove"] {
+        let answer = service.post(&change, &json!({list: empty(20_000)})).await;
+        assert_eq!(answer.refusal(), (400, vec![400]), "{list}");
+    }
+    let profiles = vec![json!({"source": "INSTORE", "identifiers": empty(40)}); 20];
+    let answer = service.post("/v2/customers", &json!({"profiles": profiles})).await;
+    assert_eq!(answer.refusal(), (400, vec![8092; 50]));
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ pub const INSTORE: &str = "INSTORE:";
 const WECHAT_2: &str = "WECHAT:WECHAT-API2";
 const ACCOUNTS: [&str; 4] = [INSTORE, WECHAT, WECHAT_2, "MARTJACK:SHOP"];
 
-fn list(identifiers: &[(&str, &str)]) -> Value {
+/// Identifiers as a body has them.
+pub fn list(identifiers: &[(&str, &str)]) -> Value {
     identifiers.iter().map(|(name, value)| json!({"type": name, "value": value})).collect()
 }
 
@@ -216,9 +217,15 @@ async fn identifiers_of_different_customers_are_refused_and_nothing_is_written()
     assert_exists(&register(&service, INSTORE, &[mobile, ("cuid", "C2")]).await, a);
     assert_exists(&register(&service, INSTORE, &[email, ("cuid", "C1")]).await, b);
     assert_exists(&register(&service, WECHAT, &[("externalId", "K1")]).await, a);
+    // One of them in the account of the request, and one elsewhere.
+    let c = new_customer(&service, WECHAT, &[("email", "c@example.com")]).await;
+    let of_both = register(&service, INSTORE, &[mobile, ("email", "c@example.com")]).await;
+    assert_eq!(of_both.refusal(), (409, vec![8053]));
+    assert_exists(&register(&service, WECHAT, &[("email", "c@example.com")]).await, c);
+    let before = before + 3;
     assert_eq!(assert_consistent(&table).await, before);
     let next = register(&service, INSTORE, &[("mobile", "9010000044")]).await;
-    assert_eq!(next.json["createdId"], b + 1, "no user id was spent");
+    assert_eq!(next.json["createdId"], c + 1, "no user id was spent");
 }
 
 #[tokio::test]
@@ -244,12 +251,15 @@ async fn customers_of_an_org_that_is_not_upgraded_do_not_join() {
     assert_eq!(new_customer(&service, WECHAT, &[mobile]).await, user + 1);
     assert_exists(&register(&service, WECHAT, &[mobile]).await, user + 1);
     assert_exists(&register(&service, INSTORE, &[mobile]).await, user);
-    // The mobile is found in every account, although only the first customer has the org-wide
+    // A lookup finds each customer in the account, and elsewhere the one who has the org-wide
     // identity.
     let lookup = |source: &str| {
         format!("/v2/customers/lookup?{source}&identifierName=mobile&identifierValue=9010000022")
     };
-    assert_eq!(service.get(&lookup("source=ALL")).await.refusal(), (409, vec![8053]));
+    assert_eq!(service.get(&lookup("source=INSTORE")).await.json["entity"], user);
+    let wechat = service.get(&lookup("source=WECHAT&accountId=WECHAT-API1")).await;
+    assert_eq!(wechat.json["entity"], user + 1);
+    assert_eq!(service.get(&lookup("source=ALL")).await.json["entity"], user);
     let elsewhere = service.get(&lookup("source=WECHAT&accountId=WECHAT-API2")).await;
     assert_eq!(elsewhere.refusal(), (404, vec![8065]));
 }

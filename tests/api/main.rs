@@ -24,6 +24,7 @@ mod guard;
 mod guard_races;
 mod http_rules;
 mod idempotency;
+mod import;
 mod joining;
 mod log;
 mod metrics;

@@ -86,7 +86,6 @@ async fn an_import_registers_joins_and_skips_and_explains_what_it_cannot_import(
     let file = import.file("customers.csv", &format!("{HEADING}{good}{bad}"));
     let (code, result, message) = import.run(&file, &[]);
     assert_eq!(code, 3, "{message}");
-    // A row of Ann may be registered first or join.
     assert_eq!(counts(&result), [7, 2, 1, 0, 4], "{result}");
     let errors = import.path("customers.errors.csv");
     assert_eq!(result["errors"], errors.to_str().unwrap());
@@ -126,14 +125,53 @@ async fn a_rehearsal_says_the_same_and_writes_nothing() {
     let known = import.file("known.csv", "mobile\n8799361139\n");
     let (code, result, message) = import.run(&known, &[]);
     assert_eq!((code, counts(&result)), (0, [1, 1, 0, 0, 0]), "{message}");
-    let file = import.file(
-        "customers.csv",
-        &format!("{HEADING}WECHAT,WECHAT-API1,,,8799361139,,\nINSTORE,,,,8799361139,,\nINSTORE,,,,9010000022,,\nX,,,,9,,\n"),
-    );
-    let (code, result, message) = import.run(&file, &["--dry-run"]);
-    assert_eq!((code, counts(&result)), (3, [4, 1, 1, 1, 1]), "{message}");
+    let rows = [
+        // A known customer of another account, also with another external ID than the generated one.
+        "WECHAT,WECHAT-API1,,,8799361139,,",
+        "WECHAT,WECHAT-API2,,,8799361139,,X2",
+        "INSTORE,,,,8799361139,,",
+        // A new person in several accounts, who has a card number after the first row.
+        "INSTORE,,,,9010000022,,",
+        "WECHAT,WECHAT-API1,,,9010000022,,",
+        "WECHAT,WECHAT-API2,,,9010000022,new@example.com,X3",
+        "WECHAT,WECHAT-API2,,,9010000022,new@example.com,",
+        "MARTJACK,SHOP,,,,new@example.com,",
+        "INSTORE,,,,9010000022,,",
+        // One external ID of two persons, and one person with the external IDs of two.
+        "INSTORE,,,,9010000033,,X1",
+        "INSTORE,,,,9010000044,,X1",
+        "WECHAT,WECHAT-API1,,,9010000033,,X1",
+        // Where no number is generated, the external ID may come later.
+        "WECHAT,WECHAT-API2,,,9010000055,,",
+        "INSTORE,,,,9010000055,,X5",
+        // Two customers become no one.
+        "WECHAT,WECHAT-API2,,,9010000033,,",
+        "MARTJACK,SHOP,,,9010000033,new@example.com,",
+        "X,,,,9,,",
+    ];
+    let file = import.file("customers.csv", &format!("{HEADING}{}\n", rows.join("\n")));
+    let (code, rehearsed, message) = import.run(&file, &["--dry-run"]);
+    let rehearsed_errors = fs::read_to_string(import.path("customers.errors.csv")).unwrap();
+    assert_eq!((code, counts(&rehearsed)), (3, [17, 3, 7, 2, 5]), "{message}");
     assert_eq!(import.owner("INSTORE", "mobile", "9010000022").await, None);
     assert_eq!(import.owner("WECHAT/WECHAT-API1", "mobile", "8799361139").await, None);
+    let (_, result, message) = import.run(&file, &[]);
+    assert_eq!(counts(&result), counts(&rehearsed), "{message}");
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // A rehearsal does not know the ids of customers whom it would register.
+        for line in &mut lines {
+            line.truncate(line.find(" with id ").unwrap_or(line.len()));
+        }
+        lines.sort_unstable();
+        lines
+    };
+    assert!(rehearsed_errors.contains("with id of an earlier row"), "{rehearsed_errors}");
+    let errors = fs::read_to_string(import.path("customers.errors.csv")).unwrap();
+    assert_eq!(sorted(&errors), sorted(&rehearsed_errors));
+    // Everything again: a rehearsal of what is there.
+    let (_, result, message) = import.run(&file, &["--dry-run"]);
+    assert_eq!(counts(&result), [17, 0, 0, 12, 5], "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,8 +193,101 @@ async fn card_numbers_that_the_plan_could_give_again_are_refused() {
     assert_eq!((code, counts(&result)), (0, [4, 4, 0, 0, 0]), "{message}");
 }
 
+/// An org without a plan of card numbers, or with this one.
+fn org_with_plan(plan: &str) -> String {
+    let (before, _plan) = common::DEMO_ORG.split_once("CONF_CARD_NUMBER_GENERATION_ENABLED").unwrap();
+    format!("{before}{plan}\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_was_stopped_goes_on_where_it_was() {
+async fn a_later_plan_that_could_give_imported_numbers_again_is_refused() {
+    let import = Import::new().await;
+    let other = org_with_plan("").replace("966", "967");
+    import.operator.json(&["org", "apply", &import.file("org.toml", &other)]);
+    let file =
+        import.file("cards.csv", "externalId,cardnumber\n1000000500,\n,1000000700\nX-1,\n9999999999,\n");
+    let arguments = ["--json", "customer", "import", &file, "--org", "967"];
+    assert!(import.operator.run(&arguments).status.success());
+
+    let plan = |more: &str| {
+        let plan =
+            format!("CONF_CARD_NUMBER_GENERATION_ENABLED = true\nCONF_CARD_NUMBER_LENGTH = 10\n{more}");
+        import.file("org.toml", &org_with_plan(&plan).replace("966", "967"))
+    };
+    let prefix = "CONF_CARD_NUMBER_PREFIX = \"1\"";
+    for (more, remedy) in [
+        ("CONF_CARD_NUMBER_OFFSET = 1000000701", "1 of the customers' card numbers"),
+        ("CONF_CARD_NUMBER_OFFSET = 1000000701", "change CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH"),
+        (prefix, "2 of the customers' card numbers"),
+        (prefix, "set CONF_CARD_NUMBER_OFFSET in the org's file to 701 or higher"),
+        ("CONF_CARD_CHECKSUM_DIGIT_ALGO = \"RANDOM\"", "3 of the customers' card numbers"),
+    ] {
+        for command in ["apply", "diff"] {
+            let (code, message) = import.operator.refusal(&["org", command, &plan(more)]);
+            assert!(code == 3 && message.contains(remedy), "{command}: {message}");
+        }
+    }
+    // A higher offset of the same plan gives nothing that the plan would not have given.
+    for offset in [701, 800] {
+        let more = format!("{prefix}\nCONF_CARD_NUMBER_OFFSET = {offset}");
+        import.operator.json(&["org", "apply", &plan(&more)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_customer_is_corrupt_fails_alone() {
+    let import = Import::new().await;
+    let known = import.file("known.csv", "mobile\n8799361139\n");
+    assert_eq!(import.run(&known, &[]).0, 0);
+    let user = import.owner("INSTORE", "mobile", "8799361139").await.unwrap();
+    let table = &import.operator.table;
+    let update = table.client().update_item().table_name(table.name());
+    let key = loyalty_codes::store::keys::profile(
+        loyalty_codes::model::org::OrgId(966),
+        loyalty_codes::model::customer::UserId(user),
+    );
+    let broken = aws_sdk_dynamodb::types::AttributeValue::S("broken".to_owned());
+    let update = update.set_key(Some(key.attributes())).update_expression("SET identifiers = :broken");
+    update.expression_attribute_values(":broken", broken).send().await.unwrap();
+    let rows = "WECHAT,WECHAT-API1,,,8799361139,,\nINSTORE,,,,9010000022,,\n";
+    let file = import.file("customers.csv", &format!("{HEADING}{rows}"));
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let (code, result, message) = import.run(&file, dry_run);
+        assert_eq!((code, counts(&result)), (3, [2, 1, 0, 0, 1]), "{message}");
+        let errors = fs::read_to_string(import.path("customers.errors.csv")).unwrap();
+        assert!(errors.contains("WECHAT-API1") && errors.contains("an item is corrupt"), "{errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_file_replaces_neither_the_file_nor_corrections() {
+    let import = Import::new().await;
+    let text = "mobile\n12\n";
+    let file = import.file("customers.csv", text);
+    let folder = import.folder.path();
+    std::os::unix::fs::symlink(&file, folder.join("link.csv")).unwrap();
+    fs::hard_link(&file, folder.join("hard.csv")).unwrap();
+    fs::create_dir(folder.join("folder")).unwrap();
+    let same =
+        ["customers.csv", "./customers.csv", "folder/../customers.csv", "link.csv", "hard.csv", "folder"];
+    for errors in same.map(|name| folder.join(name)) {
+        assert_eq!(import.run(&file, &["--errors", errors.to_str().unwrap()]).0, 2, "{errors:?}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text, "{errors:?}");
+    }
+
+    let errors = import.path("customers.errors.csv");
+    assert_eq!(import.run(&file, &["--dry-run"]).0, 3);
+    fs::write(&errors, "mobile,error\n9010000022,corrected\n").unwrap();
+    assert_eq!(import.run(&file, &["--dry-run"]).0, 3);
+    assert!(fs::read_to_string(&errors).unwrap().contains("\n12,8056"));
+    let kept = fs::read_to_string(import.path("customers.errors.csv~")).unwrap();
+    assert!(kept.contains("corrected"), "{kept}");
+    let names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_str().unwrap().starts_with(".tmp")), "{names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_was_stopped_is_run_again_and_skips_who_is_there() {
     let import = Import::new().await;
     let rows = (0..200).map(|n| format!("INSTORE,,,,90100{n:05},,\n")).collect::<Vec<_>>().concat();
     let file = import.file("customers.csv", &format!("{HEADING}{rows}"));

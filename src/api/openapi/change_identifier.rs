@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Operation, account_parameters, identifier_array, optional, path_id};
-use crate::api::customer::MAX_IDENTIFIERS;
+use crate::api::customer::MAX_IDENTIFIERS_PER_REQUEST;
 
 pub fn change() -> Operation {
-    let identifiers = identifier_array(MAX_IDENTIFIERS);
+    let identifiers = identifier_array(MAX_IDENTIFIERS_PER_REQUEST);
     let some =
         |list: &str| json!({"required": [list], "properties": {list: {"type": "array", "minItems": 1}}});
     let body = json!({

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Operation, identifier_array, optional, reference};
-use crate::api::customer::{MAX_IDENTIFIERS, MAX_NAME_LENGTH, MAX_PROFILES};
+use crate::api::customer::{MAX_IDENTIFIERS_PER_REQUEST, MAX_NAME_LENGTH, MAX_PROFILES};
 
 pub fn register() -> Operation {
-    let identifiers = identifier_array(MAX_IDENTIFIERS);
+    let identifiers = identifier_array(MAX_IDENTIFIERS_PER_REQUEST);
     let name = json!({"type": ["string", "integer", "null"], "minimum": 0, "maxLength": MAX_NAME_LENGTH});
     let profile = json!({
         "type": "object",

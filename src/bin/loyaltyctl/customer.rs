@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
+    ffi::OsString,
+    fs::{self, File},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,17 +18,14 @@ use loyalty_codes::{
     api::{
         App,
         error::ApiError,
-        import::{Imported, ImportedCustomer},
+        import::{Imported, Rehearsal},
     },
     clock::Clock,
-    model::{
-        customer::IdentifierName,
-        org::{Org, OrgId},
-        profile::StoredIdentifier,
-    },
-    store::{AuditEntry, Store, error_chain},
+    model::{card_number::NumberingPlan, customer::IdentifierName, org::OrgId, profile::StoredIdentifier},
+    store::{AuditEntry, HeldNumbers, Store, error_chain},
 };
 use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
 use crate::{Target, audit, failure::Failure, output::Output};
@@ -42,8 +40,9 @@ pub enum Command {
     /// one customer.
     ///
     /// It may be interrupted. Running it again skips the customers who are there already. Rows that
-    /// cannot be imported are written to the error file with the reason; that file can be corrected and
-    /// imported. A file with card numbers that the org's plan could give again is refused.
+    /// cannot be imported are in the error file with the reason, once the command is done; that file
+    /// can be corrected and imported. An error file of the same name that was there before is kept
+    /// with a `~` at its end. A file with card numbers that the org's plan could give again is refused.
     Import(Import),
 }
 
@@ -75,25 +74,24 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
     let store = &target.store().await?;
     let id = OrgId(options.org);
     let org = output.with_spinner("reading the org", store.org(id)).await?;
-    let org = Arc::new(org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?);
-    check_numbers(&options.file, &org, store).await?;
-
+    let org = org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?;
     let errors = options.errors.clone().unwrap_or_else(|| options.file.with_extension("errors.csv"));
-    if errors == options.file {
-        return Err(Failure::usage("the error file cannot be the file itself"));
-    }
+    let errors = ErrorFile::new(errors, &options.file)?;
+    let app = Arc::new(App::new(store.clone(), Clock::system()));
+    check_numbers(&options.file, id, &app, store).await?;
+
     let mut rows = Rows::open(&options.file)?;
     let progress = output.progress(rows.length);
     progress.enable_steady_tick(Duration::from_millis(200));
-    let app = Arc::new(App::new(store.clone(), Clock::system()));
     let mut import = Running {
-        org,
+        org: id,
+        plan: org.numbering_plan().ok().cloned(),
         app,
-        dry_run: options.dry_run,
+        rehearsal: options.dry_run.then(Arc::default),
         tasks: JoinSet::new(),
         in_progress: HashSet::new(),
         counts: Counts::default(),
-        errors: ErrorFile { path: &errors, heading: rows.heading.clone(), writer: None },
+        errors,
     };
     let done = if options.dry_run {
         import.rows(&mut rows, &progress).await
@@ -107,11 +105,10 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         audit::record(store, id, &target.operator().await?, IMPORT, json!({}), act).await
     };
     progress.finish_and_clear();
-    import.errors.finish()?;
     done?;
+    let path = import.errors.finish()?.map(|path| path.display().to_string());
     let Counts { rows, registered, joined, existed, failed } = import.counts;
     let verb = if options.dry_run { "would be " } else { "" };
-    let path = (failed > 0).then(|| errors.display().to_string());
     output.print(
         &json!({
             "org": options.org, "dry_run": options.dry_run, "rows": rows, "registered": registered,
@@ -140,58 +137,72 @@ struct Counts {
 }
 
 /// An import in progress.
-struct Running<'a> {
-    org: Arc<Org>,
+struct Running {
+    org: OrgId,
+    /// The plan that the card numbers of the file were compared with.
+    plan: Option<NumberingPlan>,
     app: Arc<App>,
-    dry_run: bool,
+    /// Present in a dry run.
+    rehearsal: Option<Arc<Rehearsal>>,
     tasks: JoinSet<(Row, HashSet<StoredIdentifier>, Result<Imported, ApiError>)>,
     /// What identifies the customers that are in progress. Rows about the same customer are imported in
     /// their order, because the first one decides on the card number.
     in_progress: HashSet<StoredIdentifier>,
     counts: Counts,
-    errors: ErrorFile<'a>,
+    errors: ErrorFile,
 }
 
-impl Running<'_> {
+impl Running {
     async fn rows(&mut self, rows: &mut Rows, progress: &ProgressBar) -> Result<(), Failure> {
         while let Some(row) = rows.read()? {
             self.counts.rows += 1;
             progress.set_position(rows.position());
             progress.set_message(format!("{} rows", self.counts.rows));
-            let customer = match row.body.as_deref().map(|body| ImportedCustomer::read(&self.org, body)) {
-                Ok(Ok(customer)) => customer,
-                Ok(Err(error)) => {
-                    self.failed(&row, &error.messages())?;
-                    continue;
+            let read = match &row.body {
+                Ok(body) => {
+                    self.app.read_import(self.org, body).await.map_err(|error| stopped(&row, &error))?
                 }
                 Err(reason) => {
-                    self.failed(&row, reason)?;
+                    self.failed(rows, &row, reason)?;
                     continue;
                 }
             };
+            let customer = match read {
+                Ok(customer) => customer,
+                Err(error) => {
+                    self.failed(rows, &row, &error.messages())?;
+                    continue;
+                }
+            };
+            if customer.plan() != self.plan.as_ref() {
+                return Err(Failure::refused(format!(
+                    "stopped at line {}: the org has another plan of card numbers than when the import began. Run the \
+                     command again: it compares the file with that plan, and skips the customers who are there already",
+                    row.line
+                )));
+            }
             let keys = customer.keys();
             while self.tasks.len() >= CONCURRENT || !self.in_progress.is_disjoint(&keys) {
-                self.finish_one().await?;
+                self.finish_one(rows).await?;
             }
             self.in_progress.extend(keys.iter().cloned());
-            let (app, org, dry_run) = (Arc::clone(&self.app), Arc::clone(&self.org), self.dry_run);
+            let (app, rehearsal) = (Arc::clone(&self.app), self.rehearsal.clone());
             self.tasks.spawn(async move {
-                let result = if dry_run {
-                    app.rehearse_import(&org, &customer).await
-                } else {
-                    app.import(&org, &customer).await
+                let result = match &rehearsal {
+                    Some(rehearsal) => app.rehearse_import(rehearsal, &customer).await,
+                    None => app.import(&customer).await,
                 };
                 (row, keys, result)
             });
         }
         while !self.tasks.is_empty() {
-            self.finish_one().await?;
+            self.finish_one(rows).await?;
         }
         Ok(())
     }
 
     /// Waits for a row to be done.
-    async fn finish_one(&mut self) -> Result<(), Failure> {
+    async fn finish_one(&mut self, rows: &Rows) -> Result<(), Failure> {
         let Some(done) = self.tasks.join_next().await else {
             return Ok(());
         };
@@ -201,23 +212,29 @@ impl Running<'_> {
             Ok(Imported::Registered) => self.counts.registered += 1,
             Ok(Imported::Joined) => self.counts.joined += 1,
             Ok(Imported::Existed) => self.counts.existed += 1,
+            // The other rows do not depend on the item.
+            Err(error) if error.is_about_a_corrupt_item() => self.failed(rows, &row, &reason(&error))?,
             Err(error) if error.status().is_server_error() => return Err(stopped(&row, &error)),
-            Err(error) => self.failed(&row, &error.messages())?,
+            Err(error) => self.failed(rows, &row, &error.messages())?,
         }
         Ok(())
     }
 
-    fn failed(&mut self, row: &Row, reason: &str) -> Result<(), Failure> {
+    fn failed(&mut self, rows: &Rows, row: &Row, reason: &str) -> Result<(), Failure> {
         self.counts.failed += 1;
-        self.errors.write(&row.record, reason)
+        self.errors.write(&rows.heading, &row.record, reason)
     }
 }
 
 /// The import ends early, because the service failed and not a row.
 fn stopped(row: &Row, error: &ApiError) -> Failure {
-    let cause = error.cause().map_or_else(|| error.messages(), error_chain);
-    Failure::failed(format!("stopped at line {}: {cause}", row.line))
+    Failure::failed(format!("stopped at line {}: {}", row.line, reason(error)))
         .with_detail("Run the command again: it skips the customers who are there already.")
+}
+
+/// The cause of an error of the service.
+fn reason(error: &ApiError) -> String {
+    error.cause().map_or_else(|| error.messages(), error_chain)
 }
 
 /// A row of the file.
@@ -315,9 +332,9 @@ impl Rows {
                 self.columns.len()
             ));
         }
-        let mut profile = Map::from_iter([("source".to_owned(), json!("INSTORE"))]);
-        if self.columns.iter().any(|column| matches!(column, Column::Field("source"))) {
-            profile.remove("source");
+        let mut profile = Map::new();
+        if !self.columns.iter().any(|column| matches!(column, Column::Field("source"))) {
+            profile.insert("source".to_owned(), json!("INSTORE"));
         }
         let mut identifiers = Vec::new();
         for (column, value) in self.columns.iter().zip(record).filter(|(_, value)| !value.trim().is_empty()) {
@@ -334,84 +351,111 @@ impl Rows {
     }
 }
 
-/// The rows that cannot be imported. The file is created with the first one, and only its owner can
-/// read it, because it contains personal data.
-struct ErrorFile<'a> {
-    path: &'a Path,
-    heading: StringRecord,
-    writer: Option<csv::Writer<File>>,
+/// The rows that cannot be imported. They are written to a file that only its owner can read, because
+/// it contains personal data, and that gets its name at the end.
+struct ErrorFile {
+    path: PathBuf,
+    writer: Option<csv::Writer<NamedTempFile>>,
 }
 
-impl ErrorFile<'_> {
-    fn write(&mut self, record: &StringRecord, reason: &str) -> Result<(), Failure> {
-        let path = self.path;
+impl ErrorFile {
+    /// The error file at `path` for the rows of `rows`.
+    fn new(path: PathBuf, rows: &Path) -> Result<Self, Failure> {
+        // The target of a link is replaced, and not the link.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        if let Ok(found) = fs::metadata(&path) {
+            let is_same = |rows: fs::Metadata| (rows.dev(), rows.ino()) == (found.dev(), found.ino());
+            if !found.is_file() {
+                return Err(Failure::usage(format!("{} is no file", path.display())));
+            }
+            if fs::metadata(rows).is_ok_and(is_same) {
+                return Err(Failure::usage("the error file cannot be the file itself"));
+            }
+        }
+        Ok(Self { path, writer: None })
+    }
+
+    fn write(&mut self, heading: &StringRecord, record: &StringRecord, reason: &str) -> Result<(), Failure> {
+        let path = &self.path;
         let fails = |error: csv::Error| Failure::failed(format!("{}: {error}", path.display()));
         // An error file that was corrected has the column already.
-        let reason_at = self.heading.iter().position(|name| name.trim() == REASON);
+        let reason_at = heading.iter().position(|name| name.trim() == REASON).unwrap_or(heading.len());
         let with = |record: &StringRecord, reason: &str| -> Vec<String> {
             let mut fields: Vec<String> = record.iter().map(str::to_owned).collect();
-            let at = reason_at.unwrap_or(self.heading.len());
-            fields.resize(fields.len().max(at + 1), String::new());
-            reason.clone_into(&mut fields[at]);
+            fields.resize(fields.len().max(reason_at + 1), String::new());
+            reason.clone_into(&mut fields[reason_at]);
             fields
         };
-        let (heading, row) = (with(&self.heading, REASON), with(record, reason));
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let writer = none.insert(create(path).map_err(|error| fails(error.into()))?);
-                writer.write_record(&heading).map_err(fails)?;
+                let writer = none.insert(create_beside(path).map_err(|error| fails(error.into()))?);
+                writer.write_record(with(heading, REASON)).map_err(fails)?;
                 writer
             }
         };
-        writer.write_record(&row).map_err(fails)
+        writer.write_record(with(record, reason)).map_err(fails)
     }
 
-    fn finish(&mut self) -> Result<(), Failure> {
-        let flushed = self.writer.as_mut().map_or(Ok(()), csv::Writer::flush);
-        flushed.map_err(|error| Failure::failed(format!("{}: {error}", self.path.display())))
+    /// Gives the file its name. What was there under that name is kept under another one, because
+    /// somebody may be correcting it. Returns the path, or `None` if no row was written.
+    fn finish(self) -> Result<Option<PathBuf>, Failure> {
+        let Self { path, writer } = self;
+        let Some(writer) = writer else {
+            return Ok(None);
+        };
+        let fails = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
+        let file = writer.into_inner().map_err(|error| fails(error.into_error()))?;
+        if path.exists() {
+            let mut earlier = OsString::from(&path);
+            earlier.push("~");
+            fs::rename(&path, earlier).map_err(fails)?;
+        }
+        file.persist(&path).map_err(|error| fails(error.error))?;
+        Ok(Some(path))
     }
 }
 
-fn create(path: &Path) -> io::Result<csv::Writer<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn create_beside(path: &Path) -> io::Result<csv::Writer<NamedTempFile>> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let file = NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))?;
     // Rows with too many fields are written as they are.
     Ok(csv::WriterBuilder::new().flexible(true).from_writer(file))
 }
 
 /// Refuses a file with card numbers that the org's plan could give again. A registration skips a
-/// number that somebody has, but `GET /v2/cardNumber` does not know of it.
-async fn check_numbers(path: &Path, org: &Org, store: &Store) -> Result<(), Failure> {
-    let Ok(plan) = org.numbering_plan() else {
-        return Ok(());
-    };
-    let issued = store.issued_card_numbers(org.id()).await?;
-    let next = issued.filter(|issued| issued.plan == *plan).map_or(plan.offset(), |issued| issued.next);
-    let (mut count, mut first, mut highest) = (0_u64, 0, 0);
+/// number that somebody has, but `GET /v2/cardNumber` does not know of it. A plan that is applied
+/// later is compared with the customers' numbers then.
+async fn check_numbers(path: &Path, id: OrgId, app: &App, store: &Store) -> Result<(), Failure> {
+    let issued = store.issued_card_numbers(id).await?;
+    let (mut held, mut first, mut plan) = (HeldNumbers::default(), 0, None);
     let mut rows = Rows::open(path)?;
     while let Some(row) = rows.read()? {
-        let Some(Ok(customer)) = row.body.as_deref().ok().map(|body| ImportedCustomer::read(org, body))
-        else {
+        let Ok(body) = &row.body else {
             continue;
         };
-        for number in customer.card_numbers() {
-            if let Some(value) = plan.value_of(number, &org.permutation_key).filter(|value| *value >= next) {
-                first = if count == 0 { row.line } else { first };
-                highest = value.max(highest);
-                count += 1;
-            }
+        let read = app.read_import(id, body).await.map_err(|error| stopped(&row, &error))?;
+        let Some(customer) = read.ok().filter(|customer| customer.plan().is_some()) else {
+            continue;
+        };
+        let next = |plan: &NumberingPlan| match &issued {
+            Some(issued) if issued.plan == *plan => issued.next,
+            _ => plan.offset(),
+        };
+        let next = customer.plan().map_or(0, next);
+        for value in customer.values_of_plan().filter(|value| *value >= next) {
+            first = if held.count == 0 { row.line } else { first };
+            held.add(value);
+            plan = customer.plan().cloned();
         }
     }
-    if count == 0 {
+    let Some(plan) = plan else {
         return Ok(());
-    }
-    let remedy = if plan.is_random() {
-        "change CONF_CARD_NUMBER_PREFIX or CONF_CARD_NUMBER_LENGTH in the org's file".to_owned()
-    } else {
-        format!("set CONF_CARD_NUMBER_OFFSET in the org's file to {} or higher", highest + 1)
     };
     Err(Failure::refused(format!(
-        "the org's plan could give {count} of the card numbers in the file to other customers, the first in line {first}: \
-         {remedy}, apply it, and import again"
+        "the org's plan could give {} of the card numbers in the file to other customers, the first in line {first}: \
+         {}, apply it, and import again",
+        held.count,
+        held.remedy(&plan)
     )))
 }
