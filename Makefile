@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run test test-interleavings test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
-  openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom fmt bench \
+  openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -189,6 +189,12 @@ sbom: $(CARGO_CYCLONEDX) ## Write the functions' CycloneDX bills of materials, t
 	done
 	cargo test --locked --all-features --test dependencies -- --ignored
 
+dist: $(VENV) $(CARGO_CYCLONEDX) ## Make the release archive in dist/: functions, loyaltyctl, templates, bills of materials (on x86-64)
+	python3 -B dist.py
+
+test-dist: ## Test the release archive with programs that build nothing
+	python3 -B tests/dist.py
+
 fmt: ## Format the code
 	cargo fmt
 
@@ -233,7 +239,7 @@ soak: ## Load-test `loyaltyctl serve` for 10 minutes and check each answer (SECO
 
 clean: ## Remove build output, local tools and the demo's data
 	cargo clean
-	rm -rf .local .tools .venv .aws-sam fuzz/target
+	rm -rf .local .tools .venv .aws-sam fuzz/target dist
 
 $(VENV): requirements.txt
 	python3 -m venv --clear $(VENV)

@@ -72,9 +72,16 @@ def main(config, given=None):
         deploy(config, answered, settings, parameters)
 
 
+def say_what_is_next():
+    print(
+        "\nNext: `TABLE_NAME=… loyaltyctl doctor`, with the output TableName, checks what was deployed and says what is missing."
+    )
+
+
 if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]).absolute(), *sys.argv[2:])
+        say_what_is_next()
     except subprocess.CalledProcessError as error:
         # SAM has said what went wrong.
         sys.exit(error.returncode)

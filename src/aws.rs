@@ -23,9 +23,12 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-#[cfg(feature = "cli")]
-use crate::settings::variable;
 use crate::settings::{InvalidSetting, Settings, check_region};
+#[cfg(feature = "cli")]
+use crate::{
+    aws_call::{CallError, call},
+    settings::variable,
+};
 
 /// The root certificates of AWS endpoints: Amazon Root CA 1 to 4 and Starfield Services Root CA -
 /// G2, from <https://www.amazontrust.com/repository/>.
@@ -78,6 +81,16 @@ pub fn for_local(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
 pub async fn caller_identity(settings: &Settings) -> Option<String> {
     let config = of_operator(settings, None).await.ok()?;
     aws_sdk_sts::Client::new(&config).get_caller_identity().send().await.ok()?.arn
+}
+
+/// The same, with the reason if AWS does not say. Anybody may ask for their own identity.
+///
+/// # Errors
+/// [`CallError`] when there are no credentials, or AWS does not accept them or does not answer.
+#[cfg(feature = "cli")]
+pub async fn identify(config: &SdkConfig) -> Result<String, CallError> {
+    let identity = call(aws_sdk_sts::Client::new(config).get_caller_identity().send()).await?;
+    Ok(identity.arn.unwrap_or_default())
 }
 
 fn sdk_config(

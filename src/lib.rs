@@ -14,6 +14,8 @@
 
 pub mod api;
 pub mod aws;
+#[cfg(feature = "cli")]
+pub mod aws_call;
 mod cache;
 pub mod clock;
 #[cfg(feature = "deliver")]

@@ -47,8 +47,8 @@ const UTF_8: &str = "UTF-8";
 /// The clients of the services that send messages. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AwsClients {
-    sms: SmsClient,
-    email: EmailClient,
+    pub(super) sms: SmsClient,
+    pub(super) email: EmailClient,
 }
 
 /// A text message or a call.

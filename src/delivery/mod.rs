@@ -10,6 +10,8 @@
 mod address;
 mod attempts;
 mod aws;
+#[cfg(feature = "cli")]
+mod diagnosis;
 mod webhook;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -23,6 +25,10 @@ pub use attempts::Limits;
 use attempts::{AttemptError, jittered, with_attempts};
 pub use aws::AwsClients;
 use aws::Sms;
+#[cfg(feature = "cli")]
+pub use diagnosis::{
+    EmailAccount, EmailIdentity, Origination, SmsAccount, SpendLimit, SpendLimits, webhook_addresses,
+};
 use webhook::Headers;
 pub use webhook::WebhookClient;
 

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -165,13 +166,17 @@ impl Service<Uri> for CheckedConnector {
     }
 }
 
-async fn connect(url: Uri, allow_private: bool) -> Result<TokioIo<TcpStream>, ConnectError> {
+/// The addresses of a URL's host.
+pub(super) async fn addresses(url: &Uri) -> io::Result<impl Iterator<Item = SocketAddr>> {
     // An IPv6 address is written in brackets.
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let default_port = if url.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
-    let addresses = lookup_host((host, url.port_u16().unwrap_or(default_port))).await?;
+    lookup_host((host, url.port_u16().unwrap_or(default_port))).await
+}
+
+async fn connect(url: Uri, allow_private: bool) -> Result<TokioIo<TcpStream>, ConnectError> {
     let mut last_error: ConnectError = Box::new(io::Error::from(io::ErrorKind::AddrNotAvailable));
-    for address in addresses {
+    for address in addresses(&url).await? {
         if !allow_private && !is_public(address.ip()) {
             last_error = Box::new(PrivateAddress);
             continue;

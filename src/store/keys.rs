@@ -51,6 +51,12 @@ pub fn warm_up_probe() -> Key {
     Key::new("NOTHING", "NOTHING")
 }
 
+/// An item that a diagnosis puts and removes again.
+#[cfg(feature = "cli")]
+pub fn probe(number: u64) -> Key {
+    Key::new(format!("PROBE#{number:016x}"), "PROBE")
+}
+
 pub fn till(name: &TillName) -> Key {
     Key::new(format!("TILL#{name}"), "TILL")
 }
@@ -208,6 +214,18 @@ pub fn user_id_counter(org: OrgId) -> Key {
     Key::new(format!("ORG#{org}#COUNTER#USER_ID"), "COUNTER")
 }
 
+/// The partition of the readings of an org's counter of card numbers.
+#[cfg(feature = "cli")]
+pub fn readings(org: OrgId) -> String {
+    format!("ORG#{org}#READINGS")
+}
+
+/// The reading of a day of UTC.
+#[cfg(feature = "cli")]
+pub fn reading(org: OrgId, day: chrono::NaiveDate) -> Key {
+    Key::new(readings(org), day.to_string())
+}
+
 /// The partition of what operators did for an org in a month of UTC.
 pub fn audit_month(org: OrgId, month: DateTime<Utc>) -> String {
     format!("ORG#{org}#AUDIT#{}", month.format("%Y-%m"))
@@ -306,6 +324,8 @@ mod tests {
                 "QUOTA#2026-11-21T10",
             ),
             (card_number_counter(org_id), "ORG#966#COUNTER#CARD_NUMBER", "COUNTER"),
+            #[cfg(feature = "cli")]
+            (reading(org_id, "2026-11-21".parse().unwrap()), "ORG#966#READINGS", "2026-11-21"),
             (
                 stored_response(org_id, &TillName::parse("store.server").unwrap(), &[0xab; 32]),
                 &format!("ORG#966#ANSWER#store.server#{}", "ab".repeat(32)),

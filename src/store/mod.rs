@@ -14,6 +14,8 @@ mod card_numbers;
 mod client;
 mod customer_writes;
 mod customers;
+#[cfg(feature = "cli")]
+mod diagnosis;
 mod error;
 #[cfg(feature = "cli")]
 mod held_numbers;
@@ -25,6 +27,8 @@ mod messages;
 mod meter;
 mod orgs;
 mod otps;
+#[cfg(feature = "cli")]
+mod readings;
 mod registration;
 mod retries;
 mod table;
@@ -46,6 +50,8 @@ pub use card_numbers::{CardNumber, NumberingError};
 pub use client::{connect, connect_embedded, connect_local};
 pub use client::{connect_on_lambda, connect_with};
 pub use customers::{Change, Found, Place};
+#[cfg(feature = "cli")]
+pub use diagnosis::{TABLE_KEYS, TableFacts, TriedAction};
 pub use error::{StoreError, error_chain};
 #[cfg(feature = "cli")]
 pub use held_numbers::HeldNumbers;

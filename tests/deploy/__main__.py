@@ -29,6 +29,7 @@ CHECKS = [
     delivering.the_stream_starts_the_delivery_function,
     # Before the first call, because the API's function remembers an org for a minute.
     delivering.an_operator_turns_delivery_on,
+    delivering.the_doctor_finds_what_was_deployed,
     *serving.CALLS,
     serving.every_documented_route_was_called,
     serving.refusals_have_the_standard_envelope,

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
 import re
 import threading
 import time
@@ -33,6 +34,18 @@ class Gateway(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def the_doctor_finds_what_was_deployed(stack: Stack):
+    program = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/loyaltyctl"
+    printed = stack.run(program, "--json", "--table", stack.table(), "doctor", succeeds=False)
+    checks = json.loads(printed.splitlines()[0])["checks"]
+    failed = [(check["name"], check["finding"]) for check in checks if check["status"] == "failed"]
+    assert_equal([name for name, _ in failed], ["webhook"], f"only the gateway has no public address: {failed}")
+    assert_that("not public" in failed[0][1], f"the gateway: {failed}")
+    statuses = {check["name"]: check["status"] for check in checks}
+    for name in ("credentials", "table", "keys", "TTL", "stream", "point-in-time recovery", "permissions", "delivery function"):
+        assert_equal(statuses.get(name), "ok", f"{name}: {checks}")
 
 
 def delivery_function(stack):

@@ -5,6 +5,7 @@
 mod common;
 
 mod delivery;
+mod doctor;
 mod http;
 mod import;
 mod numbers;
@@ -274,6 +275,12 @@ async fn org_apply_creates_updates_and_reports_changes() {
     assert_eq!(shown["card_numbers"]["issued"], 0);
     let text = String::from_utf8(operator.run(&["org", "show", "966"]).stdout).unwrap();
     assert!(text.contains("CONF_OTP_LENGTH\t6\n"), "plain lines without a terminal: {text}");
+    assert!(text.contains("\n\n- A code has 6 capital letters and digits, is valid for 5 minutes"), "{text}");
+    let words = shown["in_words"].to_string();
+    assert!(
+        words.contains("card numbers of 10 characters") && words.contains("NO MESSAGE IS SENT"),
+        "{words}"
+    );
     assert_eq!(operator.json(&["org", "list"]), json!([{"id": 966, "name": "Demo Stores"}]));
 }
 
@@ -427,4 +434,20 @@ fn help_has_examples_and_every_shell_has_completions() {
         assert!(String::from_utf8(script.stdout).unwrap().contains("loyaltyctl"), "{shell}");
     }
     assert!(!Path::new("loyaltyctl").exists());
+}
+
+#[test]
+fn every_command_has_a_man_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man/man1");
+    let written = finish(&mut loyaltyctl(&["--json", "man", pages.to_str().unwrap()]));
+    let listed: Value = serde_json::from_slice(&written.stdout).unwrap();
+    for page in ["loyaltyctl.1", "loyaltyctl-doctor.1", "loyaltyctl-org.1", "loyaltyctl-org-apply.1"] {
+        assert!(listed["pages"].as_array().unwrap().contains(&json!(page)), "{listed}");
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(".TH ") && text.contains(".SH SYNOPSIS"), "{page}: {text}");
+    }
+    let root = std::fs::read_to_string(pages.join("loyaltyctl.1")).unwrap();
+    assert!(root.contains("Exit codes:") && root.contains("loyaltyctl\\-doctor(1)"), "{root}");
+    assert_eq!(finish(&mut loyaltyctl(&["man", "/proc/nowhere"])).status.code(), Some(1));
 }

@@ -3,7 +3,8 @@
 use std::{collections::HashSet, fs};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use loyalty_codes::model::till::Permission;
+use chrono::{NaiveDate, TimeDelta, Utc};
+use loyalty_codes::model::{org::OrgId, till::Permission};
 use serde_json::{Value, json};
 
 use super::{Operator, common, with_demo_org, write};
@@ -49,6 +50,43 @@ async fn taken_numbers_are_in_the_file_and_are_given_to_nobody_else() {
         operator.refusal(&["numbers", "take", "--org", "966", "--count", "1", "--to", file]);
     assert!(code == 3 && message.contains("is there already"), "{message}");
     assert_eq!(operator.acts("numbers take").len(), 1, "nothing was taken");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_says_until_when_the_numbers_last_at_the_rate_of_the_last_month() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = operator.json(&["numbers", "preview", "--org", "966"]);
+    assert_eq!((&first["rate"], &first["until"]), (&Value::Null, &Value::Null), "nothing is made up");
+    let store = operator.table.store();
+    assert_eq!(store.readings(OrgId(966)).await.unwrap().len(), 1, "it is noted for later");
+
+    let counter = store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
+    let now = Utc::now();
+    store.write_reading(OrgId(966), &counter, now - TimeDelta::days(20)).await.unwrap();
+    let file = folder.path().join("cards.csv");
+    operator.json(&["numbers", "take", "--org", "966", "--count", "1000", "--to", file.to_str().unwrap()]);
+    let preview = operator.json(&["numbers", "preview", "--org", "966"]);
+    assert_eq!(preview["rate"]["numbers"], 1000);
+    let per_day = preview["rate"]["per_day"].as_f64().unwrap();
+    assert!((49.9..50.1).contains(&per_day), "{per_day}");
+    assert_eq!(preview["until"], Value::Null, "in half a million years");
+
+    // The next plan has a tenth of a million numbers.
+    let plan = common::DEMO_ORG
+        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 5")
+        .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", "CONF_CARD_NUMBER_OFFSET = 0");
+    let file = write(&folder, &plan);
+    let planned = operator.json(&["numbers", "preview", "--org", "966", "--file", &file]);
+    let until: NaiveDate = planned["until"].as_str().unwrap().parse().unwrap();
+    let days = (until - now.date_naive()).num_days();
+    assert!((1990..=2010).contains(&days), "{days} days for 100,000 numbers at 50 a day");
+    let text = String::from_utf8(operator.run(&["numbers", "preview", "--org", "966"]).stdout).unwrap();
+    assert!(text.contains("until\tmore than a hundred years, at the rate of 1000 since "), "{text}");
+
+    operator.json(&["table", "restored", "--margin", "1000", "--yes"]);
+    let preview = operator.json(&["numbers", "preview", "--org", "966"]);
+    assert_eq!(preview["rate"], Value::Null, "what a restore skips was not given");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,12 @@ mod audit;
 mod customer;
 mod delivery;
 mod demo;
+mod doctor;
 mod failure;
 mod numbers;
 mod org;
 mod org_file;
+mod org_words;
 mod output;
 mod reference;
 mod restored;
@@ -16,7 +18,14 @@ mod serve;
 mod till;
 mod upgrade;
 
-use std::{env, ffi::OsString, process::ExitCode, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
@@ -52,7 +61,8 @@ Exit codes:
   0  done; also if the reader of the output closes it early, as `head` does
   1  DynamoDB failed or cannot be reached, or the output cannot be written
   2  the command line is wrong
-  3  refused: an invalid file, a name that is taken, a plan that could repeat a number
+  3  refused: an invalid file, a name that is taken, a plan that could repeat a number; or
+     `doctor` found something that does not work
   4  there is no such org or till
   130, 143  `serve` was interrupted or terminated a second time, before its requests had ended
 
@@ -98,6 +108,11 @@ enum Command {
     /// Customers
     #[command(subcommand)]
     Customer(customer::Command),
+    /// Check whether the table, the delivery function, AWS and each org are as they must be
+    ///
+    /// Every check that is not passed comes with what to do about it. The exit code is 3 if one
+    /// failed. Writes a test item and a message to nobody into the table, and removes both.
+    Doctor(doctor::Options),
     /// Print the OpenAPI document of the API
     Openapi,
     /// Print a completion script for a shell
@@ -105,6 +120,14 @@ enum Command {
     /// For bash: `loyaltyctl completions bash >
     /// ~/.local/share/bash-completion/completions/loyaltyctl`
     Completions { shell: Shell },
+    /// Write the man pages of all commands into a folder
+    ///
+    /// `man -l loyaltyctl.1` shows one; `~/.local/share/man/man1` is where `man loyaltyctl` finds
+    /// them.
+    Man {
+        /// The folder, which is made if it is not there
+        folder: PathBuf,
+    },
 }
 
 #[derive(Subcommand)]
@@ -233,13 +256,39 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command, &cli.target.store().await?, output).await,
         Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
         Command::Customer(command) => customer::run(command, &cli.target, output).await,
+        Command::Doctor(options) => doctor::run(&options, &cli.target, output).await,
         Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "loyaltyctl", &mut script);
             output::raw(&script)
         }
+        Command::Man { folder } => write_man_pages(&folder, output),
     }
+}
+
+/// Writes a page for each command, as `loyaltyctl-org-apply.1`.
+fn write_man_pages(folder: &Path, output: &Output) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", folder.display()));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut root = Cli::command();
+    root.build();
+    let mut commands = vec![root];
+    let mut pages = Vec::new();
+    while let Some(command) = commands.pop() {
+        // `help` repeats what the pages say.
+        let subcommands = command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help");
+        commands.extend(subcommands.cloned());
+        let page = clap_mangen::Man::new(command);
+        let name = page.get_filename();
+        let mut text = Vec::new();
+        page.render(&mut text).map_err(failed)?;
+        fs::write(folder.join(&name), text).map_err(failed)?;
+        pages.push(name);
+    }
+    pages.sort();
+    let text = format!("{} pages in {}", pages.len(), printable(&folder.display().to_string()));
+    output.print(&serde_json::json!({"pages": pages}), &text)
 }
 
 async fn create_table(store: &Store, output: &Output) -> Result<(), Failure> {

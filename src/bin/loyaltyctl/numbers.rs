@@ -5,22 +5,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Subcommand;
 use loyalty_codes::{
     model::{
-        card_number::{NumberReading, NumberingPlan, history::IssuedRange, permutation::PermutationKey},
+        card_number::{
+            NumberReading, NumberingPlan,
+            history::IssuedRange,
+            permutation::PermutationKey,
+            rate::{Rate, Reading},
+        },
         customer::{Account, IdentifierName, Identity, UserId},
         org::{Org, OrgId},
     },
-    store::{AuditEntry, NumberingError, Store},
+    store::{AuditEntry, NumberingError, Store, StoreError, error_chain},
 };
 use serde_json::{Value, json};
 
-use crate::{Target, audit, failure::Failure, org, output::Output};
+use crate::{Target, audit, failure::Failure, org, output::Output, restored};
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Show the next ten card numbers, the last one, and how many are left
+    /// Show the next ten card numbers, the last one, how many are left, and until when they last
+    ///
+    /// They last until then if they are given as fast as in the last 30 days. The rate is known
+    /// from readings of the org's counter: each preview, `doctor` and `numbers take` leaves one.
     Preview {
         #[arg(long, value_name = "ID")]
         org: u32,
@@ -104,6 +113,13 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
         let next = current.map_or_else(|| plan.offset(), |current| current.next);
         (org, plan, next)
     };
+    let now = Utc::now();
+    let (rate, noted) = match store.issued_card_numbers(id).await? {
+        Some(counter) => {
+            (rate(store, id, &counter, now).await?, store.write_reading(id, &counter, now).await)
+        }
+        None => (None, Ok(())),
+    };
     let key = &org.permutation_key;
     let shown: Vec<String> =
         (next..plan.end().min(next + PREVIEWED)).map(|value| plan.number(value, key)).collect();
@@ -112,7 +128,63 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
     let mut rows: Vec<_> = shown.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
     rows.push(vec!["last".to_owned(), last.clone()]);
     rows.push(vec!["left".to_owned(), left.to_string()]);
-    output.print(&json!({"next": shown, "last": last, "left": left}), &output.table(&["", "number"], &rows))
+    rows.push(vec!["until".to_owned(), outlook(rate.as_ref(), left, now)]);
+    let until = rate.and_then(|rate| rate.used_up(left, now)).map(|until| until.date_naive().to_string());
+    let rate = rate.map(|rate| {
+        let since = rate.since.to_rfc3339_opts(SecondsFormat::Secs, true);
+        json!({"since": since, "numbers": rate.numbers, "per_day": rate.per_day})
+    });
+    output.print(
+        &json!({"next": shown, "last": last, "left": left, "rate": rate, "until": until, "noted": noted.is_ok()}),
+        &output.table(&["", "number"], &rows),
+    )?;
+    if let Err(error) = noted {
+        output.warn(&format!("the counter could not be noted for later rates: {}", error_chain(&error)));
+    }
+    Ok(())
+}
+
+/// The rate at which the org gives numbers. `None` if nobody has looked at its counter before today.
+///
+/// # Errors
+/// [`StoreError`] when DynamoDB fails or an item is corrupt.
+pub async fn rate(
+    store: &Store,
+    id: OrgId,
+    counter: &IssuedRange,
+    now: DateTime<Utc>,
+) -> Result<Option<Rate>, StoreError> {
+    let mut readings = store.readings(id).await?;
+    let acts = store.audit_entries(id, now - LOOK_BACK, now).await?;
+    for act in acts.iter().filter(|act| act.what == TAKE) {
+        // The counter after the numbers were taken.
+        let plan = serde_json::from_value::<NumberingPlan>(act.detail["plan"].clone()).ok();
+        if let (Some(plan), Some(first), Some(count)) =
+            (plan, act.detail["first"].as_u64(), act.detail["count"].as_u64())
+        {
+            readings.push(Reading { at: act.at, plan, next: first + count });
+        }
+    }
+    // What a restore skips was not given.
+    let restored = acts.iter().filter(|act| act.what == restored::RESTORED).map(|act| act.at).max();
+    readings.retain(|reading| restored.is_none_or(|restored| reading.at > restored));
+    Ok(Rate::of(&readings, counter, now))
+}
+
+/// How far back the audit is read for readings.
+const LOOK_BACK: TimeDelta = TimeDelta::days(60);
+
+/// Until when `left` numbers last, in words.
+pub fn outlook(rate: Option<&Rate>, left: u64, now: DateTime<Utc>) -> String {
+    let Some(rate) = rate else {
+        return "not known yet: the counter is noted now, so look again in a day or more".to_owned();
+    };
+    let since = rate.since.date_naive();
+    let at_rate = format!("{} since {since}, {:.1} a day", rate.numbers, rate.per_day);
+    match rate.used_up(left, now) {
+        Some(until) => format!("{}, at the rate of {at_rate}", until.date_naive()),
+        None => format!("more than a hundred years, at the rate of {at_rate}"),
+    }
 }
 
 async fn take(

@@ -31,7 +31,7 @@ use crate::{
     Target, audit,
     delivery::{self, Delivery},
     failure::Failure,
-    org_file,
+    org_file, org_words,
     output::{self, Output, printable},
     upgrade,
 };
@@ -60,7 +60,8 @@ pub enum Command {
     },
     /// Print the file that gives an org, for `org apply`
     Export { id: u32 },
-    /// Show an org's configuration, and how much of its card number range is used
+    /// Show an org's configuration, how much of its card number range is used, and what all that
+    /// means for its customers
     Show { id: u32 },
     /// List all orgs
     List,
@@ -405,12 +406,13 @@ async fn show(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> 
         format!("not before `loyaltyctl table upgrade --org {id}`")
     };
     rows.push(vec!["customers join".to_owned(), join]);
-    let remarks = org.definition.remarks();
+    let (remarks, words) = (org.definition.remarks(), org_words::sentences(&org));
     let json = json!({
         "definition": org.definition, "card_numbers": usage, "customers_join": org.customers_join,
-        "remarks": remarks,
+        "remarks": remarks, "in_words": words,
     });
-    output.print(&json, &output.table(&["key", "value"], &rows))?;
+    let words: Vec<_> = words.iter().map(|sentence| format!("- {}", printable(sentence))).collect();
+    output.print(&json, &format!("{}\n\n{}", output.table(&["key", "value"], &rows), words.join("\n")))?;
     for remark in &remarks {
         output.warn(remark);
     }

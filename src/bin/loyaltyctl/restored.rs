@@ -27,6 +27,9 @@ pub struct Options {
     yes: bool,
 }
 
+/// The command of the audit entries.
+pub const RESTORED: &str = "table restored";
+
 pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<(), Failure> {
     let store = target.store().await?;
     let orgs = output.with_spinner("reading", store.orgs()).await?;
@@ -120,5 +123,5 @@ async fn raise(store: &Store, who: &str, org: OrgId, margin: u64) -> Result<Rais
         };
         Ok(Raised { org, card_numbers, user_ids: users.0 + margin })
     };
-    audit::record(store, org, who, "table restored", json!({"margin": margin}), act).await
+    audit::record(store, org, who, RESTORED, json!({"margin": margin}), act).await
 }

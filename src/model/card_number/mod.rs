@@ -4,6 +4,8 @@
 pub mod check_digit;
 pub mod history;
 pub mod permutation;
+#[cfg(feature = "cli")]
+pub mod rate;
 
 use ethnum::U256;
 use serde::{Deserialize, Serialize};
