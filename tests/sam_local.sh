@@ -51,7 +51,7 @@ options=(--add-host host.docker.internal:host-gateway
 [[ -z ${SAM_LOCAL_HOST-} ]] || options+=(--add-host "$SAM_LOCAL_HOST:127.0.0.1")
 case $1 in
   start-api)
-    field "/^DynamoDB listens/p; /^To paste/,\$ { s#$demo#http://127.0.0.1:$2#; s/; the service's console .*//; p; }"
+    field "/^DynamoDB listens/p; /^To paste/,\$ { s#$demo#http://127.0.0.1:$2#; p; }"
     sam local start-api --port "$2" --warm-containers LAZY "${options[@]}" &
     ;;
   invoke)

@@ -34,9 +34,9 @@ pub enum Delivery {
     Console,
 }
 
-/// A deliverer of the messages in `store`. Its webhooks may be at private addresses. If it
-/// `needs_aws`, a missing AWS configuration is a failure; otherwise it is a warning, because all
-/// messages may go to webhooks.
+/// A deliverer of the messages in `store`. Its webhooks may be at private addresses if the table is
+/// a local one, as they may not for the delivery function. If it `needs_aws`, a missing AWS
+/// configuration is a failure; otherwise it is a warning, because all messages may go to webhooks.
 pub async fn deliverer(
     target: &Target,
     store: Store,
@@ -44,7 +44,8 @@ pub async fn deliverer(
     needs_aws: bool,
 ) -> Result<Deliverer, Failure> {
     let settings = target.settings()?;
-    let providers = ProviderSettings { allow_private_webhooks: true, ..ProviderSettings::from_env()? };
+    let mut providers = ProviderSettings::from_env()?;
+    providers.allow_private_webhooks |= target.has_plain_endpoint();
     let (config, mode) = match delivery {
         Delivery::AsConfigured => {
             let config = match aws::of_operator(&settings, None).await {

@@ -106,7 +106,8 @@ async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
     }
 }
 
-/// Example requests, in the order in which they depend on each other.
+/// Example requests, in the order in which they depend on each other. Each has a heading that no
+/// shell minds: zsh knows no comments where it is typed into.
 pub fn requests(base: &str, password: &str) -> String {
     let curl = format!(r"curl -sw '\n' -u {TILL}:{password}");
     let json = "-H 'Content-Type: application/json'";
@@ -116,24 +117,24 @@ pub fn requests(base: &str, password: &str) -> String {
         "source=WECHAT&accountId=WECHAT-API1&identifierName=mobile&identifierValue={MOBILE}&threshold=60&scope=POINTS"
     );
     format!(
-        r#"# issue an OTP; the service's console shows the message that its customer gets
+        r#": issue an OTP
 {curl} {json} {base}/v2/otp/generate -d '{{{entity},{account},"channels":[{{"type":"SMS","value":"{MOBILE}"}}]}}'
 
-# fetch it: the documented request, in both spellings
+: fetch it, by both spellings of the documented request
 {curl} '{base}/v2/otp?{fetch}'
 {curl} '{base}/v2/otp/{fetch}'
 
-# validate it
+: validate it
 CODE=$({curl} '{base}/v2/otp?{fetch}' | sed -n 's/.*"code":"\([^"]*\)".*/\1/p')
 {curl} {json} {base}/v2/otp/validate -d '{{{entity},{account},"code":"'"$CODE"'"}}'
 
-# the next card number
+: take the next card number
 {curl} {base}/v2/cardNumber
 
-# register a customer, who gets the card number after it; again, and the mobile is taken: 409
+: register a customer, who gets the card number after it
 {curl} {json} {base}/v2/customers -d '{{"profiles":[{{"firstName":"Tom","source":"INSTORE","accountId":"","identifiers":[{{"type":"mobile","value":"919010000022"}}]}}]}}'
 
-# look the customer up, in every source
+: look the customer up in every source
 {curl} '{base}/v2/customers/lookup?source=ALL&identifierName=mobile&identifierValue=919010000022'
 "#
     )

@@ -168,7 +168,12 @@ impl Target {
     /// Whether the DynamoDB at the endpoint does not check credentials.
     fn is_local(&self) -> bool {
         let named = ["AWS_ACCESS_KEY_ID", "AWS_PROFILE"].iter().any(|name| env::var_os(name).is_some());
-        self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !named
+        self.has_plain_endpoint() && !named
+    }
+
+    /// Whether the endpoint has no TLS, which only a local DynamoDB can do without.
+    fn has_plain_endpoint(&self) -> bool {
+        self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
 
     /// Who acts, for the audit: the AWS identity, or the user of the operating system where

@@ -14,7 +14,7 @@ use loyalty_codes::{
             history::{Transition, transition},
             new_permutation_key,
         },
-        customer::UserId,
+        customer::{IdentifierName, UserId},
         delivery::Provider,
         delivery_state::{FailureReason, Outcome},
         message::{Channel, ChannelType},
@@ -76,13 +76,13 @@ pub enum Command {
     /// It counts in no limit, and its code is valid nowhere.
     TestDelivery {
         id: u32,
-        #[arg(long, value_parser = channel())]
+        #[arg(long, value_parser = channel(), ignore_case = true)]
         channel: String,
         /// The address: a mobile number, an e-mail address, or the id on the channel
         #[arg(long, value_name = "ADDRESS")]
         to: String,
         /// Whose texts of the org's file are sent
-        #[arg(long, default_value = "GENERIC", value_parser = scope())]
+        #[arg(long, default_value = "GENERIC", value_parser = scope(), ignore_case = true)]
         scope: String,
     },
 }
@@ -206,7 +206,8 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
             return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
         }
         if !yes {
-            output::ask(&format!("{}\nApply this?", changes_as_table(output, &changes)))?;
+            output::before_question(&changes_as_table(output, &changes));
+            output::ask("Apply this?")?;
         }
         apply(&store, output, &target.operator().await?, &definition).await
     };
@@ -449,7 +450,7 @@ async fn replace_webhook_secret(target: &Target, output: &Output, id: OrgId) -> 
 }
 
 /// What an operator does about a failure.
-fn advice(reason: FailureReason, id: OrgId) -> String {
+fn advice(reason: FailureReason, id: OrgId, provider: Option<Provider>) -> String {
     match reason {
         FailureReason::NotConfigured => format!(
             "The org's file must name a provider for the channel in [delivery], and a webhook needs `loyaltyctl org \
@@ -465,6 +466,10 @@ fn advice(reason: FailureReason, id: OrgId) -> String {
         }
         FailureReason::PrivateAddress => "A webhook must have a public address".to_owned(),
         FailureReason::Gateway(_) => "The gateway at [delivery.webhook] refused it; its own log says why".to_owned(),
+        FailureReason::Unreachable | FailureReason::TimedOut if provider == Some(Provider::Webhook) => {
+            "The url of [delivery.webhook] in the org's file does not answer; docs/webhook.md says what it must do"
+                .to_owned()
+        }
         _ => "README.md, \"Going live\", says what each provider needs".to_owned(),
     }
 }
@@ -482,6 +487,9 @@ async fn test_delivery(
     let address = org
         .identifier(channel_type.identifier(), to)
         .map_err(|_| Failure::usage(format!("`{to}` is no address for {channel_type}")))?;
+    if address.name() == IdentifierName::Mobile && !org.allows_country_of(address.value()) {
+        output.warn("CONF_OTP_ALLOWED_COUNTRY_CODES does not have that mobile's country, so no OTP would be sent there");
+    }
     let provider = org.definition.delivery.as_ref().and_then(|delivery| delivery.provider(channel_type));
     let needs_aws = provider == Some(Provider::Aws);
     let deliverer = delivery::deliverer(target, store, Delivery::AsConfigured, needs_aws).await?;
@@ -502,7 +510,7 @@ async fn test_delivery(
         Outcome::Failed(reason) => Err(Failure::refused(format!(
             "{channel_type} was not sent: {reason}{}\n{}",
             if ended.provider_code.is_empty() { String::new() } else { format!(" ({})", ended.provider_code) },
-            advice(*reason, id)
+            advice(*reason, id, provider)
         ))),
         other => Err(Failure::refused(format!("{channel_type} was not sent: {}", other.name()))),
     }

@@ -156,6 +156,11 @@ pub fn raw(bytes: &[u8]) -> Result<(), Failure> {
     output.write_all(bytes).and_then(|()| output.flush()).map_err(|error| Failure::output(&error))
 }
 
+/// Prints what a question is about. `text` must be [`printable`].
+pub fn before_question(text: &str) {
+    print_error(text);
+}
+
 /// Prints a line to standard error. If that fails, the exit code still reports the failure.
 fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");

@@ -1,6 +1,7 @@
 //! `loyaltyctl serve`.
 
 use std::{
+    env,
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -132,6 +133,10 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     announce(&base, &store, embedded.as_ref(), &storage)?;
     if let Some(requests) = requests {
         line(&format!("\nTo paste into another terminal:\n\n{requests}"))?;
+        if let (Some(embedded), Ok(program)) = (&embedded, env::current_exe()) {
+            let (program, endpoint) = (program.display(), embedded.endpoint());
+            line(&printable(&format!("alias loyaltyctl='\"{program}\" --endpoint {endpoint}'")))?;
+        }
     }
 
     let Drained { aborted, time_left } =
