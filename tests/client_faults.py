@@ -2,9 +2,11 @@
 
 Prints its URL. The first token request is answered with 503, the first request with a token with 401,
 and the second one with 503; its third attempt is forwarded. With `--exhausted`, each request to issue
-an OTP is answered with 429 and a `Retry-After` of an hour.
+an OTP is answered with 429 and a `Retry-After` of an hour. With `--lost`, the only faults are two answers
+of requests that were carried out: that of the first attempt to issue an OTP is lost as a whole, and that
+of the second in the middle.
 
-    python3 client_faults.py http://127.0.0.1:3000 [--exhausted]
+    python3 client_faults.py http://127.0.0.1:3000 [--exhausted | --lost]
 """
 
 import http.server
@@ -13,9 +15,9 @@ import sys
 import urllib.error
 import urllib.request
 
-TARGET, EXHAUSTED = sys.argv[1], "--exhausted" in sys.argv
+TARGET, EXHAUSTED, LOST = sys.argv[1], "--exhausted" in sys.argv, "--lost" in sys.argv
 TOKEN = "/v3/oauth/token/generate"
-FAULTS = {TOKEN: [503], "API": [401, 503]}
+FAULTS = {TOKEN: [], "API": []} if LOST else {TOKEN: [503], "API": [401, 503]}
 # The idempotency keys of attempts at the first request.
 keys = []
 
@@ -43,7 +45,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         request = urllib.request.Request(TARGET + self.path, data, headers, method=self.command)
         try:
             with urllib.request.urlopen(request) as response:
-                self.answer(response.status, response.read(), {})
+                answer = response.read()
+            sent = len(answer)
+            if LOST and self.path == "/v2/otp/generate" and len(keys) <= 2:
+                self.close_connection = True
+                if len(keys) == 1:
+                    return None
+                sent //= 2
+            self.answer(response.status, answer, {}, sent)
         except urllib.error.HTTPError as error:
             self.answer(error.code, error.read(), {})
 
@@ -52,12 +61,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = json.dumps({"errors": errors, "warnings": []}).encode()
         self.answer(status, body, {"Retry-After": str(retry_after)})
 
-    def answer(self, status, body, headers):
+    def answer(self, status, body, headers, sent=None):
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:sent])
 
     def log_message(self, *_):
         pass

@@ -12,7 +12,7 @@ RUST_LOG=error "$loyaltyctl" serve --demo --in-memory --listen 127.0.0.1:0 >"$fo
 server=$!
 trap cleanup EXIT
 for _ in {1..100}; do
-  grep -q '^curl .*/v2/customers' "$folder/demo" && break
+  grep -qs '^curl .*/v2/customers' "$folder/demo" && break
   kill -0 "$server"
   sleep 0.1
 done
@@ -38,6 +38,11 @@ through_faults() {
   LOYALTY_URL=$(<"$folder/proxy")
 }
 
+# The day's OTPs of one customer are not enough for all checks.
+curl -sSf -u "$credentials" -H 'Content-Type: application/json' "$LOYALTY_URL/v2/customers" -o "$folder/registered" \
+  -d '{"profiles":[{"source":"INSTORE","identifiers":[
+    {"type":"mobile","value":"9010000033"},{"type":"externalId","value":"SECOND-1"}]}]}'
+
 number=1000000010
 check() {
   local printed expected seconds
@@ -53,6 +58,11 @@ refused 404 9001 No valid OTP found\$"
   expected=${expected/number $((number - 1))/number $number}
   printed=$(through_faults && "$@" 8799361139) || fail "$*: failed with faults"
   [[ $printed =~ $expected ]] || fail "$*: printed with faults"$'\n'"$printed"
+  ((number += 1))
+  # It repeats a request that was carried out and whose answer was lost.
+  expected=${expected/number $((number - 1))/number $number}
+  printed=$(through_faults --lost && "$@" "+91 90100 00033") || fail "$*: failed with lost answers"
+  [[ $printed =~ $expected ]] || fail "$*: printed with lost answers"$'\n'"$printed"
   ((number += 1))
   # It does not wait until the limits of the day are over.
   seconds=$SECONDS

@@ -102,9 +102,10 @@ final class Loyalty
         if ($text === false || !preg_match('/^HTTP\S* (\d+)/', $http_response_header[0] ?? '', $found)) {
             throw new Refused(0);
         }
-        $answer = json_decode($text, true) ?? [];
+        $answer = json_decode($text, true);
         if ($found[1] === '200') {
-            return $answer;
+            // Half an answer is none.
+            return $answer ?? throw new Refused(0);
         }
         $wait = array_filter($http_response_header, fn (string $line) => stripos($line, 'Retry-After:') === 0);
         $wait = $wait ? (int) substr(reset($wait), strlen('Retry-After:')) : 1;

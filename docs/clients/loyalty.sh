@@ -15,7 +15,7 @@ trap 'rm -rf "$folder"' EXIT
 
 # Writes the body into a file, which curl empties before another attempt, and prints the status.
 send() {
-  curl -sS --max-time 15 --retry 2 --retry-max-time 30 --retry-connrefused -o "$folder/body" -w '%{http_code}' \
+  curl -sS --max-time 15 --retry 2 --retry-max-time 30 --retry-all-errors -o "$folder/body" -w '%{http_code}' \
     -H "$json" "$@"
 }
 # A field of the last answer. Without --fail, the body of an error is there to be read. Its `errors`
@@ -47,7 +47,7 @@ post() {
   call -H "Idempotency-Key: $(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" -d "$2" "$LOYALTY_URL$1"
 }
 customer=$(jq -nc --arg mobile "$mobile" '{entityType: "MOBILE", entityValue: $mobile, action: "POINTS"}')
-fetch="source=INSTORE&mobile=$mobile&scope=POINTS"
+fetch="source=INSTORE&mobile=$(jq -rn --arg mobile "$mobile" '$mobile|@uri')&scope=POINTS"
 
 get_token
 post /v2/otp/generate "$(echo "$customer" | jq -c '.channels = [{type: "SMS", value: .entityValue}]')"
