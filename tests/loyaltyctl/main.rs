@@ -437,6 +437,32 @@ fn help_has_examples_and_every_shell_has_completions() {
 }
 
 #[test]
+fn the_commands_of_the_readme_exist_with_their_options() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut checked = 0;
+    let commands =
+        readme.split("loyaltyctl ").skip(1).map(|text| text.split(['`', '\n', '#']).next().unwrap());
+    for command in commands.filter(|command| command.starts_with(|c: char| c.is_ascii_lowercase())) {
+        let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        let names: Vec<_> = command.split(' ').take_while(is_name).take(2).collect();
+        // The words of a sentence are no command.
+        let help = |names: &[&str]| finish(loyaltyctl(names).arg("--help"));
+        let Some(text) = [&names[..], &names[..names.len().min(1)]].iter().find_map(|names| {
+            let help = help(names);
+            help.status.success().then(|| String::from_utf8(help.stdout).unwrap())
+        }) else {
+            assert!(!command.contains("--"), "there is no such command: loyaltyctl {command}");
+            continue;
+        };
+        for option in command.split(' ').filter(|word| word.starts_with("--")) {
+            assert!(text.contains(option), "loyaltyctl {command}: {option} is not in its help");
+        }
+        checked += 1;
+    }
+    assert!(checked > 20, "{checked} commands were found");
+}
+
+#[test]
 fn every_command_has_a_man_page() {
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("man/man1");
