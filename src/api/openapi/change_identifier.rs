@@ -34,7 +34,7 @@ pub fn change() -> Operation {
             SourceMissing SourceUnknown AccountMissing AccountNotConfigured IdentifierNameMissing
             IdentifierNameUnknown IdentifierNameNotText IdentifierValueMissing IdentifierValueMalformed
             IdentifierValueNotText MobileMalformed EmailMalformed RemovedIdentifierOfAnother CustomerUnknown
-            IdentifierTaken TooManyIdentifiers
+            IdentifierTaken TooManyIdentifiers CustomerTooLarge
         },
     }
 }

@@ -59,7 +59,7 @@ pub fn register() -> Operation {
             IdentifierValueMalformed IdentifierValueNotText MobileMalformed EmailMalformed
             CardNumbersDisabled CardNumbersNotForAccount CardNumberSettingsInvalid CardNumberLengthInvalid
             CardNumbersExhausted CustomerExists IdentifierTaken SeveralCustomers
-            TooManyIdentifiers
+            TooManyIdentifiers CustomerTooLarge
         },
     }
 }
