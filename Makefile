@@ -98,7 +98,8 @@ cost-table: ## Write the README's cost table from the counts in tests/api/costs.
 # The tests that `make test` does not run, and that --all-targets leaves out.
 SEPARATE_TESTS := cargo_lambda emulator interleavings load memory panics
 
-lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
+lint: export LC_ALL := C.UTF-8
+lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies, documentation and the lengths of lines
 	cargo fmt --check
 	cargo clippy --locked --all-features --all-targets -- --deny warnings
 	cargo clippy --locked --all-features $(addprefix --test ,$(SEPARATE_TESTS)) -- --deny warnings
@@ -106,6 +107,11 @@ lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies and documentation
 	cargo clippy --locked --features deliver --bin deliver -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --all-features --no-deps
 	$(CARGO_DENY) --locked --all-features check bans licenses sources
+	@! grep -rnE '^.{101,}$$' --include='*.rs' --exclude-dir=target src tests benches fuzz | grep -E '^[^:]+:[0-9]+: *//' | \
+	  grep -v 'https://' || { echo 'these comments have more than 100 columns'; exit 1; }
+	@! awk 'FNR == 1 { code = 0 } /^ *```/ { code = !code } !code && !/^\|/ { print FILENAME ":" FNR ":" $$0 }' \
+	  *.md docs/*.md benches/*.md | grep -E '^[^:]+:[0-9]+:.{121,}$$' | grep -v 'https://' || \
+	  { echo 'these lines of documents have more than 120 columns'; exit 1; }
 
 build: $(VENV) ## Build both functions for Lambda with cargo-lambda (ARCH=arm64 or x86_64)
 	for bin in loyalty-codes deliver; do \

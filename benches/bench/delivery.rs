@@ -48,8 +48,8 @@ pub async fn run() {
     let (deliver, hello) = (Function::deliver(), Function::hello());
     let mut processes = Vec::new();
     let mut hello_inits = Vec::new();
-    // In turn, so that other load on the machine affects both. The first round fills the file system
-    // cache and does not count.
+    // In turn, so that other load on the machine affects both. The first round fills the file
+    // system cache and does not count.
     for round in 0..=STARTS {
         let (hello_init, process) = (start_hello(&hello, &tls).await, measure(&deliver, &world, &tls).await);
         if round > 0 {

@@ -59,8 +59,8 @@ impl App {
         self.caller(name, |till| till.credential(secret.expose())).await
     }
 
-    /// Authenticates the till that got the token. A token is remembered for as long as a till is. An
-    /// unknown token costs as much as an unknown till.
+    /// Authenticates the till that got the token. A token is remembered for as long as a till is.
+    /// An unknown token costs as much as an unknown till.
     ///
     /// # Errors
     /// 401 if the token is unknown or has expired, or the till does not have the password any more
@@ -91,8 +91,8 @@ impl App {
         grant
     }
 
-    /// The till with that name and its org, if `find` finds the credential that the caller claims to
-    /// have.
+    /// The till with that name and its org, if `find` finds the credential that the caller claims
+    /// to have.
     async fn caller(
         &self,
         name: &TillName,
@@ -154,9 +154,9 @@ enum Credentials {
     Token(AccessToken),
 }
 
-/// The credentials of a request: an access token in its own header, or else what the `Authorization`
-/// header contains. A token that is present but malformed is refused, whatever the other header
-/// contains.
+/// The credentials of a request: an access token in its own header, or else what the
+/// `Authorization` header contains. A token that is present but malformed is refused, whatever the
+/// other header contains.
 fn credentials(headers: &HeaderMap) -> Option<Credentials> {
     if let Some(token) = headers.get(TOKEN_HEADER) {
         return AccessToken::parse(token.to_str().ok()?.trim()).map(Credentials::Token);

@@ -2,8 +2,8 @@
 //!
 //! A [`Problem`] is one thing that is wrong with a request. The table below is the only place that
 //! defines its HTTP status, code and message; [`ApiMessage`] has the warnings. An [`ApiError`] is
-//! the error type of the handlers. It contains one problem or several with the same status, the data
-//! for the response headers, and the cause. Only the log shows the cause.
+//! the error type of the handlers. It contains one problem or several with the same status, the
+//! data for the response headers, and the cause. Only the log shows the cause.
 //!
 //! Every response body is one of two envelopes: [`SuccessBody`] for success and [`ErrorBody`] for
 //! failure.
@@ -376,8 +376,8 @@ impl SuccessBody {
         Self::serialized(&WithWarnings { body, warnings })
     }
 
-    /// The body of a token request: `data`, and `errors` that are null. Existing clients expect both,
-    /// and no warnings. No other success body has the key `errors`.
+    /// The body of a token request: `data`, and `errors` that are null. Existing clients expect
+    /// both, and no warnings. No other success body has the key `errors`.
     ///
     /// # Errors
     /// [`Problem::Internal`] when the body cannot be serialized as JSON.

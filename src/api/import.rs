@@ -41,8 +41,8 @@ pub enum Imported {
 }
 
 impl ImportedCustomer {
-    /// The values of the sequence by which the org's plan gives the external IDs and card numbers of
-    /// the customer.
+    /// The values of the sequence by which the org's plan gives the external IDs and card numbers
+    /// of the customer.
     pub fn values_of_plan(&self) -> impl Iterator<Item = u64> {
         let identifiers = self.request.identities.iter().map(Identity::identifier);
         let numbers =

@@ -60,8 +60,8 @@ pub struct Route {
     pub method: Method,
     /// The path. `{id}` stands for one segment.
     pub path: &'static str,
-    /// The permission that a till needs. `None` for the route that issues access tokens: a till needs
-    /// no permission for one, and its credentials are in the body instead of the headers.
+    /// The permission that a till needs. `None` for the route that issues access tokens: a till
+    /// needs no permission for one, and its credentials are in the body instead of the headers.
     pub permission: Option<Permission>,
     /// Whether it takes an `Idempotency-Key`.
     pub idempotent: bool,
@@ -351,8 +351,8 @@ fn find_route<'a>(method: &Method, path: &'a Path, base_path: &str) -> Result<Ta
     }
 }
 
-/// The routes with that path, and the segments that `{id}` stands for. A path that is the whole path
-/// of a route, such as that of a lookup, contains no id.
+/// The routes with that path, and the segments that `{id}` stands for. A path that is the whole
+/// path of a route, such as that of a lookup, contains no id.
 fn routes_of(own: &str) -> impl Iterator<Item = (&'static Route, Option<&str>)> {
     let is_whole = ROUTES.iter().any(|route| route.path == own);
     ROUTES.iter().filter_map(move |route| {

@@ -34,8 +34,8 @@ pub async fn issue_token(call: Call<'_>) -> Result<SuccessBody, ApiError> {
 }
 
 impl App {
-    /// Authenticates the caller by the fields `key` and `secret` of the body: a till's name, and its
-    /// password or the `md5hex` of it.
+    /// Authenticates the caller by the fields `key` and `secret` of the body: a till's name, and
+    /// its password or the `md5hex` of it.
     ///
     /// # Errors
     /// 401 unless these are the credentials of a till; 400 or 415 if the body cannot be read.

@@ -17,8 +17,8 @@ pub struct Limits {
     pub aws_attempt: Duration,
     /// The upper limit of the first backoff. It doubles with each attempt, up to a second.
     pub first_backoff: Duration,
-    /// How long an outcome is written again and again while DynamoDB is unavailable. A message whose
-    /// outcome is not stored is sent once more.
+    /// How long an outcome is written again and again while DynamoDB is unavailable. A message
+    /// whose outcome is not stored is sent once more.
     pub store_outcome: Duration,
 }
 

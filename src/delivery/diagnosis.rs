@@ -273,8 +273,8 @@ fn exists<T>(described: Result<T, CallError>) -> Result<bool, CallError> {
     }
 }
 
-/// The identities that let e-mails come from an address, the closest first: the address, its domain,
-/// and the domains above that have at least two labels.
+/// The identities that let e-mails come from an address, the closest first: the address, its
+/// domain, and the domains above that have at least two labels.
 fn identities_of(address: &str) -> impl Iterator<Item = &str> {
     let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
     let above = std::iter::successors(Some(domain), |domain| Some(domain.split_once('.')?.1));

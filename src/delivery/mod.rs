@@ -4,8 +4,9 @@
 //! is called, the channel is marked as `sending`; afterwards, what became of it is stored. It is
 //! sent twice only if the process dies, or the provider's answer is lost, between the two.
 //!
-//! A provider is tried again after transient failures, for [`Limits::total`] at most, and no failure
-//! of a provider is an error here: the item is the record of it. Only a failing DynamoDB is.
+//! A provider is tried again after transient failures, for [`Limits::total`] at most, and no
+//! failure of a provider is an error here: the item is the record of it. Only a failing DynamoDB
+//! is.
 
 mod address;
 mod attempts;
@@ -143,8 +144,8 @@ impl Deliverer {
     /// 0.1.0, its org delivers no messages, or another process delivers it.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt. The message can be delivered again;
-    /// channels that have ended are not sent twice.
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt. The message can be delivered
+    /// again; channels that have ended are not sent twice.
     pub async fn deliver(&self, key: &Key) -> Result<Vec<ChannelOutcome>, StoreError> {
         let Some(stored) = self.store.message(key).await? else {
             return Ok(Vec::new());
@@ -472,7 +473,8 @@ impl Dispatch<'_> {
     }
 }
 
-/// The id of a message on one channel for the webhook. It is a hash, because keys contain addresses.
+/// The id of a message on one channel for the webhook. It is a hash, because keys contain
+/// addresses.
 fn dispatch_id(key: &Key, position: usize) -> String {
     let digest = Sha256::digest(format!("{}\n{}\n{position}", key.pk, key.sk));
     format!("msg_{}", hex(&digest[..16]))

@@ -42,7 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Connections that were idle for longer are not used again. A function is frozen between events,
 /// and a gateway may have closed its end meanwhile.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// How much of an answer's body is read, and for how long, so that the connection can be used again.
+/// How much of an answer's body is read, and for how long, so that the connection can be used
+/// again.
 const MAX_ANSWER: usize = 16 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 

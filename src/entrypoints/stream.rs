@@ -50,8 +50,8 @@ struct Text {
     text: String,
 }
 
-/// The answer to an event. Lambda sends the failed record with the lowest sequence number again, and
-/// all that follow it.
+/// The answer to an event. Lambda sends the failed record with the lowest sequence number again,
+/// and all that follow it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchResponse {

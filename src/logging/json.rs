@@ -1,6 +1,6 @@
 //! Writes one JSON object per line. The line of a request or of a delivery is also a document in
-//! CloudWatch's Embedded Metric Format: CloudWatch extracts the metrics that `_aws` names, and Logs Insights can
-//! query every field.
+//! CloudWatch's Embedded Metric Format: CloudWatch extracts the metrics that `_aws` names, and Logs
+//! Insights can query every field.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
 use std::{fmt, io::Write};

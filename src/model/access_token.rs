@@ -43,8 +43,8 @@ impl AccessToken {
     }
 }
 
-/// The SHA-256 of a token. It is stored instead of the token. A digest without salt or stretching is
-/// enough for 256 random bits.
+/// The SHA-256 of a token. It is stored instead of the token. A digest without salt or stretching
+/// is enough for 256 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenDigest(pub [u8; 32]);
 
@@ -125,8 +125,8 @@ mod tests {
         for text in ["", "token", &token[1..], &format!("{token}="), &format!("{token} "), &token.repeat(2)] {
             assert!(AccessToken::parse(text).is_none(), "{text}");
         }
-        // The last character has bits that belong to no byte. They must be zero, so that a token has
-        // one spelling.
+        // The last character has bits that belong to no byte. They must be zero, so that a token
+        // has one spelling.
         assert!(AccessToken::parse(&"A".repeat(43)).is_some());
         assert!(AccessToken::parse(&format!("{}B", "A".repeat(42))).is_none());
     }

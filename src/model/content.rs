@@ -32,8 +32,8 @@ pub fn email(body: &str) -> EmailParts {
 }
 
 /// The sender of an e-mail in the form that headers have: a display name with characters outside of
-/// ASCII is encoded (RFC 2047), and one with punctuation is quoted (RFC 5322, 3.2.4). `sender` is an
-/// address, or a name with one in angle brackets.
+/// ASCII is encoded (RFC 2047), and one with punctuation is quoted (RFC 5322, 3.2.4). `sender` is
+/// an address, or a name with one in angle brackets.
 ///
 /// ```
 /// use loyalty_codes::model::content::mailbox;
@@ -71,7 +71,8 @@ pub fn is_mailbox(text: &str) -> bool {
     !typed_text::has_control(text) && !name.contains(['<', '>']) && email_address(address).is_some()
 }
 
-/// The display name of a sender, without quotes, and its address. The name is empty if there is none.
+/// The display name of a sender, without quotes, and its address. The name is empty if there is
+/// none.
 fn name_and_address(sender: &str) -> (&str, &str) {
     let sender = sender.trim();
     let in_brackets = sender.strip_suffix('>').and_then(|sender| sender.rsplit_once('<'));

@@ -1,5 +1,5 @@
-//! A registered customer: the profiles, the identifiers, and the rules by which a registration joins
-//! a customer and a request changes the identifiers.
+//! A registered customer: the profiles, the identifiers, and the rules by which a registration
+//! joins a customer and a request changes the identifiers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -152,9 +152,9 @@ pub enum Refusal {
     TooLarge(TooLarge),
 }
 
-/// Decides who a registration is about. With `joins`, a mobile or an e-mail address of a customer in
-/// another account identifies that customer, and so the customer's external ID and card numbers are
-/// not taken.
+/// Decides who a registration is about. With `joins`, a mobile or an e-mail address of a customer
+/// in another account identifies that customer, and so the customer's external ID and card numbers
+/// are not taken.
 ///
 /// # Errors
 /// [`Refusal`] when an identifier is taken.
@@ -242,8 +242,8 @@ pub const MAX_IDENTIFIERS_PER_CUSTOMER: usize = 500;
 /// How many bytes of JSON the profiles and identifiers of a customer have at most. DynamoDB's limit
 /// for the whole item is 400 KB.
 pub const MAX_CUSTOMER_BYTES: usize = 300_000;
-/// How many bytes of JSON the identifiers have at most when each profile repeats them, as a response
-/// with the customer's details does. Lambda's limit for a response is 6 MB.
+/// How many bytes of JSON the identifiers have at most when each profile repeats them, as a
+/// response with the customer's details does. Lambda's limit for a response is 6 MB.
 pub const MAX_DETAILS_BYTES: usize = 1_500_000;
 
 /// A registered customer.
@@ -311,8 +311,8 @@ impl Customer {
         Ok(customer)
     }
 
-    /// Checks the size of a customer who was `before`. One that is too large already may change, but
-    /// not grow.
+    /// Checks the size of a customer who was `before`. One that is too large already may change,
+    /// but not grow.
     fn check_growth(&self, before: &Self) -> Result<(), TooLarge> {
         let count = self.identifiers.len();
         if count > MAX_IDENTIFIERS_PER_CUSTOMER.max(before.identifiers.len()) {

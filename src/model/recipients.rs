@@ -102,8 +102,8 @@ impl Recipients {
         }
     }
 
-    /// Whether the owner's identifiers other than `entity` have to be known. `to_any` is whether the
-    /// OTP may be sent to any address.
+    /// Whether the owner's identifiers other than `entity` have to be known. `to_any` is whether
+    /// the OTP may be sent to any address.
     #[must_use]
     pub fn need_identifiers(&self, entity: &Identifier, to_any: bool) -> bool {
         self.0.iter().any(|requested| match requested {

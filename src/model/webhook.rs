@@ -62,8 +62,8 @@ impl WebhookSecrets {
         Self { current: new, previous: secrets.map(|secrets| (secrets.current, now + SECRET_OVERLAP)) }
     }
 
-    /// The value of `webhook-signature` for a request with that id and body at `now`: a signature by
-    /// each secret that is in use.
+    /// The value of `webhook-signature` for a request with that id and body at `now`: a signature
+    /// by each secret that is in use.
     #[must_use]
     pub fn signatures(&self, id: &str, body: &str, now: DateTime<Utc>) -> String {
         let previous = self.previous.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
@@ -121,8 +121,8 @@ struct Data<'a> {
 }
 
 impl WebhookMessage<'_> {
-    /// The request's body. An e-mail has a subject and HTML, every other channel a text. The body is
-    /// the same at every attempt.
+    /// The request's body. An e-mail has a subject and HTML, every other channel a text. The body
+    /// is the same at every attempt.
     #[must_use]
     pub fn body(&self) -> String {
         let is_email = self.channel.channel_type == ChannelType::Email;

@@ -108,8 +108,8 @@ impl Store {
         found.map(|attributes| StoredCustomer::read(&attributes)).transpose()
     }
 
-    /// The writes of a change, each with what it is about. The first one is about the customer's own
-    /// item.
+    /// The writes of a change, each with what it is about. The first one is about the customer's
+    /// own item.
     fn customer_writes(
         &self,
         org: OrgId,

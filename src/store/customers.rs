@@ -104,9 +104,10 @@ impl Store {
 
     /// Looks up the customer who has an identifier.
     ///
-    /// A mobile or an e-mail address is found elsewhere by its org-wide identity. In an org of version
-    /// 0.1.0, it has one after an upgrade of the table, or when it is registered. Identifiers that
-    /// belong to an account are looked up in each, up to 100 in one call of DynamoDB.
+    /// A mobile or an e-mail address is found elsewhere by its org-wide identity. In an org of
+    /// version 0.1.0, it has one after an upgrade of the table, or when it is registered.
+    /// Identifiers that belong to an account are looked up in each, up to 100 in one call of
+    /// DynamoDB.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -144,8 +145,8 @@ impl Store {
         })
     }
 
-    /// Changes a customer's identifiers and stores the response that `respond` makes from the number
-    /// of identifiers that were as requested before: all or nothing.
+    /// Changes a customer's identifiers and stores the response that `respond` makes from the
+    /// number of identifiers that were as requested before: all or nothing.
     ///
     /// # Errors
     /// The error of `respond`, and [`StoreError`] when DynamoDB fails.

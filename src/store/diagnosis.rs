@@ -350,8 +350,8 @@ impl Intercept for ServerClock {
     }
 }
 
-/// How far a clock is ahead that showed `sent_at` when a request was sent and `received_at` when its
-/// answer with the server's time arrived. The server leaves out fractions of a second.
+/// How far a clock is ahead that showed `sent_at` when a request was sent and `received_at` when
+/// its answer with the server's time arrived. The server leaves out fractions of a second.
 fn ahead(sent_at: DateTime<Utc>, received_at: DateTime<Utc>, server: DateTime<Utc>) -> TimeDelta {
     sent_at + (received_at - sent_at) / 2 - (server + TimeDelta::milliseconds(500))
 }

@@ -48,8 +48,8 @@ pub struct NewOtp<'a> {
 
 /// The result of a request for an OTP. Nothing is written unless it is `Issued`.
 pub enum Issue<A> {
-    /// An OTP was issued or sent again, with this response. Its message, if there is one, was stored
-    /// under this key.
+    /// An OTP was issued or sent again, with this response. Its message, if there is one, was
+    /// stored under this key.
     Issued(A, Option<Key>),
     /// A response is stored under the request's key.
     Replay(StoredResponse),
@@ -194,8 +194,8 @@ impl Store {
         )
     }
 
-    /// The write that counts that an OTP is sent again, for the `otp.sends`th time, on the condition
-    /// that it is not consumed and was not sent again meanwhile.
+    /// The write that counts that an OTP is sent again, for the `otp.sends`th time, on the
+    /// condition that it is not consumed and was not sent again meanwhile.
     fn count_send(&self, series: &OtpSeries, otp: &Otp) -> Result<TransactWriteItem, StoreError> {
         let count = Update::builder()
             .table_name(&self.table)

@@ -90,7 +90,8 @@ pub fn identity(org: OrgId, identity: &Identity) -> Key {
     stored_identity(org, identity.account(), identifier.name(), identifier.value())
 }
 
-/// The beginning of the partition keys of an org's external IDs and card numbers. The number follows.
+/// The beginning of the partition keys of an org's external IDs and card numbers. The number
+/// follows.
 #[cfg(feature = "cli")]
 pub fn numbers(org: OrgId) -> String {
     stored_identity(org, None, IdentifierName::ExternalId, "").pk

@@ -121,8 +121,8 @@ impl Store {
         self.put_new(if is_first { item } else { item.with(REQUESTED_AT, millis(new.requested_at)) })
     }
 
-    /// Reads a message and its OTP, strongly consistently. `None` if there is no such message, or it
-    /// is of version 0.1.0.
+    /// Reads a message and its OTP, strongly consistently. `None` if there is no such message, or
+    /// it is of version 0.1.0.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
@@ -203,8 +203,8 @@ impl Store {
         }
     }
 
-    /// Counts `messages` of an org in the UTC hour of `now`, if that leaves at most `limit` counted.
-    /// Returns whether it did. A repeated call, after a lost answer, counts twice.
+    /// Counts `messages` of an org in the UTC hour of `now`, if that leaves at most `limit`
+    /// counted. Returns whether it did. A repeated call, after a lost answer, counts twice.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.

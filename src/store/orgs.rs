@@ -276,7 +276,8 @@ impl Store {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::org(org).attributes()))
-            // With the same version, a change of the org that was read before would remove the mark.
+            // With the same version, a change of the org that was read before would remove the
+            // mark.
             .update_expression("SET #join = :one ADD #version :one")
             .condition_expression("attribute_exists(#version)")
             .expression_attribute_names("#join", CUSTOMERS_JOIN)

@@ -1,8 +1,8 @@
 //! Registering customers, who may be known from other accounts.
 //!
 //! A registration reads who has its identifiers, decides, and writes on the condition that this is
-//! unchanged. If it is not, the registration decides again. So of two registrations of one mobile in
-//! two sources, the second one joins the customer of the first.
+//! unchanged. If it is not, the registration decides again. So of two registrations of one mobile
+//! in two sources, the second one joins the customer of the first.
 //!
 //! In an org whose customers do not join yet, a registration claims org-wide identities that are
 //! free, and leaves the others alone. So each customer who is registered during an upgrade has the
@@ -43,8 +43,8 @@ pub struct NewCustomer {
 pub enum Registration<A> {
     Registered {
         response: A,
-        /// The card numbers that were allocated. All but the last one were skipped, because they had
-        /// been assigned manually.
+        /// The card numbers that were allocated. All but the last one were skipped, because they
+        /// had been assigned manually.
         numbers: Vec<CardNumber>,
     },
     Refused(Refusal),
@@ -58,7 +58,8 @@ pub enum Registration<A> {
 /// continues after them.
 const MAX_SKIPPED: u32 = 100;
 
-/// What a registration has allocated so far. An attempt that loses a race leaves it to the next one.
+/// What a registration has allocated so far. An attempt that loses a race leaves it to the next
+/// one.
 #[derive(Default)]
 struct Allocated {
     user: Option<UserId>,
@@ -71,8 +72,8 @@ struct Allocated {
 enum Attempt<A> {
     /// The registration ends with this result.
     Ended(Registration<A>),
-    /// The generated number was assigned manually, to another customer or as the customer's own card
-    /// number.
+    /// The generated number was assigned manually, to another customer or as the customer's own
+    /// card number.
     NumberTaken,
     /// Somebody else changed what the attempt had read.
     LostRace,

@@ -128,8 +128,8 @@ impl Store {
     /// Calls `progress` after each customer.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails. Changes that were made before remain, and another upgrade
-    /// continues. Customers with corrupt items are listed in the report.
+    /// [`StoreError`] when DynamoDB fails. Changes that were made before remain, and another
+    /// upgrade continues. Customers with corrupt items are listed in the report.
     pub async fn upgrade(
         &self,
         options: UpgradeOptions,

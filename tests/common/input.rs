@@ -105,8 +105,8 @@ pub fn path(input: &[u8]) -> Vec<Request> {
         .collect()
 }
 
-/// Parses an event as `main` does. An event that is not from API Gateway, or that cannot be read, has
-/// no request.
+/// Parses an event as `main` does. An event that is not from API Gateway, or that cannot be read,
+/// has no request.
 pub fn event(input: &[u8]) -> Vec<Request> {
     let request = |event| api_gateway::request(event, &Context::default()).ok().flatten();
     str::from_utf8(input).ok().and_then(request).into_iter().collect()

@@ -81,7 +81,8 @@ async fn of_a_thousand_messages_the_failing_tenth_delays_no_batch_by_more_than_t
         waits[waits.len() - 1],
         limits.total,
     );
-    // The machine does other work, too. What is promised with a limit of 5 seconds holds here in all.
+    // The machine does other work, too. What is promised with a limit of 5 seconds holds here in
+    // all.
     assert!(longest < PROMISED, "a failing message held its batch for {longest:?}");
     assert!(waits[waits.len() - 1] < PROMISED, "healthy messages do not wait for failing ones");
     let mut attempts = HashMap::<String, Vec<Instant>>::new();

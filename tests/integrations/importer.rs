@@ -58,8 +58,8 @@ impl<'a> Importer<'a> {
         (reply.status, reply.json())
     }
 
-    /// Sends the rows of a batch one after another. A row whose customer exists already is done: the
-    /// message has the id.
+    /// Sends the rows of a batch one after another. A row whose customer exists already is done:
+    /// the message has the id.
     async fn batch(&mut self, rows: &[Row]) {
         for row in rows {
             let (status, body) = self.send(row).await;

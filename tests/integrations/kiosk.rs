@@ -1,6 +1,6 @@
 //! A kiosk in C#: it sends its first request without credentials and waits for the challenge, then
-//! uses HTTP Basic with the lower-case md5 of its password. Every `GET` has the content type of XML.
-//! It gives up after 20 seconds.
+//! uses HTTP Basic with the lower-case md5 of its password. Every `GET` has the content type of
+//! XML. It gives up after 20 seconds.
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
 //! A web shop in PHP that confirms an address before it opens an account: HTTP Basic, a template of
-//! its own, and it reads the body whatever the status is. A failure is a body with the key `errors`.
+//! its own, and it reads the body whatever the status is. A failure is a body with the key
+//! `errors`.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;

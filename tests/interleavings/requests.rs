@@ -102,8 +102,8 @@ impl Request {
         Self { name, has_key: true, ..self }
     }
 
-    /// Whether a race of both requests can show anything. A contact's OTPs have a partition of their
-    /// own. Only the registration of the contact's mobile changes whose they are.
+    /// Whether a race of both requests can show anything. A contact's OTPs have a partition of
+    /// their own. Only the registration of the contact's mobile changes whose they are.
     pub fn races_with(&self, other: &Self) -> bool {
         let is_related = |one: &Self, other: &Self| {
             one.kind != Kind::ContactOtps

@@ -227,8 +227,8 @@ impl State {
         (run, direct, services)
     }
 
-    /// Writes the items of an owner's first OTP, in the form that every version stores. It counts in
-    /// the daily quota of `counted_by`.
+    /// Writes the items of an owner's first OTP, in the form that every version stores. It counts
+    /// in the daily quota of `counted_by`.
     async fn issue_first_otp(&self, run: &Run, owner: &str, scope: &str, counted_by: &str) {
         let now = self.table.clock.now();
         let created_id = now.timestamp_millis() * 1000;
@@ -261,8 +261,8 @@ impl State {
         self.setup.batch_write_item().request_items(self.table.name(), items).send().await.unwrap();
     }
 
-    /// Moves the clock, so that no two requests draw the number of an OTP from the same thousand. OTPs
-    /// of different owners may have the same number, which no order of the requests explains.
+    /// Moves the clock, so that no two requests draw the number of an OTP from the same thousand.
+    /// OTPs of different owners may have the same number, which no order of the requests explains.
     fn next_millisecond(&self) {
         self.table.clock.advance(TimeDelta::milliseconds(1));
     }

@@ -1,5 +1,5 @@
-//! `loyaltyctl doctor`: what it finds on an embedded engine, and at an AWS that answers as each test
-//! says.
+//! `loyaltyctl doctor`: what it finds on an embedded engine, and at an AWS that answers as each
+//! test says.
 
 use std::{
     collections::HashMap,

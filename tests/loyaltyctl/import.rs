@@ -126,7 +126,8 @@ async fn a_rehearsal_says_the_same_and_writes_nothing() {
     let (code, result, message) = import.run(&known, &[]);
     assert_eq!((code, counts(&result)), (0, [1, 1, 0, 0, 0]), "{message}");
     let rows = [
-        // A known customer of another account, also with another external ID than the generated one.
+        // A known customer of another account, also with another external ID than the generated
+        // one.
         "WECHAT,WECHAT-API1,,,8799361139,,",
         "WECHAT,WECHAT-API2,,,8799361139,,X2",
         "INSTORE,,,,8799361139,,",

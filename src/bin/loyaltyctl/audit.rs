@@ -58,8 +58,8 @@ fn as_json(entry: &AuditEntry) -> Value {
     })
 }
 
-/// Does `act` between two writes of its audit entry. It is not done if it cannot be recorded. It may
-/// change the entry's detail.
+/// Does `act` between two writes of its audit entry. It is not done if it cannot be recorded. It
+/// may change the entry's detail.
 pub async fn record<T>(
     store: &Store,
     org: OrgId,

@@ -34,15 +34,16 @@ use crate::{Target, audit, failure::Failure, output::Output};
 pub enum Command {
     /// Register the customers of a CSV file, by the rules of `POST /v2/customers`
     ///
-    /// Each row is a profile of a customer. The heading names the columns: source (INSTORE if there is
-    /// no such column), accountId, firstName, lastName, and the kinds of identifiers, such as mobile,
-    /// email and externalId. Rows with the same mobile or e-mail address in different sources become
-    /// one customer.
+    /// Each row is a profile of a customer. The heading names the columns: source (INSTORE if there
+    /// is no such column), accountId, firstName, lastName, and the kinds of identifiers, such as
+    /// mobile, email and externalId. Rows with the same mobile or e-mail address in different
+    /// sources become one customer.
     ///
     /// It may be interrupted. Running it again skips the customers who are there already. Rows that
-    /// cannot be imported are in the error file with the reason, once the command is done; that file
-    /// can be corrected and imported. An error file of the same name that was there before is kept
-    /// with a `~` at its end. A file with card numbers that the org's plan could give again is refused.
+    /// cannot be imported are in the error file with the reason, once the command is done; that
+    /// file can be corrected and imported. An error file of the same name that was there before is
+    /// kept with a `~` at its end. A file with card numbers that the org's plan could give again is
+    /// refused.
     Import(Import),
 }
 
@@ -145,8 +146,8 @@ struct Running {
     /// Present in a dry run.
     rehearsal: Option<Arc<Rehearsal>>,
     tasks: JoinSet<(Row, HashSet<StoredIdentifier>, Result<Imported, ApiError>)>,
-    /// What identifies the customers that are in progress. Rows about the same customer are imported in
-    /// their order, because the first one decides on the card number.
+    /// What identifies the customers that are in progress. Rows about the same customer are
+    /// imported in their order, because the first one decides on the card number.
     in_progress: HashSet<StoredIdentifier>,
     counts: Counts,
     errors: ErrorFile,
@@ -351,8 +352,8 @@ impl Rows {
     }
 }
 
-/// The rows that cannot be imported. They are written to a file that only its owner can read, because
-/// it contains personal data, and that gets its name at the end.
+/// The rows that cannot be imported. They are written to a file that only its owner can read,
+/// because it contains personal data, and that gets its name at the end.
 struct ErrorFile {
     path: PathBuf,
     writer: Option<csv::Writer<NamedTempFile>>,

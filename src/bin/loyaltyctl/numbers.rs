@@ -144,7 +144,8 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
     Ok(())
 }
 
-/// The rate at which the org gives numbers. `None` if nobody has looked at its counter before today.
+/// The rate at which the org gives numbers. `None` if nobody has looked at its counter before
+/// today.
 ///
 /// # Errors
 /// [`StoreError`] when DynamoDB fails or an item is corrupt.

@@ -51,7 +51,8 @@ pub enum Command {
         /// The org's file; - is standard input
         file: PathBuf,
     },
-    /// Open an org's file in `$VISUAL` or `$EDITOR`, and apply it after it was checked and confirmed
+    /// Open an org's file in `$VISUAL` or `$EDITOR`, and apply it after it was checked and
+    /// confirmed
     Edit {
         id: u32,
         /// Apply it without asking
@@ -151,7 +152,8 @@ async fn apply(store: &Store, output: &Output, who: &str, definition: &Definitio
     print_applied(output, definition, &applied, &warnings)
 }
 
-/// What applying `definition` would change: the result that `org apply` would name, and the changes.
+/// What applying `definition` would change: the result that `org apply` would name, and the
+/// changes.
 async fn preview(store: &Store, definition: &Definition) -> Result<(&'static str, Vec<Change>), Failure> {
     let Some(org) = store.org(definition.id).await? else {
         return Ok(("created", Vec::new()));

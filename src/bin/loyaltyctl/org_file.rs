@@ -88,8 +88,8 @@ pub fn listed(problems: &[String]) -> Result<(), String> {
     if problems.is_empty() { Ok(()) } else { Err(format!("\n  - {}", problems.join("\n  - "))) }
 }
 
-/// Calls `found` with the key and the position of each integer that has more than 64 bits. The error
-/// that the parser has for it names no key.
+/// Calls `found` with the key and the position of each integer that has more than 64 bits. The
+/// error that the parser has for it names no key.
 fn find_too_large(table: &DeTable<'_>, found: &mut impl FnMut(&str, Range<usize>)) {
     for (key, value) in table {
         let values = match value.get_ref() {

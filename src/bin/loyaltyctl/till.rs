@@ -30,8 +30,8 @@ pub enum Command {
         /// What it may do, separated by commas
         #[arg(long, required = true, value_delimiter = ',', value_name = "PERMISSION", value_parser = permissions())]
         allow: Vec<String>,
-        /// How long its access tokens are valid, in seconds: 60 to 86400. Many clients keep a token for
-        /// an hour, whatever the answer says
+        /// How long its access tokens are valid, in seconds: 60 to 86400. Many clients keep a token
+        /// for an hour, whatever the answer says
         #[arg(long, value_name = "SECONDS", value_parser = token_lifetime, default_value = "3600")]
         token_ttl: TokenLifetime,
     },
