@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use http::Uri;
+use http::{Uri, uri::Authority};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -309,6 +309,20 @@ fn delivery_problems(delivery: &DeliverySettings) -> Vec<String> {
             aws.email_from
         ));
     }
+    let settings = [
+        ("sms_origination", &aws.sms_origination),
+        ("email_from", &aws.email_from),
+        ("voice_origination", &aws.voice_origination),
+        ("sms_configuration_set", &aws.sms_configuration_set),
+        ("sms_protect_configuration", &aws.sms_protect_configuration),
+        ("sms_max_price", &aws.sms_max_price),
+        ("sms_entity_id", &aws.sms_entity_id),
+    ];
+    for (key, value) in settings {
+        if value.trim() != value || typed_text::has_control(value) {
+            problems.push(format!("delivery.aws: {key} has spaces around it, or control characters in it"));
+        }
+    }
     // The API takes at most two digits before the point and five after it.
     let price_is_valid = |price: &str| {
         let digits =
@@ -340,9 +354,13 @@ fn is_webhook_url(url: &str) -> bool {
         let host = uri.host().unwrap_or_default();
         let is_local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         let scheme = uri.scheme_str().unwrap_or_default();
-        let no_user = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        let authority = uri.authority().map_or("", Authority::as_str);
+        // A port that is none would be taken for no port.
+        let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+        let is_valid_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
         !host.is_empty()
-            && no_user
+            && !authority.contains('@')
+            && is_valid_port
             && !url.contains('#')
             && (scheme == "https" || (scheme == "http" && is_local))
     })
@@ -421,6 +439,13 @@ mod tests {
                 json!({"delivery": {"SMS": "webhook", "webhook": {"url": "https://u:p@a.example/"}}}),
                 "url is not",
             ),
+            (
+                json!({"delivery": {"SMS": "webhook", "webhook": {"url": "https://a.example:70000/"}}}),
+                "url is not",
+            ),
+            (json!({"delivery": {"SMS": "webhook", "webhook": {"url": "https://[::1]:/"}}}), "url is not"),
+            (json!({"delivery": {"SMS": "aws", "aws": {"sms_origination": "  "}}}), "sms_origination"),
+            (json!({"delivery": {"aws": {"sms_entity_id": "1\n2"}}}), "sms_entity_id"),
             (json!({"delivery": {"aws": {"sms_max_price": "ten"}}}), "sms_max_price"),
             (
                 json!({"delivery": {}, "config": {"CONF_OTP_COMMUNICATE_VIA": ["SMS"]}}),

@@ -2,6 +2,8 @@
 //! applied; a probable mistake causes a warning. Stored definitions are not checked by these rules,
 //! so that a new rule does not stop an org that is being served.
 
+use std::collections::HashMap;
+
 use super::{
     card_number::{CardNumberSettings, NumberingPlan},
     customer::{Account, AccountId, Source},
@@ -14,8 +16,12 @@ use super::{
 /// The longest name of an org, in characters.
 const MAX_NAME_LENGTH: usize = 255;
 
-/// The most accounts of a source. An org's item, with all of them, is at most 400 KB.
+/// The most accounts of a source.
 const MAX_ACCOUNTS: usize = 200;
+
+/// The most bytes of a definition in JSON. An item has at most 400 KB, and the org's has other
+/// attributes, too.
+const MAX_BYTES: usize = 350_000;
 
 impl Definition {
     /// Checks the definition, including its numbering plan, before it is applied.
@@ -58,6 +64,12 @@ impl Definition {
             }
         }
         problems.extend(delivery::problems(self));
+        if serde_json::to_string(self).is_ok_and(|json| json.len() > MAX_BYTES) {
+            problems.push(format!(
+                "the file has more than {} KB; shorten its texts, or name fewer accounts",
+                MAX_BYTES / 1000
+            ));
+        }
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
 
@@ -137,7 +149,8 @@ fn plan_warnings(plan: &NumberingPlan, block_size: i64) -> Vec<String> {
 
 fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
     let mut problems = Vec::new();
-    for (i, AccountId(id)) in accounts.iter().enumerate() {
+    let mut seen: HashMap<String, &String> = HashMap::new();
+    for AccountId(id) in accounts {
         if let Some(characters) = hidden(id) {
             problems.push(format!(
                 "sources.{source}: account `{id}` has invisible characters in it ({characters}); leave \
@@ -150,9 +163,8 @@ fn account_problems(source: Source, accounts: &[AccountId]) -> Vec<String> {
                 id.trim()
             ));
         }
-        let similar =
-            accounts[..i].iter().find(|AccountId(other)| other != id && typed_text::looks_like(other, id));
-        if let Some(AccountId(other)) = similar {
+        let other = seen.entry(typed_text::appearance(id)).or_insert(id);
+        if *other != id {
             problems.push(format!(
                 "sources.{source}: accounts `{other}` and `{id}` look alike, and callers would take one for the \
                  other; give one of them another name"
