@@ -58,8 +58,8 @@ pub fn has_control(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
-/// What people see of an id, without case and spaces and what [`opaque_id`] removes. Two ids look the
-/// same if these are equal.
+/// What people see of an id, without case and spaces and what [`opaque_id`] removes. Two ids look
+/// the same if these are equal.
 #[must_use]
 pub fn appearance(id: &str) -> String {
     ComposingNormalizerBorrowed::new_nfkc().normalize(&identifier(id)).replace(' ', "").to_lowercase()
