@@ -169,6 +169,26 @@ pub struct Request {
 /// A response: a JSON text with its status and headers.
 pub type Response = http::Response<String>;
 
+/// What an operator sees of a request that was answered. It contains nothing of the path, the query
+/// or the bodies.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone)]
+pub struct RequestSummary {
+    /// Method and path of the route. `None` if there is no such route.
+    pub route: Option<String>,
+    /// `None` before the caller is known, as is `till`.
+    pub org: Option<OrgId>,
+    pub till: Option<String>,
+    pub status: u16,
+    /// As the caller sent it; empty if there is none.
+    pub user_agent: String,
+    pub duration: Duration,
+}
+
+/// Called with each request that was answered.
+#[cfg(feature = "cli")]
+type RequestListener = Box<dyn Fn(RequestSummary) + Send + Sync>;
+
 /// Called with the key of each message that was stored.
 type MessageListener = Box<dyn Fn(Key) + Send + Sync>;
 
@@ -180,6 +200,8 @@ pub struct App {
     tokens: Cache<TokenDigest, Arc<TokenGrant>>,
     orgs: Cache<OrgId, Arc<Org>>,
     message_listener: Option<MessageListener>,
+    #[cfg(feature = "cli")]
+    request_listener: Option<RequestListener>,
     /// The prefix that paths may have before that of a route, such as `/codes`. Empty if there is
     /// none.
     base_path: String,
@@ -240,6 +262,8 @@ impl App {
             tokens: Cache::default(),
             orgs: Cache::default(),
             message_listener: None,
+            #[cfg(feature = "cli")]
+            request_listener: None,
             base_path: String::new(),
             cold: AtomicBool::new(true),
         }
@@ -250,6 +274,13 @@ impl App {
     #[must_use]
     pub fn with_message_listener(self, listener: impl Fn(Key) + Send + Sync + 'static) -> Self {
         Self { message_listener: Some(Box::new(listener)), ..self }
+    }
+
+    /// Calls `listener` with each request that was answered.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub fn with_request_listener(self, listener: impl Fn(RequestSummary) + Send + Sync + 'static) -> Self {
+        Self { request_listener: Some(Box::new(listener)), ..self }
     }
 
     /// Sets the path that a custom domain maps to the service, such as `/codes`. Empty if there is
@@ -279,6 +310,10 @@ impl App {
         }
         let cold_start = self.cold.swap(false, Ordering::Relaxed);
         log(&request, &trace, &result, response.status(), usage, cold_start, started);
+        #[cfg(feature = "cli")]
+        if let Some(listener) = &self.request_listener {
+            listener(summary(&request, &trace, response.status(), started));
+        }
         response
     }
 
@@ -389,6 +424,19 @@ fn respond(result: &Result<String, ApiError>, request_id: &str) -> Response {
     }
     response.headers_mut().extend(headers);
     response
+}
+
+#[cfg(feature = "cli")]
+fn summary(request: &Request, trace: &RequestTrace, status: StatusCode, started: Instant) -> RequestSummary {
+    let user_agent = request.headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    RequestSummary {
+        route: trace.route.map(Route::name),
+        org: trace.caller.as_ref().map(|caller| caller.org.id()),
+        till: trace.caller.as_ref().map(|caller| caller.till.name.to_string()),
+        status: status.as_u16(),
+        user_agent: String::from_utf8_lossy(user_agent).into_owned(),
+        duration: started.elapsed(),
+    }
 }
 
 /// Writes the log line of a request. It contains nothing of the path, the query or the bodies,

@@ -83,7 +83,18 @@ pub async fn serve(
     // Axum adds the header `Allow`.
     let method_not_allowed = async || refuse(Problem::MethodNotAllowed);
     let router = pages.with_state(()).fallback(handle).method_not_allowed_fallback(method_not_allowed);
-    let service = TowerToHyperService::new(router.with_state::<()>(service));
+    serve_pages(router.with_state(service), listener, limits, shutdown).await
+}
+
+/// Serves pages until `shutdown` resolves, and then lets running requests finish. The pages
+/// themselves limit the time for a body.
+pub async fn serve_pages(
+    pages: Router,
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> Drained {
+    let service = TowerToHyperService::new(pages);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head);
 

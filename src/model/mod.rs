@@ -3,6 +3,7 @@
 
 pub mod access_token;
 pub mod card_number;
+pub mod config_keys;
 pub mod content;
 pub mod customer;
 pub mod delivery;

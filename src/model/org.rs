@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     card_number::{CardNumberSettings, NumberingPlan, PlanError, permutation::PermutationKey},
+    config_keys::CONFIG,
     customer::{Account, AccountId, Identifier, IdentifierName, Malformed, Source},
     delivery::{DeliverySettings, TemplateScope, TemplateTexts},
     issuing::IssueRules,
@@ -145,32 +146,16 @@ pub const DEFINITION_KEYS: &[&str] = &[
     "test_identifiers",
 ];
 
-/// The keys of `[config]`.
-pub const CONFIG_KEYS: &[&str] = &[
-    "CONF_CLIENT_V2_API_ENABLED",
-    "CONF_OTP_TYPE",
-    "CONF_OTP_LENGTH",
-    "CONF_OTP_VALIDITY_SECONDS",
-    "CONF_OTP_DAILY_LIMIT",
-    "CONF_OTP_RATE_LIMIT_ONE_HOUR",
-    "CONF_OTP_COOLDOWN_SECONDS",
-    "CONF_OTP_REISSUE",
-    "CONF_OTP_COMMUNICATE_VIA",
-    "CONF_OTP_ALLOWED_COUNTRY_CODES",
-    "CONF_OTP_MESSAGES_PER_HOUR",
-    "CONF_OTP_THRESHOLD_MODE",
-    "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
-    "CONF_OTP_VALIDATE_RATE_LIMIT_MINUTE",
-    "CONF_CARD_NUMBER_GENERATION_ENABLED",
-    "SOURCE_ACCOUNTS_EXTERNALID_ENABLED",
-    "CONF_CARD_NUMBER_LENGTH",
-    "CONF_CARD_NUMBER_OFFSET",
-    "CONF_CARD_NUMBER_PREFIX",
-    "CONF_CARD_NUMBER_SUFFIX",
-    "CONF_CARD_CHECKSUM_DIGIT_ALGO",
-    "CONF_VALUES_TO_INCLUDE_FOR_CHECKSUM_DIGIT",
-    "CONF_CARD_NUMBER_BLOCK_SIZE",
-];
+/// The names of the keys of `[config]`.
+pub const CONFIG_KEYS: &[&str] = &{
+    let mut names = [""; CONFIG.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = CONFIG[i].name;
+        i += 1;
+    }
+    names
+};
 
 /// The maximum validity of an OTP. No OTP that was issued longer ago is valid.
 pub const MAX_OTP_VALIDITY: TimeDelta = TimeDelta::seconds(86_400);

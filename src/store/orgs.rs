@@ -59,6 +59,9 @@ pub enum ApplyError {
     /// The new plan could repeat a card number.
     #[error(transparent)]
     PossibleDuplicate(PossibleDuplicate),
+    /// The org is not of the version that was to be replaced.
+    #[error("the org was changed since it was read; look at it again")]
+    Outdated,
     /// Another change of the org was written at the same time.
     #[error("the org was changed at the same moment; try again")]
     Concurrent,
@@ -92,6 +95,22 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
         Ok(self.org_with_secrets(id).await?.map(|(org, _)| org))
+    }
+
+    /// An org and the version of its item, which every change increments, read strongly
+    /// consistently.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
+    #[cfg(feature = "cli")]
+    pub async fn org_with_version(&self, id: OrgId) -> Result<Option<(Org, u64)>, StoreError> {
+        let Some(record) = self.read_org_item(id).await? else {
+            return Ok(None);
+        };
+        let version = record.version;
+        let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
+        org.customers_join = record.customers_join;
+        Ok(Some((org, version)))
     }
 
     /// An org and the secrets of its webhooks, if it has some, read strongly consistently.
@@ -190,13 +209,35 @@ impl Store {
         permutation_key: PermutationKey,
         first_user: UserId,
     ) -> Result<Applied, ApplyError> {
+        self.apply(definition, &permutation_key, first_user, None).await
+    }
+
+    /// Changes an existing org to `definition`, if it still has the version of
+    /// [`Self::org_with_version`].
+    ///
+    /// # Errors
+    /// [`ApplyError::Outdated`] if it does not, or another [`ApplyError`]; then nothing was written.
+    #[cfg(feature = "cli")]
+    pub async fn replace_org(&self, definition: &Definition, version: u64) -> Result<Applied, ApplyError> {
+        // An org of that version exists, and keeps its key and its user ids.
+        self.apply(definition, &Secret::new([0; 32]), UserId(0), Some(version)).await
+    }
+
+    async fn apply(
+        &self,
+        definition: &Definition,
+        permutation_key: &PermutationKey,
+        first_user: UserId,
+        replaced: Option<u64>,
+    ) -> Result<Applied, ApplyError> {
         definition.check().map_err(ApplyError::Invalid)?;
         // The plan may change only if no number was allocated since the counter was read. If
         // numbers are allocated too fast for that, each further attempt treats more of the next
         // numbers as allocated, which skips them.
         for attempt in 0..PLAN_CHANGE_ATTEMPTS {
             let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 4_u64.pow(attempt));
-            let applied = self.try_apply_org(definition, &permutation_key, first_user, to_skip).await?;
+            let applied =
+                self.try_apply_org(definition, permutation_key, first_user, replaced, to_skip).await?;
             if let Some(applied) = applied {
                 return Ok(applied);
             }
@@ -204,21 +245,25 @@ impl Store {
         Err(ApplyError::Busy)
     }
 
-    /// `None` when more than `to_skip` numbers were allocated between reading the counter and
-    /// changing its plan.
+    /// Applies a definition, to the version `replaced` only if that is given. `None` when more than
+    /// `to_skip` numbers were allocated between reading the counter and changing its plan.
     async fn try_apply_org(
         &self,
         definition: &Definition,
         permutation_key: &PermutationKey,
         first_user: UserId,
+        replaced: Option<u64>,
         to_skip: u64,
     ) -> Result<Option<Applied>, ApplyError> {
         let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
         let existing = self.read_org_item(definition.id).await?;
+        let version = existing.as_ref().map(|record| record.version);
+        if replaced.is_some() && replaced != version {
+            return Err(ApplyError::Outdated);
+        }
         if existing.as_ref().is_some_and(|record| record.definition == *definition) {
             return Ok(Some(Applied::Unchanged));
         }
-        let version = existing.as_ref().map(|record| record.version);
         let mut record = OrgItem {
             definition: definition.clone(),
             permutation_key: existing

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod console;
 mod delivery;
 mod doctor;
 mod http;

@@ -2,6 +2,7 @@
 
 use std::{io, process::ExitCode};
 
+use http::StatusCode;
 use loyalty_codes::{
     embedded::EngineError,
     settings::InvalidSetting,
@@ -70,6 +71,16 @@ impl Failure {
         self.kind == Kind::Refused
     }
 
+    /// The HTTP status of the page that shows the failure.
+    pub fn http_status(&self) -> StatusCode {
+        match self.kind {
+            Kind::OutputClosed | Kind::Failed | Kind::Unreachable => StatusCode::INTERNAL_SERVER_ERROR,
+            Kind::Usage => StatusCode::BAD_REQUEST,
+            Kind::Refused => StatusCode::CONFLICT,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+        }
+    }
+
     /// Whether no message is printed.
     pub fn is_quiet(&self) -> bool {
         self.kind == Kind::OutputClosed
@@ -126,9 +137,10 @@ impl From<ApplyError> for Failure {
             ApplyError::Invalid(invalid) => {
                 Self::refused(format!("the definition is invalid:\n  - {}", invalid.0.join("\n  - ")))
             }
-            ApplyError::PossibleDuplicate(_) | ApplyError::Concurrent | ApplyError::Busy => {
-                Self::refused(error.to_string())
-            }
+            ApplyError::PossibleDuplicate(_)
+            | ApplyError::Outdated
+            | ApplyError::Concurrent
+            | ApplyError::Busy => Self::refused(error.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::large_futures, reason = "a command is awaited once, and so are the parts of it")]
 
 mod audit;
+mod console;
 mod customer;
 mod delivery;
 mod demo;
@@ -102,6 +103,11 @@ enum Command {
     /// Card numbers for printing
     #[command(subcommand)]
     Numbers(numbers::Command),
+    /// Serve pages for operators on this machine
+    ///
+    /// Prints their address, which works once, in one browser. Changes go through the same functions
+    /// as those of the other commands.
+    Console(console::Options),
     /// What operators did
     #[command(subcommand)]
     Audit(audit::Command),
@@ -258,6 +264,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Org(command) => org::run(command, &cli.target, output).await,
         Command::Till(command) => till::run(command, &cli.target, output).await,
         Command::Numbers(command) => numbers::run(command, &cli.target, output).await,
+        Command::Console(options) => console::run(&cli.target, &options, output).await,
         Command::Audit(command) => audit::run(command, &cli.target.store().await?, output).await,
         Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
         Command::Customer(command) => customer::run(command, &cli.target, output).await,

@@ -45,7 +45,7 @@ pub enum Command {
     Take {
         #[arg(long, value_name = "ID")]
         org: u32,
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_COUNT))]
         count: u64,
         /// The file to write: CSV with one column, `number`. It must not exist yet
         #[arg(long, value_name = "PATH")]
@@ -69,7 +69,10 @@ pub enum Command {
 }
 
 /// The command of the audit entries whose numbers `numbers taken` writes.
-const TAKE: &str = "numbers take";
+pub const TAKE: &str = "numbers take";
+
+/// The most numbers that are taken at once.
+pub const MAX_COUNT: u64 = 10_000_000;
 
 /// How many numbers a preview shows.
 const PREVIEWED: u64 = 10;
@@ -87,11 +90,31 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 }
 
 /// The org, and its plan.
-async fn numbering(store: &Store, output: &Output, id: OrgId) -> Result<(Org, NumberingPlan), Failure> {
-    let org = org::find(store, output, id).await?;
+pub async fn numbering(store: &Store, id: OrgId) -> Result<(Org, NumberingPlan), Failure> {
+    let org = org::existing(store, id).await?;
     match org.numbering_plan().cloned() {
         Ok(plan) => Ok((org, plan)),
         Err(error) => Err(Failure::refused(format!("org {id} has no numbering plan: {error}"))),
+    }
+}
+
+/// The numbers that a plan gives next.
+pub struct Preview {
+    pub next: Vec<String>,
+    /// The last number of the plan.
+    pub last: String,
+    pub left: u64,
+}
+
+impl Preview {
+    /// The numbers from the value `next` of the sequence on.
+    pub fn new(plan: &NumberingPlan, next: u64, key: &PermutationKey) -> Self {
+        let shown = next..plan.end().min(next + PREVIEWED);
+        Self {
+            next: shown.map(|value| plan.number(value, key)).collect(),
+            last: plan.number(plan.end() - 1, key),
+            left: plan.end() - next,
+        }
     }
 }
 
@@ -108,7 +131,7 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
         let next = org::next_value(store, &org, &plan).await?;
         (org, plan, next)
     } else {
-        let (org, plan) = numbering(store, output, id).await?;
+        let (org, plan) = output.with_spinner("reading", numbering(store, id)).await?;
         let current = store.issued_card_numbers(id).await?;
         let next = current.map_or_else(|| plan.offset(), |current| current.next);
         (org, plan, next)
@@ -120,12 +143,8 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
         }
         None => (None, Ok(())),
     };
-    let key = &org.permutation_key;
-    let shown: Vec<String> =
-        (next..plan.end().min(next + PREVIEWED)).map(|value| plan.number(value, key)).collect();
-    let last = plan.number(plan.end() - 1, key);
-    let left = plan.end() - next;
-    let mut rows: Vec<_> = shown.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
+    let Preview { next, last, left } = Preview::new(&plan, next, &org.permutation_key);
+    let mut rows: Vec<_> = next.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
     rows.push(vec!["last".to_owned(), last.clone()]);
     rows.push(vec!["left".to_owned(), left.to_string()]);
     rows.push(vec!["until".to_owned(), outlook(rate.as_ref(), left, now)]);
@@ -135,7 +154,7 @@ async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>)
         json!({"since": since, "numbers": rate.numbers, "per_day": rate.per_day})
     });
     output.print(
-        &json!({"next": shown, "last": last, "left": left, "rate": rate, "until": until, "noted": noted.is_ok()}),
+        &json!({"next": next, "last": last, "left": left, "rate": rate, "until": until, "noted": noted.is_ok()}),
         &output.table(&["", "number"], &rows),
     )?;
     if let Err(error) = noted {
@@ -188,40 +207,60 @@ pub fn outlook(rate: Option<&Rate>, left: u64, now: DateTime<Utc>) -> String {
     }
 }
 
-async fn take(
+/// Numbers that an operator has taken.
+pub struct Taken {
+    /// The id of the audit entry.
+    pub id: String,
+    pub range: IssuedRange,
+    pub org: Org,
+}
+
+impl Taken {
+    /// The first and the last number.
+    pub fn ends(&self) -> (String, String) {
+        (self.number(self.range.first), self.number(self.range.next - 1))
+    }
+
+    fn number(&self, value: u64) -> String {
+        self.range.plan.number(value, &self.org.permutation_key)
+    }
+
+    /// The lines of the file of these numbers, without line ends.
+    pub fn lines(&self) -> impl Iterator<Item = String> + Send + use<> {
+        let (plan, key) = (self.range.plan.clone(), self.org.permutation_key.clone());
+        let numbers = (self.range.first..self.range.next).map(move |value| plan.number(value, &key));
+        std::iter::once("number".to_owned()).chain(numbers)
+    }
+}
+
+/// Takes the next `count` numbers of an org, records them, and gives them to `deliver`.
+pub async fn take_numbers(
     store: &Store,
-    output: &Output,
     who: &str,
     id: OrgId,
     count: u64,
-    to: &Path,
-) -> Result<(), Failure> {
-    let (org, plan) = numbering(store, output, id).await?;
-    refuse_existing(to)?;
+    deliver: impl FnOnce(&Taken) -> Result<(), Failure>,
+) -> Result<Taken, Failure> {
+    let (org, plan) = numbering(store, id).await?;
     let detail = json!({"count": count, "plan": plan});
     let act = async |entry: &mut AuditEntry| {
-        let taking = store.take_values(id, &plan, count);
-        let first = output.with_spinner("taking", taking).await.map_err(numbering_failure)?;
+        let first = store.take_values(id, &plan, count).await.map_err(numbering_failure)?;
         let first = first
             .ok_or_else(|| Failure::refused(format!("fewer than {count} numbers of the plan are left")))?;
         entry.detail["first"] = first.into();
         // Recorded before the file is written, so that the file can be written again.
         store.write_entry(entry).await?;
         let range = IssuedRange { plan: plan.clone(), first, next: first + count };
-        write_numbers(output, to, &range, &org.permutation_key).map_err(|failure| {
-            failure.with_detail(&format!(
-                "The numbers are taken: `loyaltyctl numbers taken {} --org {id} --to FILE` writes the file.",
-                entry.id
-            ))
-        })?;
-        Ok((entry.id.clone(), range))
+        let taken = Taken { id: entry.id.clone(), range, org };
+        deliver(&taken)?;
+        Ok(taken)
     };
-    let (entry, range) = audit::record(store, id, who, TAKE, detail, act).await?;
-    print_written(output, &entry, to, &range, &org)
+    audit::record(store, id, who, TAKE, detail, act).await
 }
 
-async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
-    let org = org::find(store, output, id).await?;
+/// The numbers that an earlier [`take_numbers`] took.
+pub async fn taken_numbers(store: &Store, id: OrgId, entry_id: &str) -> Result<Taken, Failure> {
+    let org = org::existing(store, id).await?;
     let entry = store.audit_entry(id, entry_id).await?.filter(|entry| entry.what == TAKE);
     let entry = entry.ok_or_else(|| {
         Failure::not_found(format!(
@@ -235,22 +274,39 @@ async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &P
             "that command ended before it recorded its numbers: up to {count} numbers were skipped, and nobody gets them"
         )));
     };
-    refuse_existing(to)?;
-    let range = IssuedRange { plan, first, next: first + count };
-    write_numbers(output, to, &range, &org.permutation_key)?;
-    print_written(output, entry_id, to, &range, &org)
+    Ok(Taken { id: entry.id, range: IssuedRange { plan, first, next: first + count }, org })
 }
 
-fn print_written(
+async fn take(
+    store: &Store,
     output: &Output,
-    entry: &str,
+    who: &str,
+    id: OrgId,
+    count: u64,
     to: &Path,
-    range: &IssuedRange,
-    org: &Org,
 ) -> Result<(), Failure> {
-    let number = |value| range.plan.number(value, &org.permutation_key);
-    let (count, first, last) = (range.next - range.first, number(range.first), number(range.next - 1));
-    let file = to.display().to_string();
+    refuse_existing(to)?;
+    let deliver = |taken: &Taken| {
+        write_numbers(output, to, taken).map_err(|failure| {
+            failure.with_detail(&format!(
+                "The numbers are taken: `loyaltyctl numbers taken {} --org {id} --to FILE` writes the file.",
+                taken.id
+            ))
+        })
+    };
+    print_written(output, to, &take_numbers(store, who, id, count, deliver).await?)
+}
+
+async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
+    let taken = output.with_spinner("reading", taken_numbers(store, id, entry_id)).await?;
+    refuse_existing(to)?;
+    write_numbers(output, to, &taken)?;
+    print_written(output, to, &taken)
+}
+
+fn print_written(output: &Output, to: &Path, taken: &Taken) -> Result<(), Failure> {
+    let (count, (first, last)) = (taken.range.next - taken.range.first, taken.ends());
+    let (entry, file) = (&taken.id, to.display().to_string());
     output.print(
         &json!({"id": entry, "count": count, "first": first, "last": last, "file": file}),
         &format!(
@@ -267,24 +323,18 @@ fn refuse_existing(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the numbers of a range to a file of this process, and then gives it its name, unless
-/// there is a file of that name.
-fn write_numbers(
-    output: &Output,
-    to: &Path,
-    range: &IssuedRange,
-    key: &PermutationKey,
-) -> Result<(), Failure> {
+/// Writes numbers to a file of this process, and then gives it its name, unless there is a file of
+/// that name.
+fn write_numbers(output: &Output, to: &Path, taken: &Taken) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed(format!("{}: {error}", to.display()));
     let folder =
         to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    let bar = output.progress(range.next - range.first);
+    let bar = output.progress(taken.range.next - taken.range.first);
     {
         let mut writer = BufWriter::new(file.as_file_mut());
-        writeln!(writer, "number").map_err(failed)?;
-        for value in range.first..range.next {
-            writeln!(writer, "{}", range.plan.number(value, key)).map_err(failed)?;
+        for line in taken.lines() {
+            writeln!(writer, "{line}").map_err(failed)?;
             bar.inc(1);
         }
         writer.flush().map_err(failed)?;

@@ -125,14 +125,29 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 }
 
 async fn apply(store: &Store, output: &Output, who: &str, definition: &Definition) -> Result<(), Failure> {
+    let applying = apply_definition(store, who, definition, None);
+    let (applied, warnings) = output.with_spinner("applying", applying).await?;
+    print_applied(output, definition, &applied, &warnings)
+}
+
+/// Applies a definition and records it; to this version of the org only, if one is given. Returns
+/// what changed, and warnings.
+pub async fn apply_definition(
+    store: &Store,
+    who: &str,
+    definition: &Definition,
+    version: Option<u64>,
+) -> Result<(Applied, Vec<String>), Failure> {
     let act = async |entry: &mut AuditEntry| {
         if let Some(org) = store.org(definition.id).await?
             && let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers)
         {
-            output.with_spinner("checking the plan of card numbers", next_value(store, &org, &plan)).await?;
+            next_value(store, &org, &plan).await?;
         }
-        let applying = store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER);
-        let applied = output.with_spinner("applying", applying).await?;
+        let applied = match version {
+            Some(version) => store.replace_org(definition, version).await?,
+            None => store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER).await?,
+        };
         entry.detail["result"] = applied_name(&applied).into();
         if let Applied::Updated(before) = &applied {
             let keys: Vec<_> = changes(before, definition).into_iter().map(|(key, ..)| key).collect();
@@ -149,7 +164,7 @@ async fn apply(store: &Store, output: &Output, who: &str, definition: &Definitio
             warnings.extend(concerns_customers);
         }
     }
-    print_applied(output, definition, &applied, &warnings)
+    Ok((applied, warnings))
 }
 
 /// What applying `definition` would change: the result that `org apply` would name, and the
@@ -336,7 +351,8 @@ fn changes_as_table(output: &Output, changes: &[Change]) -> String {
     output.table(&["key", "before", "after"], &rows)
 }
 
-type Change = (String, Option<Value>, Option<Value>);
+/// A key, and its value before and after; `None` where the key is not set.
+pub type Change = (String, Option<Value>, Option<Value>);
 
 /// The keys whose values differ.
 fn changes(before: &Definition, after: &Definition) -> Vec<Change> {
@@ -372,8 +388,16 @@ fn flatten(prefix: &str, keys: serde_json::Map<String, Value>, flat: &mut Vec<(S
 }
 
 pub async fn find(store: &Store, output: &Output, id: OrgId) -> Result<Org, Failure> {
-    let org = output.with_spinner("reading", store.org(id)).await?;
-    org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))
+    output.with_spinner("reading", existing(store, id)).await
+}
+
+/// The org with that id.
+pub async fn existing(store: &Store, id: OrgId) -> Result<Org, Failure> {
+    store.org(id).await?.ok_or_else(|| no_such_org(id))
+}
+
+pub fn no_such_org(id: OrgId) -> Failure {
+    Failure::not_found(format!("there is no org {id}"))
 }
 
 async fn export(store: &Store, output: &Output, id: OrgId) -> Result<(), Failure> {

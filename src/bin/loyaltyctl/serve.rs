@@ -26,7 +26,8 @@ use tokio::{
 };
 
 use crate::{
-    Target,
+    Target, audit,
+    console::{self, Activity, Console},
     delivery::{self, Deliveries, Delivery},
     demo,
     failure::Failure,
@@ -97,8 +98,8 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", options.listen)))?;
-    let base = listener.local_addr().map(|address| format!("http://{address}"));
-    let base = base.map_err(|error| Failure::failed(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| Failure::failed(error.to_string()))?;
+    let base = format!("http://{address}");
 
     let storage = options.storage();
     let (store, embedded) = if target.endpoint.is_some() {
@@ -117,6 +118,14 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         }
         None => None,
     };
+    let console = if options.demo && address.ip().is_loopback() {
+        let activity = Arc::new(Activity::default());
+        let console = Console::of_serve(store.clone(), audit::local_user(), address, Arc::clone(&activity));
+        app = app.with_request_listener(move |request| activity.record(request));
+        Some(Arc::new(console))
+    } else {
+        None
+    };
     let app = Arc::new(app);
     let requests = if options.demo {
         let password_file = match &storage {
@@ -131,6 +140,13 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     };
     let shutdown = shutdown().map_err(|error| Failure::failed(error.to_string()))?;
     announce(&base, &store, embedded.as_ref(), &storage)?;
+    if let Some(console) = &console {
+        line(&format!("The console is at {}", console.url()))?;
+    } else if options.demo {
+        line(
+            "There is no console, because other machines reach this address: `loyaltyctl console` serves it",
+        )?;
+    }
     if let Some(requests) = requests {
         line(&format!("\nTo paste into another terminal:\n\n{requests}"))?;
         if let (Some(embedded), Ok(program)) = (&embedded, env::current_exe()) {
@@ -139,8 +155,11 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         }
     }
 
-    let Drained { aborted, time_left } =
-        http::serve(app, reference::routes(), listener, Limits::default(), shutdown).await;
+    let mut pages = reference::routes();
+    if let Some(console) = &console {
+        pages = pages.nest_service(console::HOME.trim_end_matches('/'), console::nested(console));
+    }
+    let Drained { aborted, time_left } = http::serve(app, pages, listener, Limits::default(), shutdown).await;
     if aborted > 0 {
         tracing::warn!(
             connections = aborted,
@@ -198,7 +217,7 @@ fn announce(
 /// Installs signal handlers. The first signal resolves the returned future instead of ending the
 /// process. A second signal ends the process at once, with the exit code that shells have for the
 /// signal.
-fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+pub fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
     let mut signals =
         Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
     Ok(async move {

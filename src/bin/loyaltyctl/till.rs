@@ -106,27 +106,41 @@ async fn create(
     permissions: Vec<Permission>,
     token_lifetime: TokenLifetime,
 ) -> Result<(), Failure> {
-    if output.with_spinner("reading the org", store.org(org)).await?.is_none() {
+    let making = new_till(store, name, org, permissions, token_lifetime);
+    let (till, password) = output.with_spinner("reading", making).await?;
+    print_password(output, &till, &password, "")?;
+    let creating = create_till(store, who, &till);
+    output.with_spinner("creating the till", creating).await.map_err(explain_printed_password)
+}
+
+/// A till that can be created, and its password. Nothing is written yet.
+pub async fn new_till(
+    store: &Store,
+    name: TillName,
+    org: OrgId,
+    permissions: Vec<Permission>,
+    token_lifetime: TokenLifetime,
+) -> Result<(Till, Password), Failure> {
+    if store.org(org).await?.is_none() {
         return Err(Failure::not_found(format!(
             "there is no org {org}; create it with `loyaltyctl org apply`"
         )));
     }
-    if output.with_spinner("reading the till", store.till(&name)).await?.is_some() {
+    if store.till(&name).await?.is_some() {
         return Err(exists(&name));
     }
     let password = Password::generate(&mut os_rng());
     let credentials = vec![Credential::new(password.expose(), Utc::now())];
-    let till = Till { name, org, permissions, credentials, token_lifetime };
-    print_password(output, &till, &password, "")?;
+    Ok((Till { name, org, permissions, credentials, token_lifetime }, password))
+}
+
+/// Creates a till of [`new_till`] and records it.
+pub async fn create_till(store: &Store, who: &str, till: &Till) -> Result<(), Failure> {
     let act = async |_: &mut AuditEntry| {
-        if output.with_spinner("creating the till", store.create_till(&till)).await? {
-            Ok(())
-        } else {
-            Err(exists(&till.name))
-        }
+        if store.create_till(till).await? { Ok(()) } else { Err(exists(&till.name)) }
     };
     let detail = json!({"till": till.name.as_str(), "permissions": till.permissions});
-    audit::record(store, org, who, "till create", detail, act).await.map_err(explain_printed_password)
+    audit::record(store, till.org, who, "till create", detail, act).await
 }
 
 fn exists(name: &TillName) -> Failure {
@@ -177,11 +191,6 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
         Ok::<_, Failure>(tills)
     };
     let tills = output.with_spinner("listing", listing).await?;
-    let state = |till: &Till| match till.credentials.len() {
-        0 => "revoked",
-        1 => "active",
-        _ => "rotating",
-    };
     let since = |till: &Till| {
         till.credentials.last().map(|c| c.created_at.to_rfc3339_opts(SecondsFormat::Secs, true))
     };
@@ -217,30 +226,58 @@ async fn list(store: &Store, output: &Output, org: Option<OrgId>) -> Result<(), 
     output.print(&json!(json), &output.table(&heading, &rows))
 }
 
-async fn rotate(store: &Store, output: &Output, who: &str, name: &TillName) -> Result<(), Failure> {
-    let till = find(store, output, name).await?;
-    if till.credentials.len() > 1 {
-        return Err(Failure::refused(format!(
-            "till {name} has two passwords already; `loyaltyctl till revoke {name} --old` ends the older one, \
-             `loyaltyctl till revoke {name} --new` the newer one, in case it was lost"
-        )));
+/// Whether a till has a password, or two.
+pub fn state(till: &Till) -> &'static str {
+    match till.credentials.len() {
+        0 => "revoked",
+        1 => "active",
+        _ => "rotating",
     }
-    let password = Password::generate(&mut os_rng());
-    let mut credentials = till.credentials.clone();
-    credentials.push(Credential::new(password.expose(), Utc::now()));
-    let next = match till.credentials.len() {
+}
+
+async fn rotate(store: &Store, output: &Output, who: &str, name: &TillName) -> Result<(), Failure> {
+    let rotation = output.with_spinner("reading the till", Rotation::new(store, name)).await?;
+    let next = match rotation.till.credentials.len() {
         0 => String::new(),
         _ => format!("\nThe password before it works until `loyaltyctl till revoke {name} --old`."),
     };
-    print_password(output, &till, &password, &next)?;
-    let act = async |_: &mut AuditEntry| replace(store, output, &till, &credentials).await;
-    let detail = json!({"till": name.as_str()});
-    audit::record(store, till.org, who, "till rotate", detail, act).await.map_err(explain_printed_password)
+    print_password(output, &rotation.till, &rotation.password, &next)?;
+    let writing = rotation.write(store, who);
+    output.with_spinner("writing", writing).await.map_err(explain_printed_password)
+}
+
+/// Another password for a till. Nothing is written before [`Self::write`].
+pub struct Rotation {
+    /// As it is now.
+    pub till: Till,
+    pub password: Password,
+}
+
+impl Rotation {
+    pub async fn new(store: &Store, name: &TillName) -> Result<Self, Failure> {
+        let till = find(store, name).await?;
+        if till.credentials.len() > 1 {
+            return Err(Failure::refused(format!(
+                "till {name} has two passwords already; `loyaltyctl till revoke {name} --old` ends the older one, \
+                 `loyaltyctl till revoke {name} --new` the newer one, in case it was lost"
+            )));
+        }
+        Ok(Self { till, password: Password::generate(&mut os_rng()) })
+    }
+
+    /// Gives the till the password and records it.
+    pub async fn write(&self, store: &Store, who: &str) -> Result<(), Failure> {
+        let mut credentials = self.till.credentials.clone();
+        credentials.push(Credential::new(self.password.expose(), Utc::now()));
+        let act = async |_: &mut AuditEntry| replace(store, &self.till, &credentials).await;
+        let detail = json!({"till": self.till.name.as_str()});
+        audit::record(store, self.till.org, who, "till rotate", detail, act).await
+    }
 }
 
 /// Which of a till's passwords.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Passwords {
+pub enum Passwords {
     All,
     /// All but the newest.
     Old,
@@ -255,7 +292,28 @@ async fn revoke(
     name: &TillName,
     which: Passwords,
 ) -> Result<(), Failure> {
-    let till = find(store, output, name).await?;
+    let revoking = revoke_passwords(store, who, name, which);
+    let Revoked { revoked, left } = output.with_spinner("writing", revoking).await?;
+    output.print(
+        &json!({"name": name.as_str(), "revoked": revoked, "left": left}),
+        &format!("till {name}: {revoked} revoked, {left} left"),
+    )
+}
+
+/// How many passwords of a till were revoked, and how many it still has.
+pub struct Revoked {
+    pub revoked: usize,
+    pub left: usize,
+}
+
+/// Revokes passwords of a till and records it.
+pub async fn revoke_passwords(
+    store: &Store,
+    who: &str,
+    name: &TillName,
+    which: Passwords,
+) -> Result<Revoked, Failure> {
+    let till = find(store, name).await?;
     let kept = match (which, till.credentials.as_slice()) {
         (Passwords::All, _) | (Passwords::Old, []) => Vec::new(),
         (Passwords::Old, [.., newest]) => vec![newest.clone()],
@@ -267,28 +325,21 @@ async fn revoke(
             )));
         }
     };
-    let revoked = till.credentials.len() - kept.len();
-    let act = async |_: &mut AuditEntry| replace(store, output, &till, &kept).await;
-    let detail = json!({"till": name.as_str(), "revoked": revoked, "left": kept.len()});
+    let (revoked, left) = (till.credentials.len() - kept.len(), kept.len());
+    let act = async |_: &mut AuditEntry| replace(store, &till, &kept).await;
+    let detail = json!({"till": name.as_str(), "revoked": revoked, "left": left});
     audit::record(store, till.org, who, "till revoke", detail, act).await?;
-    output.print(
-        &json!({"name": name.as_str(), "revoked": revoked, "left": kept.len()}),
-        &format!("till {name}: {revoked} revoked, {} left", kept.len()),
-    )
+    Ok(Revoked { revoked, left })
 }
 
-async fn find(store: &Store, output: &Output, name: &TillName) -> Result<Till, Failure> {
-    let till = output.with_spinner("reading the till", store.till(name)).await?;
+/// The till with that name.
+pub async fn find(store: &Store, name: &TillName) -> Result<Till, Failure> {
+    let till = store.till(name).await?;
     till.ok_or_else(|| Failure::not_found(format!("there is no till {name}")))
 }
 
-async fn replace(
-    store: &Store,
-    output: &Output,
-    till: &Till,
-    credentials: &[Credential],
-) -> Result<(), Failure> {
-    if output.with_spinner("writing", store.replace_credentials(till, credentials)).await? {
+async fn replace(store: &Store, till: &Till, credentials: &[Credential]) -> Result<(), Failure> {
+    if store.replace_credentials(till, credentials).await? {
         Ok(())
     } else {
         Err(Failure::refused(format!("till {} was changed at the same moment; try again", till.name)))

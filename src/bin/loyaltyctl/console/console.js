@@ -1,0 +1,45 @@
+// Copies texts, and shows while somebody types what a form would change. Every page works without.
+"use strict";
+
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    const status = document.getElementById("copied");
+    try {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      status.textContent = "Copied.";
+    } catch {
+      status.textContent = "The browser does not allow copying: select the text.";
+    }
+  });
+}
+
+const form = document.querySelector("form[data-preview]");
+const outlook = document.getElementById("outlook");
+if (form && outlook) {
+  let timer;
+  let latest = 0;
+  const update = async () => {
+    const number = ++latest;
+    const response = await fetch(form.dataset.preview, {
+      method: "POST",
+      body: new URLSearchParams(new FormData(form)),
+      headers: { "Content-Type": "application/x-www-form-urlencoded" },
+    }).catch(() => null);
+    if (number !== latest) return;
+    if (!response || !response.ok) {
+      outlook.textContent = "There is no preview now: the console did not answer.";
+      return;
+    }
+    // The fragment is a page of this console, in which all values are escaped.
+    const fragment = new DOMParser().parseFromString(await response.text(), "text/html");
+    outlook.replaceChildren(...fragment.body.childNodes);
+  };
+  form.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(update, 300);
+  });
+}
+
+// Leads to what is to be corrected.
+document.querySelector(".problems")?.focus();

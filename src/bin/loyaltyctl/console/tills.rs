@@ -1,0 +1,285 @@
+//! The Tills page: the tills of an org, and their passwords.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect},
+};
+use loyalty_codes::model::{
+    access_token::TokenLifetime,
+    org::{Org, OrgId},
+    till::{Password, Permission, Till, TillName},
+};
+
+use super::{
+    Console,
+    form::Form,
+    numbers::time,
+    org_of, org_path,
+    page::{Notice, Page, Refusal, Shell, page, page_with},
+};
+use crate::{
+    failure::Failure,
+    till::{self, Passwords, Revoked, Rotation},
+};
+
+#[derive(Template)]
+#[template(path = "tills.html")]
+struct TillsPage {
+    shell: Shell,
+    id: OrgId,
+    tills: Vec<Row>,
+    /// What is wrong with the form for another till: the id of the field, and the reason.
+    problems: Vec<ShownProblem>,
+    entered: Entered,
+    /// Allows the forms of the page to be sent once.
+    once: String,
+}
+
+struct ShownProblem {
+    input: Option<&'static str>,
+    text: String,
+}
+
+impl TillsPage {
+    fn error(&self, input: &str) -> Option<&str> {
+        let problem = self.problems.iter().find(|problem| problem.input == Some(input));
+        problem.map(|problem| problem.text.as_str())
+    }
+}
+
+struct Row {
+    name: String,
+    state: &'static str,
+    passwords: usize,
+    since: String,
+    permissions: String,
+    token_ttl: u32,
+}
+
+/// What the form for another till says.
+struct Entered {
+    name: String,
+    token_ttl: String,
+    permissions: Vec<(Permission, bool)>,
+}
+
+#[derive(Template)]
+#[template(path = "password.html")]
+struct PasswordPage {
+    shell: Shell,
+    id: OrgId,
+    name: String,
+    password: String,
+    /// The command that tries it.
+    command: String,
+    /// Whether the till has another password, which still works.
+    has_another: bool,
+}
+
+#[derive(Template)]
+#[template(path = "revoke.html")]
+struct RevokePage {
+    shell: Shell,
+    id: OrgId,
+    name: String,
+    which: &'static str,
+    what: &'static str,
+    once: String,
+}
+
+impl Entered {
+    fn none() -> Self {
+        Self {
+            name: String::new(),
+            token_ttl: TokenLifetime::default().seconds().to_string(),
+            permissions: Permission::ALL.iter().map(|permission| (*permission, false)).collect(),
+        }
+    }
+
+    fn of(form: &Form) -> Self {
+        let ticked = |permission: Permission| form.all("allow").any(|name| name == permission.as_str());
+        Self {
+            name: form.text("name").trim().to_owned(),
+            token_ttl: form.text("token_ttl").trim().to_owned(),
+            permissions: Permission::ALL
+                .iter()
+                .map(|permission| (*permission, ticked(*permission)))
+                .collect(),
+        }
+    }
+
+    fn read(&self) -> Result<(TillName, Vec<Permission>, TokenLifetime), Vec<ShownProblem>> {
+        let mut problems = Vec::new();
+        let name = TillName::parse(&self.name);
+        let lifetime = self.token_ttl.parse().ok().and_then(TokenLifetime::new);
+        let ticked = self.permissions.iter().filter(|(_, ticked)| *ticked);
+        let permissions: Vec<_> = ticked.map(|(permission, _)| *permission).collect();
+        let mut wrong =
+            |input, text: &str| problems.push(ShownProblem { input: Some(input), text: text.to_owned() });
+        if name.is_none() {
+            wrong("name", "A till's name is 1 to 64 characters of A-Z a-z 0-9 . _ -");
+        }
+        if permissions.is_empty() {
+            wrong("allow-0", "A till needs at least one permission");
+        }
+        if lifetime.is_none() {
+            wrong("token_ttl", "An access token is valid for 60 to 86400 seconds");
+        }
+        match (name, lifetime) {
+            (Some(name), Some(lifetime)) if problems.is_empty() => Ok((name, permissions, lifetime)),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// `GET …/tills`.
+pub async fn list(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Page {
+    let org = org_of(&console, id).await?;
+    list_with(&console, &org, StatusCode::OK, Entered::none(), Vec::new()).await
+}
+
+async fn list_with(
+    console: &Console,
+    org: &Org,
+    status: StatusCode,
+    entered: Entered,
+    problems: Vec<ShownProblem>,
+) -> Page {
+    let tills = console.store.tills(org.id()).await?;
+    let row = |till: &Till| Row {
+        name: till.name.to_string(),
+        state: till::state(till),
+        passwords: till.credentials.len(),
+        since: till
+            .credentials
+            .last()
+            .map_or_else(|| "-".to_owned(), |credential| time(credential.created_at)),
+        permissions: till.permissions.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", "),
+        token_ttl: till.token_lifetime.seconds(),
+    };
+    page_with(
+        status,
+        &TillsPage {
+            shell: Shell::of_org(console, org, "tills", "Tills"),
+            id: org.id(),
+            tills: tills.iter().map(row).collect(),
+            problems,
+            entered,
+            once: console.gate.open_form(),
+        },
+    )
+}
+
+/// `POST …/tills/create`.
+pub async fn create(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    if !console.gate.close_form(form.text("once")) {
+        return Err(Refusal::sent_before());
+    }
+    let org = org_of(&console, id).await?;
+    let entered = Entered::of(&form);
+    let (name, permissions, lifetime) = match entered.read() {
+        Ok(read) => read,
+        Err(problems) => {
+            return list_with(&console, &org, StatusCode::UNPROCESSABLE_ENTITY, entered, problems).await;
+        }
+    };
+    let creating = async {
+        let (till, password) = till::new_till(&console.store, name, org.id(), permissions, lifetime).await?;
+        till::create_till(&console.store, &console.who, &till).await?;
+        Ok::<_, Failure>((till, password))
+    };
+    match creating.await {
+        Ok((till, password)) => show_password(&console, &org, &till, &password, false),
+        Err(failure) if failure.is_refusal() => {
+            let problem = ShownProblem { input: Some("name"), text: failure.to_string() };
+            list_with(&console, &org, StatusCode::CONFLICT, entered, vec![problem]).await
+        }
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// `POST …/tills/rotate`.
+pub async fn rotate(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    if !console.gate.close_form(form.text("once")) {
+        return Err(Refusal::sent_before());
+    }
+    let (org, till) = till_of(&console, id, &form).await?;
+    let rotation = Rotation::new(&console.store, &till.name).await?;
+    rotation.write(&console.store, &console.who).await?;
+    show_password(&console, &org, &till, &rotation.password, !till.credentials.is_empty())
+}
+
+/// The till that a form names, which must be one of the org.
+async fn till_of(console: &Console, id: u32, form: &Form) -> Result<(Org, Till), Refusal> {
+    let org = org_of(console, id).await?;
+    let Some(name) = TillName::parse(form.text("name")) else {
+        return Err(Failure::usage("that is no name of a till").into());
+    };
+    let till = till::find(&console.store, &name).await?;
+    if till.org != org.id() {
+        return Err(Failure::not_found(format!("org {id} has no till {name}")).into());
+    }
+    Ok((org, till))
+}
+
+/// The page with a password. It is the answer to the form itself, so that the password is in no
+/// address, and loading it again sends a form that was sent before.
+fn show_password(console: &Console, org: &Org, till: &Till, password: &Password, has_another: bool) -> Page {
+    let secret = password.expose();
+    page(&PasswordPage {
+        shell: Shell::of_org(console, org, "tills", format!("The password of {}", till.name)),
+        id: org.id(),
+        name: till.name.to_string(),
+        password: secret.to_owned(),
+        command: format!(
+            "curl -sS {}/v3/oauth/token/generate -H 'Content-Type: application/json' -d '{{\"key\":\"{}\",\"secret\":\"{secret}\"}}'",
+            console.api, till.name
+        ),
+        has_another,
+    })
+}
+
+/// `POST …/tills/revoke`: asks, and revokes when that was confirmed.
+pub async fn revoke(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    let (passwords, which, what) = match form.text("which") {
+        "all" => (Passwords::All, "all", "Every password of the till stops working"),
+        "old" => (Passwords::Old, "old", "The older password of the till stops working"),
+        "new" => (Passwords::New, "new", "The newer password of the till stops working"),
+        _ => return Err(Failure::usage("the form does not say which passwords").into()),
+    };
+    if !console.gate.close_form(form.text("once")) {
+        return Err(Refusal::sent_before());
+    }
+    let (org, till) = till_of(&console, id, &form).await?;
+    if form.text("confirmed") != "yes" {
+        return page(&RevokePage {
+            shell: Shell::of_org(&console, &org, "tills", format!("Revoke of {}?", till.name)),
+            id: org.id(),
+            name: till.name.to_string(),
+            which,
+            what,
+            once: console.gate.open_form(),
+        });
+    }
+    let Revoked { revoked, left } =
+        till::revoke_passwords(&console.store, &console.who, &till.name, passwords).await?;
+    console.notify(Notice::done(format!("Till {}: {revoked} passwords revoked, {left} left.", till.name)));
+    Ok(Redirect::to(&org_path(org.id(), "tills")).into_response())
+}
