@@ -221,8 +221,8 @@ fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str
     let length = body.len().to_string();
     let length = (method == "POST").then_some(("Content-Length", length.as_str()));
     let lines = host.into_iter().chain(length).chain(headers.iter().copied());
-    let lines = lines.map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
-    format!("{method} {path} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n{body}")
+    let lines = lines.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\r\n");
+    format!("{method} {path} HTTP/1.1\r\n{lines}\r\nConnection: close\r\n\r\n{body}")
 }
 
 fn encode(fields: &[(String, String)]) -> String {

@@ -58,25 +58,26 @@ async fn requests_from_elsewhere_are_refused() {
         assert_eq!(status(&[own, foreign]), 403, "{foreign:?}");
     }
 
-    let form = encode(&changed(browser.get(REGISTRATION).fields(), &[("action", "preview")]));
-    let post = |headers: &[(&str, &str)], body: &str| {
-        let form = ("Content-Type", "application/x-www-form-urlencoded");
-        send(address, &request(address, "POST", REGISTRATION, &[&[own, form], headers].concat(), body)).status
+    let fields = encode(&changed(browser.get(REGISTRATION).fields(), &[("action", "preview")]));
+    let sent = |headers: &[(&str, &str)], body: &str| {
+        let form_type = ("Content-Type", "application/x-www-form-urlencoded");
+        send(address, &request(address, "POST", REGISTRATION, &[&[own, form_type], headers].concat(), body))
+            .status
     };
     let origin = format!("http://{address}");
-    assert_eq!(post(&[("Origin", &origin)], &form), 200);
-    assert_eq!(post(&[], &form), 403, "a browser says where a form comes from");
-    assert_eq!(post(&[("Origin", "null")], &form), 403);
-    assert_eq!(post(&[("Origin", &format!("http://127.0.0.1:{}", port ^ 1))], &form), 403);
-    assert_eq!(post(&[("Origin", "null"), ("Sec-Fetch-Site", "same-site")], &form), 403);
-    assert_eq!(post(&[("Origin", &origin)], "action=preview"), 403, "no token");
-    assert_eq!(post(&[("Origin", &origin)], "action=preview&csrf=AAAA"), 403, "a wrong token");
+    assert_eq!(sent(&[("Origin", &origin)], &fields), 200);
+    assert_eq!(sent(&[], &fields), 403, "a browser says where a form comes from");
+    assert_eq!(sent(&[("Origin", "null")], &fields), 403);
+    assert_eq!(sent(&[("Origin", &format!("http://127.0.0.1:{}", port ^ 1))], &fields), 403);
+    assert_eq!(sent(&[("Origin", "null"), ("Sec-Fetch-Site", "same-site")], &fields), 403);
+    assert_eq!(sent(&[("Origin", &origin)], "action=preview"), 403, "no token");
+    assert_eq!(sent(&[("Origin", &origin)], "action=preview&csrf=AAAA"), 403, "a wrong token");
     let form_type = ("Content-Type", "application/x-www-form-urlencoded");
     let large = request(address, "POST", REGISTRATION, &[own, form_type, ("Origin", &origin)], "");
     let large = large.replace("Content-Length: 0", "Content-Length: 600000");
     assert_eq!(send(address, &large).status, 413);
     let text = [own, ("Content-Type", "text/plain"), ("Origin", origin.as_str())];
-    assert_eq!(send(address, &request(address, "POST", REGISTRATION, &text, &form)).status, 415);
+    assert_eq!(send(address, &request(address, "POST", REGISTRATION, &text, &fields)).status, 415);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -149,7 +149,8 @@ impl Gate {
     }
 
     fn foreign() -> Refusal {
-        let text = "The request does not come from a page of the console.";
+        let text = "The request does not come from a page of the console. If you followed a link, copy its address \
+                    instead.";
         Refusal::new(StatusCode::FORBIDDEN, "Not from the console", text)
     }
 

@@ -107,7 +107,8 @@ struct FieldGroup {
 
 /// What applying a form would change.
 struct Outlook {
-    changes: Vec<ShownChange>,
+    /// `None` while something is to correct.
+    changes: Option<Vec<ShownChange>>,
     warnings: Vec<String>,
     /// The next numbers, or why there are none.
     numbers: Result<Preview, String>,
@@ -201,8 +202,8 @@ impl Draft {
 
     async fn outlook(&self, console: &Console) -> Result<Outlook, Failure> {
         if !self.problems.is_empty() {
-            let numbers = Err("What is wrong above comes first.".to_owned());
-            return Ok(Outlook { changes: Vec::new(), warnings: Vec::new(), numbers });
+            let numbers = Err("They are shown when nothing is to correct.".to_owned());
+            return Ok(Outlook { changes: None, warnings: Vec::new(), numbers });
         }
         let (_, changes) = org::preview(&console.store, &self.definition).await?;
         let numbers = match NumberingPlan::try_from(&self.definition.config.card_numbers) {
@@ -212,7 +213,7 @@ impl Draft {
                 Ok(Preview::new(&plan, next, &self.org.permutation_key))
             }
         };
-        let changes = changes.iter().map(shown_change).collect();
+        let changes = Some(changes.iter().map(shown_change).collect());
         Ok(Outlook { changes, warnings: self.definition.warnings(), numbers })
     }
 
@@ -487,7 +488,7 @@ const OUTDATED: &str = "Somebody changed the org after you opened this page, and
 
 async fn review(console: &Console, draft: Draft) -> Page {
     let outlook = draft.outlook(console).await?;
-    if outlook.changes.is_empty() {
+    if outlook.changes.as_ref().is_some_and(Vec::is_empty) {
         console.notify(Notice::done("Nothing differs from the org as it is."));
         return draft.page(console, StatusCode::OK, Vec::new()).await;
     }
