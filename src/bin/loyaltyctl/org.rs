@@ -282,20 +282,12 @@ pub fn read_for(id: OrgId, file: &Path) -> Result<Definition, Failure> {
 }
 
 /// The value of the sequence that an org gives next once `plan` is applied. A plan that could
-/// repeat a number is refused, whether it was issued or a customer brought it.
+/// repeat a number is refused, whether it was issued or a customer brought it. For a plan of another
+/// format, that reads the whole table.
 pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<u64, Failure> {
-    let current = store.issued_card_numbers(org.id()).await?;
-    let retired = store.retired_card_numbers(org.id()).await?;
-    let next =
-        transition(current.as_ref(), &retired, plan).map_err(|error| Failure::refused(error.to_string()))?;
-    let started = match (next, &current) {
-        (Transition::Start(started), _) => started,
-        (Transition::Keep, Some(current)) => return Ok(current.next),
-        (Transition::Keep, None) => return Ok(plan.offset()),
-    };
-    // With a higher offset alone, the plan gives nothing that it would not have given before.
-    if current.is_none_or(|current| current.plan.format() != plan.format()) {
-        let held = store.held_numbers(org, plan, started.next).await?;
+    let start = planned_start(store, org, plan).await?;
+    if start.is_of_new_format {
+        let held = store.held_numbers(org, plan, start.next).await?;
         if held.count > 0 {
             return Err(Failure::refused(format!(
                 "the plan could give {} of the customers' card numbers to other customers: {}",
@@ -304,7 +296,32 @@ pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Resul
             )));
         }
     }
-    Ok(started.next)
+    Ok(start.next)
+}
+
+/// Where the sequence goes on once a plan is applied.
+pub struct PlannedStart {
+    /// The value that the org gives next.
+    pub next: u64,
+    /// Whether customers can have numbers that the plan gives, which nobody has looked for yet.
+    is_of_new_format: bool,
+}
+
+/// The same as [`next_value`] without the numbers that customers brought.
+pub async fn planned_start(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<PlannedStart, Failure> {
+    let current = store.issued_card_numbers(org.id()).await?;
+    let retired = store.retired_card_numbers(org.id()).await?;
+    let next =
+        transition(current.as_ref(), &retired, plan).map_err(|error| Failure::refused(error.to_string()))?;
+    Ok(match (next, current) {
+        // With a higher offset alone, the plan gives nothing that it would not have given before.
+        (Transition::Start(started), current) => PlannedStart {
+            next: started.next,
+            is_of_new_format: current.is_none_or(|current| current.plan.format() != plan.format()),
+        },
+        (Transition::Keep, Some(current)) => PlannedStart { next: current.next, is_of_new_format: false },
+        (Transition::Keep, None) => PlannedStart { next: plan.offset(), is_of_new_format: false },
+    })
 }
 
 fn print_applied(
@@ -355,7 +372,7 @@ fn changes_as_table(output: &Output, changes: &[Change]) -> String {
 pub type Change = (String, Option<Value>, Option<Value>);
 
 /// The keys whose values differ.
-fn changes(before: &Definition, after: &Definition) -> Vec<Change> {
+pub fn changes(before: &Definition, after: &Definition) -> Vec<Change> {
     let (before, after) = (flat(before), flat(after));
     let get = |all: &[(String, Value)], key: &str| all.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let mut keys: Vec<&String> = before.iter().chain(&after).map(|(key, _)| key).collect();

@@ -1,6 +1,6 @@
 //! The Registration Configuration page.
 
-use loyalty_codes::model::config_keys::CONFIG;
+use loyalty_codes::model::{config_keys::CONFIG, till::Permission};
 use serde_json::json;
 
 use super::{
@@ -161,4 +161,27 @@ async fn two_editors_do_not_overwrite_each_other() {
     assert_eq!(applied.len(), 1, "{ended:?}");
     assert!(ended.iter().all(|(status, _)| matches!(status, 303 | 409)), "{ended:?}");
     assert_eq!(config()["CONF_OTP_LENGTH"].to_string(), applied[0].1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_could_give_a_customers_own_number_is_refused_before_it_is_applied() {
+    let operator = with_demo_org().await;
+    let service = operator.table.service("shop.1");
+    service.create_till("shop.1", 966, Permission::ALL).await;
+    let identifiers = json!([{"type": "externalId", "value": "000000000007"}]);
+    let profile = json!({"source": "INSTORE", "accountId": "", "identifiers": identifiers});
+    assert_eq!(service.post("/v2/customers", &json!({"profiles": [profile]})).await.status, 200);
+    let console = Console::of(&operator);
+    let browser = console.browser();
+    let plan = [("CONF_CARD_NUMBER_LENGTH", "12"), ("CONF_CARD_NUMBER_OFFSET", "0")];
+    for (action, status) in [("review", 422), ("apply", 409)] {
+        let refused =
+            browser.submit(REGISTRATION, REGISTRATION, &[&plan[..], &[("action", action)]].concat());
+        assert_eq!(refused.status, status, "{action}: {}", refused.body);
+        assert!(unescape(&refused.body).contains("1 of the customers' card numbers"), "{}", refused.body);
+        assert!(refused.body.contains("id=\"CONF_CARD_NUMBER_OFFSET-error\""), "{}", refused.body);
+    }
+    let plan = [("CONF_CARD_NUMBER_LENGTH", "12"), ("CONF_CARD_NUMBER_OFFSET", "8"), ("action", "review")];
+    let review = browser.submit(REGISTRATION, REGISTRATION, &plan);
+    assert!(review.status == 200 && review.body.contains("<code>000000000008</code>"), "{}", review.body);
 }

@@ -165,6 +165,15 @@ struct Draft {
     definition: Definition,
     problems: Vec<Problem>,
     form: Option<Form>,
+    /// The value of the sequence that the org would give next; `None` if it would have no plan.
+    next: Option<u64>,
+}
+
+/// Whether a preview looks for numbers that customers brought, which reads the whole table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Quick,
+    Whole,
 }
 
 impl Draft {
@@ -172,11 +181,13 @@ impl Draft {
         let found = console.store.org_with_version(id).await?;
         let (org, version) = found.ok_or_else(|| org::no_such_org(id))?;
         let definition = org.definition.clone();
-        Ok(Self { org, version, definition, problems: Vec::new(), form: None })
+        let current = console.store.issued_card_numbers(id).await?;
+        let next = current.map(|current| current.next);
+        Ok(Self { org, version, definition, problems: Vec::new(), form: None, next })
     }
 
     /// The org with the `[config]` of a form.
-    async fn of_form(console: &Console, id: OrgId, form: Form) -> Result<Self, Failure> {
+    async fn of_form(console: &Console, id: OrgId, form: Form, check: Check) -> Result<Self, Failure> {
         let mut draft = Self::stored(console, id).await?;
         let (config, mut problems) = read_config(&form);
         match config {
@@ -187,34 +198,45 @@ impl Draft {
         let unreadable: Vec<_> = problems.iter().filter_map(|problem| problem.key).collect();
         let found = found.into_iter().map(Problem::of);
         problems.extend(found.filter(|problem| problem.key.is_none_or(|key| !unreadable.contains(&key))));
-        if problems.is_empty()
-            && let Err(failure) = org::preview(&console.store, &draft.definition).await
-        {
-            if !failure.is_refusal() {
-                return Err(failure);
-            }
-            problems.push(Problem::of(failure.to_string()));
-        }
         draft.problems = problems;
         draft.form = Some(form);
+        if draft.problems.is_empty() {
+            draft.plan(console, check).await?;
+        }
         Ok(draft)
     }
 
-    async fn outlook(&self, console: &Console) -> Result<Outlook, Failure> {
+    /// Finds the number that the org would give next, or why the plan is refused.
+    async fn plan(&mut self, console: &Console, check: Check) -> Result<(), Failure> {
+        self.next = None;
+        let Ok(plan) = NumberingPlan::try_from(&self.definition.config.card_numbers) else { return Ok(()) };
+        let next = match check {
+            Check::Quick => {
+                org::planned_start(&console.store, &self.org, &plan).await.map(|start| start.next)
+            }
+            Check::Whole => org::next_value(&console.store, &self.org, &plan).await,
+        };
+        match next {
+            Ok(next) => self.next = Some(next),
+            Err(failure) if failure.is_refusal() => self.problems.push(Problem::of(failure.to_string())),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn outlook(&self) -> Outlook {
         if !self.problems.is_empty() {
             let numbers = Err("They are shown when nothing is to correct.".to_owned());
-            return Ok(Outlook { changes: None, warnings: Vec::new(), numbers });
+            return Outlook { changes: None, warnings: Vec::new(), numbers };
         }
-        let (_, changes) = org::preview(&console.store, &self.definition).await?;
-        let numbers = match NumberingPlan::try_from(&self.definition.config.card_numbers) {
-            Err(_) => Err("The org has no numbering plan: CONF_CARD_NUMBER_LENGTH is empty.".to_owned()),
-            Ok(plan) => {
-                let next = org::next_value(&console.store, self.org.id(), &plan).await?;
-                Ok(Preview::new(&plan, next, &self.org.permutation_key))
-            }
+        let changes = org::changes(&self.org.definition, &self.definition);
+        let plan = NumberingPlan::try_from(&self.definition.config.card_numbers);
+        let numbers = match (plan, self.next) {
+            (Ok(plan), Some(next)) => Ok(Preview::new(&plan, next, &self.org.permutation_key)),
+            _ => Err("The org has no numbering plan: CONF_CARD_NUMBER_LENGTH is empty.".to_owned()),
         };
         let changes = Some(changes.iter().map(shown_change).collect());
-        Ok(Outlook { changes, warnings: self.definition.warnings(), numbers })
+        Outlook { changes, warnings: self.definition.warnings(), numbers }
     }
 
     fn groups(&self) -> Vec<FieldGroup> {
@@ -276,7 +298,7 @@ impl Draft {
         self.problems.iter().map(shown).collect()
     }
 
-    async fn page(&self, console: &Console, status: StatusCode, more: Vec<String>) -> Page {
+    fn page(&self, console: &Console, status: StatusCode, more: Vec<String>) -> Page {
         let groups = self.groups();
         let mut problems: Vec<_> = more.into_iter().map(|text| ShownProblem { input: None, text }).collect();
         problems.extend(self.shown_problems(&groups));
@@ -290,7 +312,7 @@ impl Draft {
                 version: self.version,
                 problems,
                 groups,
-                outlook: self.outlook(console).await?,
+                outlook: self.outlook(),
                 file: written(&public)?,
                 test_identifiers: self.definition.test_identifiers.len(),
                 remarks: self.org.definition.remarks(),
@@ -418,7 +440,7 @@ fn written(definition: &Definition) -> Result<String, Failure> {
 
 /// `GET …/registration`: the form, as the org is.
 pub async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Page {
-    Draft::stored(&console, OrgId(id)).await?.page(&console, StatusCode::OK, Vec::new()).await
+    Draft::stored(&console, OrgId(id)).await?.page(&console, StatusCode::OK, Vec::new())
 }
 
 /// `GET …/org.toml`: the org's file.
@@ -436,9 +458,9 @@ pub async fn preview(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    let draft = Draft::of_form(&console, OrgId(id), form).await?;
+    let draft = Draft::of_form(&console, OrgId(id), form, Check::Quick).await?;
     let problems = draft.shown_problems(&draft.groups());
-    page(&OutlookFragment { outlook: draft.outlook(&console).await?, problems })
+    page(&OutlookFragment { outlook: draft.outlook(), problems })
 }
 
 /// `POST …/registration`: previews, reviews, edits again or applies what the form says.
@@ -449,16 +471,18 @@ pub async fn submit(
 ) -> Page {
     let id = OrgId(id);
     let action = form.text("action").to_owned();
+    // Applying looks for the numbers of customers by itself.
+    let check = if action == "review" { Check::Whole } else { Check::Quick };
     let read_version = form.text("version").parse::<u64>().ok();
-    let mut draft = Draft::of_form(&console, id, form).await?;
+    let mut draft = Draft::of_form(&console, id, form, check).await?;
     if !draft.problems.is_empty() {
-        return draft.page(&console, StatusCode::UNPROCESSABLE_ENTITY, Vec::new()).await;
+        return draft.page(&console, StatusCode::UNPROCESSABLE_ENTITY, Vec::new());
     }
     if matches!(action.as_str(), "review" | "apply") && read_version != Some(draft.version) {
-        return draft.page(&console, StatusCode::CONFLICT, vec![OUTDATED.to_owned()]).await;
+        return draft.page(&console, StatusCode::CONFLICT, vec![OUTDATED.to_owned()]);
     }
     match action.as_str() {
-        "review" => review(&console, draft).await,
+        "review" => review(&console, &draft),
         "apply" => {
             let version = draft.version;
             match org::apply_definition(&console.store, &console.who, &draft.definition, Some(version)).await
@@ -469,7 +493,8 @@ pub async fn submit(
                 }
                 Err(failure) if failure.is_refusal() => {
                     draft.version = Draft::stored(&console, id).await?.version;
-                    draft.page(&console, StatusCode::CONFLICT, vec![failure.to_string()]).await
+                    draft.problems.push(Problem::of(failure.to_string()));
+                    draft.page(&console, StatusCode::CONFLICT, Vec::new())
                 }
                 Err(failure) => Err(failure.into()),
             }
@@ -477,7 +502,7 @@ pub async fn submit(
         "preview" | "edit" => {
             // The version that the editor has seen, so that what others changed is not overwritten.
             draft.version = read_version.unwrap_or(draft.version);
-            draft.page(&console, StatusCode::OK, Vec::new()).await
+            draft.page(&console, StatusCode::OK, Vec::new())
         }
         _ => Err(Refusal::new(StatusCode::BAD_REQUEST, "Not valid", "The form says nothing to do.")),
     }
@@ -486,11 +511,11 @@ pub async fn submit(
 const OUTDATED: &str = "Somebody changed the org after you opened this page, and nothing was applied. The fields have \
                         your values, and what differs from the org as it is now is marked: review it again.";
 
-async fn review(console: &Console, draft: Draft) -> Page {
-    let outlook = draft.outlook(console).await?;
+fn review(console: &Console, draft: &Draft) -> Page {
+    let outlook = draft.outlook();
     if outlook.changes.as_ref().is_some_and(Vec::is_empty) {
         console.notify(Notice::done("Nothing differs from the org as it is."));
-        return draft.page(console, StatusCode::OK, Vec::new()).await;
+        return draft.page(console, StatusCode::OK, Vec::new());
     }
     let form = draft.form.as_ref();
     let mut fields =
