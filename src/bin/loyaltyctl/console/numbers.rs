@@ -14,9 +14,12 @@ use axum::{
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::stream;
-use loyalty_codes::model::{
-    card_number::{history::IssuedRange, permutation::PermutationKey},
-    org::{Org, OrgId},
+use loyalty_codes::{
+    model::{
+        card_number::{history::IssuedRange, permutation::PermutationKey},
+        org::{Org, OrgId},
+    },
+    store::error_chain,
 };
 
 use super::{
@@ -61,6 +64,8 @@ struct Range {
     given: u64,
     whole: u64,
     percent: f64,
+    /// Until when they last, in words.
+    until: String,
     preview: Preview,
 }
 
@@ -125,10 +130,14 @@ async fn show_with(
     let plans = plans.chain(retired.iter().rev().map(|range| plan(range, false, key)));
     let plans = plans.collect();
     let taken = taken_before(console, id).await?;
+    let range = match &current {
+        Some(current) => Some(range(console, org, current).await?),
+        None => None,
+    };
     page_with(
         status,
         &NumbersPage {
-            range: current.as_ref().map(|current| range(current, key)),
+            range,
             plans,
             taken,
             problems: problem.into_iter().map(|text| ShownProblem { input: Some("count"), text }).collect(),
@@ -140,15 +149,23 @@ async fn show_with(
     )
 }
 
-fn range(current: &IssuedRange, key: &PermutationKey) -> Range {
+async fn range(console: &Console, org: &Org, current: &IssuedRange) -> Result<Range, Failure> {
     let offset = current.plan.offset();
     let given = current.next.saturating_sub(offset);
-    Range {
+    let preview = Preview::new(&current.plan, current.next, &org.permutation_key);
+    let now = Utc::now();
+    let rate = numbers::rate(&console.store, org.id(), current, now).await?;
+    // Noted as by `numbers preview`. Without it, a later rate is less exact.
+    if let Err(error) = console.store.write_reading(org.id(), current, now).await {
+        tracing::warn!(cause = error_chain(&error), "the counter could not be noted for later rates");
+    }
+    Ok(Range {
         given,
         whole: current.plan.end() - offset,
         percent: if given == 0 { 0.0 } else { current.plan.percent_used(current.next - 1) },
-        preview: Preview::new(&current.plan, current.next, key),
-    }
+        until: numbers::outlook(rate.as_ref(), preview.left, now),
+        preview,
+    })
 }
 
 fn plan(range: &IssuedRange, is_current: bool, key: &PermutationKey) -> Plan {
