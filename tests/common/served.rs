@@ -44,7 +44,7 @@ impl Served {
             served.wait_for("DynamoDB listens on ");
         }
         if demo {
-            served.wait_for("# register a customer");
+            served.wait_for(": register a customer");
             served.wait_for("curl ");
         }
         served
@@ -80,7 +80,7 @@ impl Served {
 
     /// The printed commands that a user can paste.
     pub fn requests(&self) -> String {
-        let start = self.printed.iter().position(|line| line.starts_with("# issue")).unwrap();
+        let start = self.printed.iter().position(|line| line.starts_with(": issue")).unwrap();
         self.printed[start..].join("\n")
     }
 

@@ -116,7 +116,7 @@ fn a_server_keeps_running_after_its_console_is_closed() {
     }
     drop(errors);
     // The console is closed. Neither the log line nor the delivered message can be written.
-    let requests = &requests[requests.find("# issue").unwrap()..];
+    let requests = &requests[requests.find(": issue").unwrap()..];
     for _ in 0..2 {
         let answers = paste(requests);
         assert!(answers[0]["createdId"].is_u64(), "{answers:?}");
