@@ -58,8 +58,8 @@ impl ConfigKey {
     }
 }
 
-/// The key that a problem of a definition is about: the one that its sentence names first. `None` if
-/// it names none.
+/// The key that a problem of a definition is about: the one that its sentence names first. `None`
+/// if it names none.
 #[must_use]
 pub fn key_of_problem(problem: &str) -> Option<&'static ConfigKey> {
     let named = CONFIG.iter().filter_map(|key| Some((problem.find(key.name)?, key)));
@@ -276,8 +276,8 @@ mod tests {
         definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems)
     }
 
-    /// The problems of one value of a key. The card numbers are as long as they can be, so that every
-    /// offset fits.
+    /// The problems of one value of a key. The card numbers are as long as they can be, so that
+    /// every offset fits.
     fn problems_of(key: &str, value: &Value) -> Vec<String> {
         let mut config = Map::new();
         config.insert("CONF_CARD_NUMBER_LENGTH".to_owned(), json!(50));

@@ -216,7 +216,8 @@ impl Store {
     /// [`Self::org_with_version`].
     ///
     /// # Errors
-    /// [`ApplyError::Outdated`] if it does not, or another [`ApplyError`]; then nothing was written.
+    /// [`ApplyError::Outdated`] if it does not, or another [`ApplyError`]; then nothing was
+    /// written.
     #[cfg(feature = "cli")]
     pub async fn replace_org(&self, definition: &Definition, version: u64) -> Result<Applied, ApplyError> {
         // An org of that version exists, and keeps its key and its user ids.

@@ -105,8 +105,8 @@ enum Command {
     Numbers(numbers::Command),
     /// Serve pages for operators on this machine
     ///
-    /// Prints their address, which works once, in one browser. Changes go through the same functions
-    /// as those of the other commands.
+    /// Prints their address, which works once, in one browser. Changes go through the same
+    /// functions as those of the other commands.
     Console(console::Options),
     /// What operators did
     #[command(subcommand)]

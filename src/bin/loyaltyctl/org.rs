@@ -282,8 +282,8 @@ pub fn read_for(id: OrgId, file: &Path) -> Result<Definition, Failure> {
 }
 
 /// The value of the sequence that an org gives next once `plan` is applied. A plan that could
-/// repeat a number is refused, whether it was issued or a customer brought it. For a plan of another
-/// format, that reads the whole table.
+/// repeat a number is refused, whether it was issued or a customer brought it. For a plan of
+/// another format, that reads the whole table.
 pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<u64, Failure> {
     let start = planned_start(store, org, plan).await?;
     if start.is_of_new_format {

@@ -1,8 +1,8 @@
 //! Who may use the console: the browser that opened the printed address first, on requests that
 //! come from the console's own pages.
 //!
-//! - The address holds a secret that works once and becomes a session cookie. No other browser, user
-//!   or page gets that cookie.
+//! - The address holds a secret that works once and becomes a session cookie. No other browser,
+//!   user or page gets that cookie.
 //! - `Host` must name the address that the console listens on, so that a domain name that an
 //!   attacker points at it (DNS rebinding) gets no answer.
 //! - `Origin` and `Sec-Fetch-Site` must not name another page, and each form has a token that only
@@ -101,8 +101,8 @@ impl Gate {
         format!("loyalty-console-{}", self.address.port())
     }
 
-    /// Makes the browser that sends `key` the one that may use the console. `None` if the key is not
-    /// the right one or was used.
+    /// Makes the browser that sends `key` the one that may use the console. `None` if the key is
+    /// not the right one or was used.
     fn start_session(&self, key: &str) -> Option<HeaderValue> {
         let mut expected = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         if !expected.as_ref().is_some_and(|expected| is_same(expected.expose(), key)) {
@@ -235,8 +235,8 @@ async fn read_form(gate: &Gate, request: Request) -> Result<Request, Refusal> {
     Ok(Request::from_parts(parts, Body::empty()))
 }
 
-/// `GET /start`: the printed address. The redirect takes the secret out of the browser's address bar
-/// and history.
+/// `GET /start`: the printed address. The redirect takes the secret out of the browser's address
+/// bar and history.
 pub async fn start(
     State(console): State<Arc<Console>>,
     method: Method,
@@ -258,7 +258,7 @@ pub async fn start(
 }
 
 /// The headers of every response: nothing is loaded from elsewhere, no script or style is inline,
-/// no other page shows the console in a frame, and nothing is kept in a cache or sent as a referrer.
+/// no other page shows the console in a frame, and nothing is cached or sent as a referrer.
 fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [

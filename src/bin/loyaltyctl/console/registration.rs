@@ -381,8 +381,8 @@ fn boxes(values: Vec<String>, ticked: &Value) -> Vec<Choice> {
     values.into_iter().map(choice).collect()
 }
 
-/// The `[config]` of a form, and the values of it that cannot be read. A key without a value gets its
-/// default.
+/// The `[config]` of a form, and the values of it that cannot be read. A key without a value gets
+/// its default.
 fn read_config(form: &Form) -> (Result<Config, Problem>, Vec<Problem>) {
     let mut config = Map::new();
     let mut problems = Vec::new();
