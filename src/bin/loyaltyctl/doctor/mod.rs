@@ -136,7 +136,12 @@ const NETWORK_REMEDY: &str = "Check the network and the endpoint: AWS_REGION, AW
 pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<(), Failure> {
     let checks = output.with_spinner("checking", examine(options, target)).await?;
     let count = |status| checks.iter().filter(|check| check.status == status).count();
-    let summary = Status::ALL.map(|status| format!("{} {}", count(status), status.name())).join(", ");
+    let summary = Status::ALL.map(|status| match (count(status), status) {
+        (1, Status::Warning) => "1 warning".to_owned(),
+        (warnings, Status::Warning) => format!("{warnings} warnings"),
+        (others, _) => format!("{others} {}", status.name()),
+    });
+    let summary = summary.join(", ");
     let lines: Vec<_> = checks.iter().map(|check| check.text(output)).collect();
     output.print(
         &json!({"checks": checks, "failed": count(Status::Failed), "warnings": count(Status::Warning)}),
