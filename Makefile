@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-interleavings test-load test-schema test-clients test-engine test-ministack \
+.PHONY: help run test test-console screenshots test-interleavings test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
   openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
@@ -137,6 +137,26 @@ test-webhook: ## Run the receivers in docs/webhook.md (Python, Node.js, PHP) aga
 	@$(call INSTALL,php,php-cli)
 	cargo build --locked --features cli --bin loyaltyctl
 	python3 -B tests/webhook_receivers.py
+
+# Playwright and axe-core come from npm, the browser from Debian.
+CONSOLE_PACKAGES := tests/console/node_modules/.package-lock.json
+CONSOLE := cd tests/console && LOYALTYCTL="$$(realpath "$${CARGO_TARGET_DIR:-$(CURDIR)/target}")/debug/loyaltyctl"
+
+test-console: $(CONSOLE_PACKAGES) ## Drive the pages of the console in Chromium, as those do who use them
+	@$(call INSTALL,chromium)
+	cargo build --locked --features cli --bin loyaltyctl
+	$(CONSOLE) node --test pages.test.js
+
+screenshots: $(CONSOLE_PACKAGES) ## Write the screenshots of the console for the README, docs/console-*.png
+	@$(call INSTALL,chromium)
+	cargo build --locked --features cli --bin loyaltyctl
+	$(CONSOLE) node screenshots.js
+
+$(CONSOLE_PACKAGES): tests/console/package-lock.json
+	@$(call INSTALL,node,nodejs)
+	@$(call INSTALL,npm)
+	cd tests/console && npm ci --silent --no-audit --no-fund
+	touch $@
 
 test-panics: ## Test a panic in the build of `make sam-build ARCH=x86_64` (FUNCTION=… for another)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" cargo test --locked --all-features --test panics
