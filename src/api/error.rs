@@ -280,7 +280,7 @@ impl ApiError {
     }
 }
 
-/// Only the first [`MAX_PROBLEMS`] are kept.
+/// Only the first `MAX_PROBLEMS` are kept.
 impl From<Problems> for ApiError {
     fn from(mut problems: Problems) -> Self {
         problems.0.truncate(MAX_PROBLEMS);
