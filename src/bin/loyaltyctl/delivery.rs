@@ -34,22 +34,30 @@ pub enum Delivery {
     Console,
 }
 
-/// A deliverer of the messages in `store`. Its webhooks may be at private addresses if the table is
-/// a local one, as they may not for the delivery function. If it `needs_aws`, a missing AWS
-/// configuration is a failure; otherwise it is a warning, because all messages may go to webhooks.
+/// What a deliverer may and must do.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    /// Whether webhooks may be at private addresses, which the delivery function refuses.
+    pub private_webhooks: bool,
+    /// Whether a missing AWS configuration is a failure. Otherwise it is a warning, because all
+    /// messages may go to webhooks.
+    pub aws: bool,
+}
+
+/// A deliverer of the messages in `store`.
 pub async fn deliverer(
     target: &Target,
     store: Store,
     delivery: Delivery,
-    needs_aws: bool,
+    needs: Needs,
 ) -> Result<Deliverer, Failure> {
     let settings = target.settings()?;
     let mut providers = ProviderSettings::from_env()?;
-    providers.allow_private_webhooks |= target.has_plain_endpoint();
+    providers.allow_private_webhooks |= needs.private_webhooks;
     let (config, mode) = match delivery {
         Delivery::AsConfigured => {
             let config = match aws::of_operator(&settings, None).await {
-                Err(error) if !needs_aws => {
+                Err(error) if !needs.aws => {
                     tracing::warn!(cause = %error, "AWS sends no messages");
                     aws::for_local(&settings)?
                 }

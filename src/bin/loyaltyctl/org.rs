@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Target, audit,
-    delivery::{self, Delivery},
+    delivery::{self, Delivery, Needs},
     failure::Failure,
     org_file, org_words,
     output::{self, Output, printable},
@@ -534,8 +534,8 @@ async fn test_delivery(
         output.warn("CONF_OTP_ALLOWED_COUNTRY_CODES does not have that mobile's country, so no OTP would be sent there");
     }
     let provider = org.definition.delivery.as_ref().and_then(|delivery| delivery.provider(channel_type));
-    let needs_aws = provider == Some(Provider::Aws);
-    let deliverer = delivery::deliverer(target, store, Delivery::AsConfigured, needs_aws).await?;
+    let needs = Needs { private_webhooks: target.has_plain_endpoint(), aws: provider == Some(Provider::Aws) };
+    let deliverer = delivery::deliverer(target, store, Delivery::AsConfigured, needs).await?;
     let channel = Channel { channel_type, value: address.value().to_owned() };
     let code = Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng());
     let sending = deliverer.send_one(id, scope, &channel, &code);

@@ -28,7 +28,7 @@ use tokio::{
 use crate::{
     Target, audit,
     console::{self, Activity, Console},
-    delivery::{self, Deliveries, Delivery},
+    delivery::{self, Deliveries, Delivery, Needs},
     demo,
     failure::Failure,
     output::{Output, line, printable},
@@ -112,7 +112,8 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     let how = options.deliver.or_else(|| options.demo.then_some(Delivery::Console));
     let deliveries = match how {
         Some(how) => {
-            let deliveries = Deliveries::start(delivery::deliverer(target, store.clone(), how, false).await?);
+            let needs = Needs { private_webhooks: true, aws: false };
+            let deliveries = Deliveries::start(delivery::deliverer(target, store.clone(), how, needs).await?);
             app = app.with_message_listener(deliveries.listener());
             Some(deliveries)
         }
