@@ -3,13 +3,19 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 use common::template;
 use loyalty_codes::{
     api::ROUTES,
+    delivery::Limits,
     model::message::ChannelType,
-    store::{Store, Stream},
+    store::{OPERATION_TIMEOUT, Store, Stream},
 };
 
 /// The SDK calls that need permissions: a piece of code, and the action that it needs. Parts of
@@ -227,12 +233,23 @@ fn delivery_starts_for_new_messages_only_and_holds_up_no_others() {
         "StartingPosition: TRIM_HORIZON",
         "BisectBatchOnFunctionError: true",
         "FunctionResponseTypes: [ReportBatchItemFailures]",
-        "MaximumRecordAgeInSeconds: 86400",
         "Destination: !GetAtt DeliveryDeadLetters.Arn",
     ] {
         assert!(delivery.contains(line), "{line}");
     }
     assert!(!delivery.contains("WEBHOOK_ALLOW_PRIVATE"), "private addresses are for tests");
+    let number = |name: &str| -> u64 {
+        let value = delivery.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap().parse().unwrap()
+    };
+    // A record that always fails becomes a dead letter while the stream still has it.
+    assert!((10..=100).contains(&number("MaximumRetryAttempts")));
+    assert!(number("MaximumRecordAgeInSeconds") < 86_400);
+    // Before a message is sent, the table is read, the budget is counted, and the channels are
+    // claimed.
+    let Limits { total, store_outcome, .. } = Limits::default();
+    let (before, after) = (OPERATION_TIMEOUT * 5, total + store_outcome + OPERATION_TIMEOUT);
+    assert!(Duration::from_secs(number("Timeout")) >= before + after);
 }
 
 #[test]
@@ -242,19 +259,6 @@ fn every_channel_has_an_alarm_for_its_failures() {
         let alarm = template::block(&format!("Failed{first}{}Alarm:", rest.to_lowercase())).join("\n");
         let dimension = format!("Dimensions: [{{ Name: channel, Value: {channel} }}]");
         assert!(alarm.contains("MetricName: MessagesFailed") && alarm.contains(&dimension), "{alarm}");
-    }
-}
-
-#[test]
-fn an_alarm_compares_the_messages_and_validations_of_an_hour() {
-    let alarm = template::block("LowValidationAlarm:").join("\n");
-    // Fewer than a fifth of more than 200.
-    assert!(alarm.contains("IF(sent > 200 AND FILL(validated, 0) * 5 < sent, 1, 0)"), "{alarm}");
-    for (id, metric) in [("sent", "MessagesSent"), ("validated", "OtpsValidated")] {
-        let (_, part) = alarm.split_once(&format!("- Id: {id}\n")).unwrap();
-        let part = part.split("- Id: ").next().unwrap();
-        assert!(part.contains(&format!("MetricName: {metric}\n")) && part.contains("Stat: Sum"), "{part}");
-        assert!(part.contains("Period: 3600") && part.contains("ReturnData: false"), "{part}");
     }
 }
 
@@ -283,7 +287,9 @@ impl Alarm {
     }
 
     fn is_breaching(&self, data: &[f64]) -> bool {
-        let value = match self.value("Statistic").or(self.value("ExtendedStatistic")).unwrap() {
+        let value = match self.value("Statistic").or(self.value("ExtendedStatistic")).unwrap_or("None") {
+            // One value that was computed.
+            "None" => data[0],
             "Sum" => data.iter().sum(),
             "Maximum" => data.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             "p99" => {
@@ -376,6 +382,7 @@ fn alarms_go_on_and_off_when_they_should() {
             ],
         ),
         ("DeliveryErrorAlarm", vec![(errors(&[0, 3, 0, 0]), vec![1])]),
+        ("DeliveryThrottleAlarm", vec![(errors(&[0, 3, 0, 0]), vec![1])]),
         (
             "DeliveryDelayAlarm",
             vec![
@@ -390,11 +397,12 @@ fn alarms_go_on_and_off_when_they_should() {
         ("FailedWhatsappAlarm", failures.clone()),
         ("FailedWechatAlarm", failures.clone()),
         ("FailedZaloAlarm", failures),
+        ("UnreadableMessageAlarm", vec![(errors(&[0, 1, 0]), vec![1])]),
         ("OverBudgetAlarm", vec![(errors(&[0, 1, 0]), vec![1])]),
     ];
-    // LowValidationAlarm computes with two metrics, and has a test of its own.
     let alarms = template::TEMPLATE.matches("Type: AWS::CloudWatch::Alarm").count();
-    assert_eq!(alarms, cases.len() + 1, "add the new alarm here");
+    let computed = template::TEMPLATE.matches("          Expression: ").count();
+    assert_eq!(alarms, cases.len() + computed, "add the new alarm here");
     for (name, cases) in cases {
         let alarm = Alarm(template::block(&format!("{name}:")));
         // CloudWatch evaluates at most a day, or a week if the period is at least an hour.
@@ -413,4 +421,186 @@ fn alarms_go_on_and_off_when_they_should() {
     let range = template::block("NumberRangeAlarm:").join(" ");
     assert!(range.contains("Period: 3600"), "the cases count hours");
     assert!(range.contains("stats max(CardNumberRangeUsed) as percent by org"), "{range}");
+}
+
+/// Computes a metric from others, as CloudWatch's metric math does, with the functions that the
+/// template uses. A missing operand makes the result missing.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html>
+struct MetricMath<'a> {
+    tokens: Vec<String>,
+    at: usize,
+    values: &'a BTreeMap<&'a str, Option<f64>>,
+}
+
+impl<'a> MetricMath<'a> {
+    fn compute(expression: &str, values: &'a BTreeMap<&'a str, Option<f64>>) -> Option<f64> {
+        let spaced = ["(", ")", ",", "*", "+"]
+            .iter()
+            .fold(expression.to_owned(), |text, sign| text.replace(sign, &format!(" {sign} ")));
+        let tokens = spaced.split_whitespace().map(str::to_owned).collect();
+        let mut math = Self { tokens, at: 0, values };
+        let result = math.all();
+        assert_eq!(math.at, math.tokens.len(), "{expression}");
+        result
+    }
+
+    fn next(&mut self) -> String {
+        self.at += 1;
+        self.tokens[self.at - 1].clone()
+    }
+
+    fn next_is(&mut self, token: &str) -> bool {
+        let is_it = self.tokens.get(self.at).is_some_and(|next| next == token);
+        self.at += usize::from(is_it);
+        is_it
+    }
+
+    /// Conditions with AND between them.
+    fn all(&mut self) -> Option<f64> {
+        let mut result = self.comparison();
+        while self.next_is("AND") {
+            let other = self.comparison();
+            result = result.zip(other).map(|(a, b)| f64::from(a != 0.0 && b != 0.0));
+        }
+        result
+    }
+
+    fn comparison(&mut self) -> Option<f64> {
+        let left = self.sum();
+        let compare: fn(&f64, &f64) -> bool = match self.tokens.get(self.at).map(String::as_str) {
+            Some("<") => f64::lt,
+            Some(">") => f64::gt,
+            Some("==") => f64::eq,
+            _ => return left,
+        };
+        self.at += 1;
+        left.zip(self.sum()).map(|(a, b)| f64::from(compare(&a, &b)))
+    }
+
+    fn sum(&mut self) -> Option<f64> {
+        let mut result = self.product();
+        while self.next_is("+") {
+            result = result.zip(self.product()).map(|(a, b)| a + b);
+        }
+        result
+    }
+
+    fn product(&mut self) -> Option<f64> {
+        let mut result = self.operand();
+        while self.next_is("*") {
+            result = result.zip(self.operand()).map(|(a, b)| a * b);
+        }
+        result
+    }
+
+    fn operand(&mut self) -> Option<f64> {
+        let token = self.next();
+        if !self.next_is("(") {
+            return token.parse().ok().or_else(|| self.values[token.as_str()]);
+        }
+        let mut arguments = vec![self.all()];
+        while self.next_is(",") {
+            arguments.push(self.all());
+        }
+        assert!(self.next_is(")"), "{token}");
+        match (token.as_str(), &arguments[..]) {
+            ("FILL", [value, missing]) => value.or(*missing),
+            ("IF", [condition, then, otherwise]) => {
+                condition.and_then(|condition| if condition == 0.0 { *otherwise } else { *then })
+            }
+            other => panic!("unknown function {other:?}"),
+        }
+    }
+}
+
+/// The sums of metrics in each period, and the periods at whose end an alarm is on. A metric is
+/// missing where it is `None`.
+type ComputedCase<'a> = (&'a [(&'a str, &'a [Option<f64>])], &'a [usize]);
+
+#[test]
+fn alarms_on_several_metrics_go_on_and_off_when_they_should() {
+    let (none, no_traffic) = ([None; 4], (&[] as &[usize]));
+    let cases: [(&str, &[ComputedCase<'_>]); 2] = [
+        // Fewer than a fifth of more than 200 in an hour.
+        (
+            "LowValidationAlarm",
+            &[
+                (
+                    &[
+                        ("MessagesSent", &[Some(200.0), Some(201.0), Some(201.0), Some(1000.0), None]),
+                        ("OtpsValidated", &[None, None, Some(41.0), Some(199.0), Some(5.0)]),
+                    ],
+                    &[1, 3],
+                ),
+                (&[("MessagesSent", &none), ("OtpsValidated", &none)], no_traffic),
+            ],
+        ),
+        // Twice within an hour: messages, none of which ended.
+        (
+            "NothingDeliveredAlarm",
+            &[
+                // The last message of the first period is sent in the second one.
+                (
+                    &[
+                        ("OtpsToDeliver", &[Some(1.0), Some(3.0), None, Some(2.0)]),
+                        ("MessagesSent", &[None, Some(4.0), None, None]),
+                    ],
+                    &[3],
+                ),
+                (
+                    &[
+                        ("OtpsToDeliver", &[Some(5.0), Some(5.0)]),
+                        ("MessagesFailed", &[Some(5.0), Some(5.0)]),
+                    ],
+                    &[],
+                ),
+                (
+                    &[
+                        ("OtpsToDeliver", &[Some(5.0), Some(5.0)]),
+                        ("MessagesExpired", &[Some(5.0), Some(5.0)]),
+                    ],
+                    &[],
+                ),
+                (
+                    &[
+                        ("OtpsToDeliver", &[Some(5.0), Some(5.0)]),
+                        ("MessagesOverBudget", &[Some(1.0), Some(9.0)]),
+                    ],
+                    &[],
+                ),
+                (&[("OtpsToDeliver", &[Some(1.0), None, None, Some(1.0), None])], &[3, 4]),
+                (&[("OtpsToDeliver", &none)], no_traffic),
+            ],
+        ),
+    ];
+    assert_eq!(cases.len(), template::TEMPLATE.matches("          Expression: ").count());
+    for (name, cases) in cases {
+        let alarm = Alarm(template::block(&format!("{name}:")));
+        let expression = alarm.value("Expression").unwrap();
+        let text = alarm.0.join("\n");
+        let ids: BTreeMap<&str, &str> = text
+            .split("- Id: ")
+            .skip(2)
+            .map(|metric| {
+                assert!(metric.contains("Stat: Sum") && metric.contains("ReturnData: false"), "{metric}");
+                let name = metric.lines().find_map(|line| line.trim().strip_prefix("MetricName: "));
+                (metric.lines().next().unwrap(), name.unwrap())
+            })
+            .collect();
+        for (metrics, expected) in cases {
+            let data: BTreeMap<_, _> = metrics.iter().copied().collect();
+            assert!(data.keys().all(|metric| ids.values().any(|of_alarm| of_alarm == metric)), "{name}");
+            let periods = metrics[0].1.len();
+            let series = (0..periods)
+                .map(|period| {
+                    let values =
+                        ids.iter().map(|(id, metric)| (*id, data.get(metric).and_then(|sums| sums[period])));
+                    MetricMath::compute(expression, &values.collect()).into_iter().collect()
+                })
+                .collect();
+            let states = alarm.states(&series);
+            let on: Vec<usize> = (0..periods).filter(|period| states[*period]).collect();
+            assert_eq!(on, *expected, "{name}: {metrics:?}");
+        }
+    }
 }

@@ -87,7 +87,7 @@ problems! {
     CountryNotAllowed => BAD_REQUEST, 603, "The org sends no messages to the country of a mobile";
     NoAddress => BAD_REQUEST, 603, "There is no address to send the OTP to";
     AddressNotOwn => FORBIDDEN, 4000, "An address is not the customer's own, and the till may not send to any other";
-    TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text with {{ validation_code }} or {{ otp_code }} in it";
+    TemplateInvalid => BAD_REQUEST, 400, "Template and email template body must be text of at most 10000 characters with {{ validation_code }} or {{ otp_code }} in it";
     SubjectInvalid => BAD_REQUEST, 400, "Email subject must be text in one line, without control characters";
     CodeMissing => BAD_REQUEST, 604, "No OTP passed";
     CodeNotText => BAD_REQUEST, 604, "Code must be text";

@@ -208,8 +208,9 @@ pub const fn of(problem: Problem) -> Help {
             "Correct the channel. The types are in docs/api.md.",
         ),
         Problem::TemplateInvalid => help(
-            "The template has no `{{ validation_code }}`, so that the customer would get no code, or is not text.",
-            "Put `{{ validation_code }}` into the text, or leave the template out.",
+            "The template has no `{{ validation_code }}`, so that the customer would get no code, or is not text, \
+             or it has more than 10,000 characters.",
+            "Put `{{ validation_code }}` into the text, shorten it, or leave the template out.",
         ),
         Problem::SubjectInvalid => help(
             "The e-mail's subject contains a line break or another control character.",

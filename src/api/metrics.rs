@@ -13,6 +13,8 @@ wire_enum! {
     pub enum Event {
         /// An OTP was issued or sent again.
         OtpIssued = "OtpsIssued",
+        /// One of them has a message that is to be delivered.
+        OtpToDeliver = "OtpsToDeliver",
         OtpFetched = "OtpsFetched",
         /// A right code.
         OtpValidated = "OtpsValidated",

@@ -470,6 +470,7 @@ fn log(
                 ColdStarts = cold_start.then_some(1),
                 DynamoDbRetries = (retries > 0).then_some(retries),
                 OtpsIssued = trace.events.get(Event::OtpIssued),
+                OtpsToDeliver = trace.events.get(Event::OtpToDeliver),
                 OtpsFetched = trace.events.get(Event::OtpFetched),
                 OtpsValidated = trace.events.get(Event::OtpValidated),
                 OtpsRefused = trace.events.get(Event::OtpRefused),

@@ -103,8 +103,11 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     {
         Issue::Issued(body, message) => {
             call.events.count(Event::OtpIssued);
-            if let (Some(listener), Some(message)) = (&call.app.message_listener, message) {
-                listener(message);
+            if let Some(message) = message {
+                call.events.count(Event::OtpToDeliver);
+                if let Some(listener) = &call.app.message_listener {
+                    listener(message);
+                }
             }
             return Ok(body);
         }
@@ -238,7 +241,7 @@ fn templates(body: &JsonFields<'_>) -> Result<TemplateTexts, Problems> {
     if texts.has_control_in_subject() {
         return Err(Problem::SubjectInvalid.into());
     }
-    if texts.without_placeholder().next().is_some() {
+    if texts.is_too_long() || texts.without_placeholder().next().is_some() {
         return Err(Problem::TemplateInvalid.into());
     }
     Ok(texts)

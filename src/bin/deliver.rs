@@ -30,7 +30,7 @@ async fn main() -> Result<(), Error> {
     let clients = AwsClients::new(&config, &providers);
     let deliverer = Deliverer::new(store, Clock::system(), clients, webhooks);
     let handle = async |event: LambdaEvent<Box<RawValue>>| {
-        Ok::<_, Error>(stream::handle(&deliverer, event.payload.get()).await)
+        Ok::<_, Error>(stream::handle(&deliverer, event.payload.get(), event.context.deadline()).await)
     };
     lambda_runtime::run(service_fn(handle)).await
 }

@@ -6,21 +6,28 @@
 //!
 //! A provider is tried again after transient failures, for [`Limits::total`] at most, and no
 //! failure of a provider is an error here: the item is the record of it. Only a failing DynamoDB
-//! is.
+//! is, and a lack of time.
+//!
+//! Each delivery reads the org. An older copy could refuse a channel for good that the org has been
+//! given since, or sign without its new secret.
 
 mod address;
 mod attempts;
 mod aws;
 #[cfg(feature = "cli")]
 mod diagnosis;
+mod log;
+mod plan;
 mod webhook;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, sleep},
+};
 
 pub use attempts::Limits;
 use attempts::{AttemptError, jittered, with_attempts};
@@ -30,25 +37,24 @@ use aws::Sms;
 pub use diagnosis::{
     EmailAccount, EmailIdentity, Origination, SmsAccount, SpendLimit, SpendLimits, webhook_addresses,
 };
+pub use log::log_unreadable;
+use plan::{Action, Route};
 use webhook::Headers;
 pub use webhook::WebhookClient;
 
 use crate::{
-    cache::Cache,
     clock::Clock,
-    logging,
     model::{
         content,
-        delivery::{AwsSettings, Provider},
+        delivery::AwsSettings,
         delivery_state::{ChannelState, Claim, FailureReason, Outcome},
         message::{Channel, ChannelType, Message},
         org::{Org, OrgId},
         otp::{Code, CreatedId, Scope},
-        webhook::{WebhookMessage, WebhookSecrets},
+        webhook::{WebhookMessage, WebhookSecrets, webhook_id},
     },
     secret::os_rng,
-    store::{MessageOtp, StateChange, Store, StoreError, StoredMessage, keys::Key},
-    wire::hex,
+    store::{OPERATION_TIMEOUT, OrgWithSecrets, StateChange, Store, StoreError, keys::Key},
 };
 
 /// What is done with messages instead of delivering them as the org's file says.
@@ -72,14 +78,23 @@ pub struct Deliverer {
     webhooks: WebhookClient,
     mode: Mode,
     limits: Limits,
-    orgs: Cache<OrgId, Arc<OrgDelivery>>,
+    /// A permit for each message that may be on its way to a provider.
+    sending: Semaphore,
 }
 
-/// An org as the deliverer knows it.
-#[derive(Debug)]
-struct OrgDelivery {
-    org: Org,
-    secrets: Option<WebhookSecrets>,
+/// How many messages are on their way to providers at the same time. Each has a connection, and a
+/// function on Lambda may have 1,024 files and connections open.
+const MAX_SENDING: usize = 400;
+
+/// Why a message was not delivered, or not all of it. It can be delivered again; channels that have
+/// ended are not sent twice.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The process may end before the outcome is stored. Nothing was sent.
+    #[error("too little time is left to send a message and to store what became of it")]
+    TooLate,
 }
 
 /// How the delivery of a message on one channel ended.
@@ -95,7 +110,7 @@ pub struct ChannelOutcome {
 
 /// What is sent on one channel.
 struct Dispatch<'a> {
-    org: &'a OrgDelivery,
+    org: &'a Org,
     channel: &'a Channel,
     message: &'a Message,
     code: &'a Code,
@@ -105,14 +120,6 @@ struct Dispatch<'a> {
     id: String,
     requested_at: DateTime<Utc>,
     valid_until: DateTime<Utc>,
-}
-
-/// Who sends a channel's messages, with the settings for it.
-#[derive(Debug, Clone, Copy)]
-enum Route<'a> {
-    Aws(&'a AwsSettings),
-    Webhook { url: &'a str, secrets: &'a WebhookSecrets },
-    Show(fn(&Channel, &Message)),
 }
 
 impl Deliverer {
@@ -125,7 +132,7 @@ impl Deliverer {
             webhooks,
             mode: Mode::default(),
             limits: Limits::default(),
-            orgs: Cache::default(),
+            sending: Semaphore::new(MAX_SENDING),
         }
     }
 
@@ -144,57 +151,59 @@ impl Deliverer {
     /// 0.1.0, its org delivers no messages, or another process delivers it.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt. The message can be delivered
-    /// again; channels that have ended are not sent twice.
-    pub async fn deliver(&self, key: &Key) -> Result<Vec<ChannelOutcome>, StoreError> {
+    /// [`DeliveryError::Store`] when DynamoDB fails or an item is corrupt.
+    pub async fn deliver(&self, key: &Key) -> Result<Vec<ChannelOutcome>, DeliveryError> {
+        self.deliver_until(key, None).await
+    }
+
+    /// Delivers a message in a process that may end at `deadline`.
+    async fn deliver_until(
+        &self,
+        key: &Key,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<ChannelOutcome>, DeliveryError> {
         let Some(stored) = self.store.message(key).await? else {
             return Ok(Vec::new());
         };
-        let begun = stored.states.iter().enumerate().filter_map(|(position, state)| match state {
-            None => Some((position, None)),
-            Some(ChannelState::Sending(claim)) => Some((position, Some(claim.clone()))),
-            Some(ChannelState::Done(_)) => None,
-        });
-        let pending: BTreeMap<usize, Option<Claim>> = begun.collect();
-        let Some(org) = self.org(stored.org).await? else {
+        let Some(org) = stored.org.as_ref().filter(|org| self.delivers(org)) else {
             return Ok(Vec::new());
         };
-        let delivers = org.org.definition.delivery.is_some() || matches!(self.mode, Mode::Show(_));
-        if pending.is_empty() || !delivers {
+        let claim = Claim::draw(&mut os_rng());
+        let plan = self.plan(org, &stored, &claim).await?;
+        if plan.is_empty() {
             return Ok(Vec::new());
         }
-        let plan = self.plan(&org, &stored, &pending).await?;
-        let claim = Claim::draw(&mut os_rng());
         let changes: Vec<StateChange> = plan
             .iter()
-            .map(|(position, planned)| StateChange {
-                position: *position,
-                from: pending.get(position).cloned().flatten(),
-                to: match planned {
-                    Ok(_) => ChannelState::Sending(claim.clone()),
-                    Err(outcome) => ChannelState::Done(outcome.clone()),
+            .map(|planned| StateChange {
+                position: planned.position,
+                from: planned.interrupted.clone(),
+                to: match &planned.action {
+                    Action::Send(..) => ChannelState::Sending(claim.clone()),
+                    Action::End(outcome) => ChannelState::Done(outcome.clone()),
                 },
             })
             .collect();
         if !self.store.change_states(key, &changes).await? {
             return Ok(Vec::new());
         }
-        let deliveries = plan.iter().map(async |(position, planned)| {
-            let channel = &stored.message.channels[*position];
-            let (outcome, provider_code) = match planned {
-                Err(outcome) => (outcome.clone(), String::new()),
-                Ok((route, code)) => {
+        let deliveries = plan.iter().map(async |planned| {
+            let channel = &stored.message.channels[planned.position];
+            let (outcome, provider_code) = match &planned.action {
+                Action::End(outcome) => (outcome.clone(), String::new()),
+                Action::Send(route, code) => {
                     let dispatch = Dispatch {
-                        org: &org,
+                        org: &org.org,
                         channel,
                         message: &stored.message,
                         code,
                         created_id: stored.created_id,
                         scope: stored.scope,
-                        id: dispatch_id(key, *position),
+                        id: webhook_id(&org.org.permutation_key, &key.pk, &key.sk, planned.position),
                         requested_at: stored.requested_at,
                         valid_until: stored.valid_until,
                     };
+                    let _permit = self.permit(deadline).await?;
                     self.dispatch(*route, &dispatch).await
                 }
             };
@@ -204,9 +213,9 @@ impl Deliverer {
                 outcome,
                 provider_code,
             };
-            log(stored.org, &ended);
-            if planned.is_ok() {
-                self.store_outcome(key, *position, &claim, &ended.outcome).await?;
+            log::log(org.org.id(), &ended);
+            if matches!(planned.action, Action::Send(..)) {
+                self.store_outcome(key, planned.position, &claim, &ended.outcome).await?;
             }
             Ok(ended)
         });
@@ -214,11 +223,34 @@ impl Deliverer {
         join_all(deliveries).await.into_iter().collect()
     }
 
-    /// Delivers several messages side by side. Returns the error of each that failed, by its
-    /// position in `keys`.
-    pub async fn deliver_all(&self, keys: &[Key]) -> Vec<(usize, StoreError)> {
+    /// Whether the messages of an org are delivered at all.
+    fn delivers(&self, org: &OrgWithSecrets) -> bool {
+        org.org.sends_messages() || matches!(self.mode, Mode::Show(_))
+    }
+
+    /// Waits until another message may be sent. A process that ended between sending a message and
+    /// storing its outcome would have it sent twice, so this fails if the time for both is not
+    /// left.
+    async fn permit(&self, deadline: Option<Instant>) -> Result<Option<SemaphorePermit<'_>>, DeliveryError> {
+        // The semaphore is never closed.
+        let permit = self.sending.acquire().await.ok();
+        let needed = self.limits.total + self.limits.store_outcome + OPERATION_TIMEOUT;
+        if deadline.is_some_and(|deadline| Instant::now() + needed > deadline) {
+            return Err(DeliveryError::TooLate);
+        }
+        Ok(permit)
+    }
+
+    /// Delivers several messages side by side, in a process that may end after `time_left`. Returns
+    /// the error of each that failed, by its position in `keys`.
+    pub async fn deliver_all(
+        &self,
+        keys: &[Key],
+        time_left: Option<Duration>,
+    ) -> Vec<(usize, DeliveryError)> {
+        let deadline = time_left.map(|time| Instant::now() + time);
         // Boxed, because the futures of a batch are moved.
-        let deliveries = keys.iter().map(|key| Box::pin(self.deliver(key)));
+        let deliveries = keys.iter().map(|key| Box::pin(self.deliver_until(key, deadline)));
         let results = join_all(deliveries).await.into_iter().enumerate();
         results.filter_map(|(position, result)| Some((position, result.err()?))).collect()
     }
@@ -235,13 +267,13 @@ impl Deliverer {
         channel: &Channel,
         code: &Code,
     ) -> Result<Option<ChannelOutcome>, StoreError> {
-        let Some(org) = self.org(org).await? else {
+        let Some(org) = self.store.org_with_secrets(org).await? else {
             return Ok(None);
         };
         let now = self.clock.now();
         let message = Message::new(vec![channel.clone()], &org.org.templates(scope), code);
         let dispatch = Dispatch {
-            org: &org,
+            org: &org.org,
             channel,
             message: &message,
             code,
@@ -262,86 +294,6 @@ impl Deliverer {
             latency: self.clock.now() - now,
         };
         Ok(Some(ended))
-    }
-
-    /// What is to be done on each pending channel: a route and the code to send, or the outcome
-    /// without sending anything.
-    async fn plan<'a>(
-        &self,
-        org: &'a OrgDelivery,
-        stored: &'a StoredMessage,
-        pending: &BTreeMap<usize, Option<Claim>>,
-    ) -> Result<Vec<(usize, Result<(Route<'a>, &'a Code), Outcome>)>, StoreError> {
-        let now = self.clock.now();
-        let code = match &stored.otp {
-            _ if now >= stored.valid_until => Err(Outcome::Expired),
-            MessageOtp::Gone => Err(Outcome::Expired),
-            MessageOtp::Consumed => Err(Outcome::Used),
-            MessageOtp::Unused(code) => Ok(code),
-        };
-        let mut plan = Vec::new();
-        for (position, claim) in pending {
-            let channel = stored.message.channels[*position].channel_type;
-            let planned = code.clone().and_then(|code| {
-                self.route(org, channel).map(|route| (route, code)).map_err(Outcome::Failed)
-            });
-            plan.push((*position, claim.is_some(), planned));
-        }
-        // A channel that was begun was counted then.
-        let is_new = |(_, begun, planned): &&mut (usize, bool, Result<_, Outcome>)| !begun && planned.is_ok();
-        let mut allowed = match org.org.config().otp_hourly_messages {
-            None => usize::MAX,
-            Some(limit) => {
-                let wanted = plan.iter_mut().filter(is_new).count();
-                self.count(org.org.id(), wanted, limit, now).await?
-            }
-        };
-        for (_, _, planned) in plan.iter_mut().filter(is_new) {
-            if allowed == 0 {
-                *planned = Err(Outcome::OverBudget);
-            } else {
-                allowed -= 1;
-            }
-        }
-        Ok(plan.into_iter().map(|(position, _, planned)| (position, planned)).collect())
-    }
-
-    /// Counts up to `wanted` messages of the org's hour. Returns how many there is room for.
-    async fn count(
-        &self,
-        org: OrgId,
-        wanted: usize,
-        limit: i64,
-        now: DateTime<Utc>,
-    ) -> Result<usize, StoreError> {
-        let all = u32::try_from(wanted).unwrap_or(u32::MAX);
-        if wanted == 0 || self.store.count_messages(org, all, limit, now).await? {
-            return Ok(wanted);
-        }
-        let mut counted = 0;
-        while counted + 1 < wanted && self.store.count_messages(org, 1, limit, now).await? {
-            counted += 1;
-        }
-        Ok(counted)
-    }
-
-    /// Who sends the messages of a channel.
-    fn route<'a>(&self, org: &'a OrgDelivery, channel: ChannelType) -> Result<Route<'a>, FailureReason> {
-        if let Mode::Show(show) = self.mode {
-            return Ok(Route::Show(show));
-        }
-        let delivery = org.org.definition.delivery.as_ref();
-        let provider = delivery.and_then(|delivery| delivery.provider(channel));
-        let (Some(delivery), Some(provider)) = (delivery, provider) else {
-            return Err(FailureReason::NotConfigured);
-        };
-        match provider {
-            Provider::Aws if !matches!(self.mode, Mode::Webhook) => Ok(Route::Aws(&delivery.aws)),
-            Provider::Aws | Provider::Webhook => match (&delivery.webhook, &org.secrets) {
-                (Some(webhook), Some(secrets)) => Ok(Route::Webhook { url: &webhook.url, secrets }),
-                _ => Err(FailureReason::NotConfigured),
-            },
-        }
     }
 
     /// Sends a message on one channel, with all attempts. Returns the outcome and the provider's
@@ -392,7 +344,7 @@ impl Deliverer {
             ChannelType::Phone => self.aws.call(&sms(&content::ssml(text, code.expose()))).await,
             ChannelType::Email => {
                 let subject = message.email_subject.expose();
-                let parts = content::email(message.email_body.expose());
+                let parts = content::email(message.email_body.expose(), text);
                 self.aws.send_email(settings, &channel.value, subject, parts).await
             }
             // The org's file is refused if it says so.
@@ -439,20 +391,6 @@ impl Deliverer {
             }
         }
     }
-
-    /// The org, at most a minute old.
-    async fn org(&self, id: OrgId) -> Result<Option<Arc<OrgDelivery>>, StoreError> {
-        let now = self.clock.now();
-        if let Some(org) = self.orgs.get(&id, now) {
-            return Ok(Some(org));
-        }
-        let Some((org, secrets)) = self.store.org_with_secrets(id).await? else {
-            return Ok(None);
-        };
-        let org = Arc::new(OrgDelivery { org, secrets });
-        self.orgs.put(id, Arc::clone(&org), now);
-        Ok(Some(org))
-    }
 }
 
 /// The wait before an outcome is written again. The SDK has then tried for several seconds.
@@ -461,7 +399,7 @@ const WAIT_FOR_STORE: Duration = Duration::from_millis(500);
 impl Dispatch<'_> {
     fn webhook_body(&self) -> String {
         let message = WebhookMessage {
-            org: &self.org.org,
+            org: self.org,
             created_id: self.created_id,
             scope: self.scope,
             channel: self.channel,
@@ -470,57 +408,5 @@ impl Dispatch<'_> {
             valid_until: self.valid_until,
         };
         message.body()
-    }
-}
-
-/// The id of a message on one channel for the webhook. It is a hash, because keys contain
-/// addresses.
-fn dispatch_id(key: &Key, position: usize) -> String {
-    let digest = Sha256::digest(format!("{}\n{}\n{position}", key.pk, key.sk));
-    format!("msg_{}", hex(&digest[..16]))
-}
-
-/// Writes the log line of a delivery, with its metrics. It contains neither the code nor the
-/// address.
-fn log(org: OrgId, ended: &ChannelOutcome) {
-    let ChannelOutcome { channel, outcome, provider_code, latency } = ended;
-    let reason = match outcome {
-        Outcome::Failed(reason) => Some(reason.to_string()),
-        _ => None,
-    };
-    let is = |name: &str| (outcome.name() == name).then_some(1);
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: logging::DELIVERY,
-                org = org.to_string(),
-                channel = channel.as_str(),
-                outcome = outcome.name(),
-                reason,
-                provider_code = (!provider_code.is_empty()).then_some(provider_code.as_str()),
-                ms = latency.to_std().unwrap_or_default().as_secs_f64() * 1e3,
-                MessagesSent = is("sent"),
-                MessagesFailed = is("failed"),
-                MessagesExpired = is("expired"),
-                MessagesOverBudget = is("over_budget"),
-                "delivery"
-            )
-        };
-    }
-    // The alarm for failures is on the metrics: one failed message is no error of the service.
-    if matches!(outcome, Outcome::Failed(_) | Outcome::OverBudget) { line!(warn) } else { line!(info) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_message_and_channel_has_an_id_of_its_own() {
-        let key = |pk: &str, send: u32| Key { pk: pk.into(), sk: format!("MESSAGE#POINTS#1#{send:0>5}") };
-        let first = dispatch_id(&key("ORG#1#USER#1", 1), 0);
-        assert_eq!(first, dispatch_id(&key("ORG#1#USER#1", 1), 0));
-        let others = [(key("ORG#1#USER#1", 1), 1), (key("ORG#1#USER#1", 2), 0), (key("ORG#1#USER#2", 1), 0)];
-        assert!(others.iter().all(|(key, position)| dispatch_id(key, *position) != first));
     }
 }

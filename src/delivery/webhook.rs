@@ -17,11 +17,11 @@ use http::{
     header::{CONTENT_TYPE, USER_AGENT},
     uri::{Scheme, Uri},
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::Client,
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioIo},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{
@@ -39,13 +39,6 @@ use crate::{
 
 /// The time for a connection to one address of a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Connections that were idle for longer are not used again. A function is frozen between events,
-/// and a gateway may have closed its end meanwhile.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// How much of an answer's body is read, and for how long, so that the connection can be used
-/// again.
-const MAX_ANSWER: usize = 16 * 1024;
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The headers of a request.
 pub(super) struct Headers<'a> {
@@ -55,8 +48,9 @@ pub(super) struct Headers<'a> {
     pub signatures: &'a str,
 }
 
-/// An HTTP client that connects only to public addresses, unless it may connect to any. Cheap to
-/// clone.
+/// An HTTP client that connects only to public addresses, unless it may connect to any. Each
+/// request has a connection of its own: a gateway may have closed an older one while the function
+/// was frozen, and to use one again, the whole answer would have to be read. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookClient {
     client: Client<HttpsConnector<CheckedConnector>, Full<Bytes>>,
@@ -80,14 +74,12 @@ impl WebhookClient {
             .with_no_client_auth();
         let allow_private = providers.allow_private_webhooks;
         let connector = HttpsConnector::from((CheckedConnector { allow_private }, tls));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Ok(Self { client, allow_private })
     }
 
-    /// Posts `body` to `url`, once. Follows no redirect.
+    /// Posts `body` to `url`, once. Follows no redirect. Returns as soon as the status of the
+    /// answer is there, and reads no more of it.
     pub(super) async fn post(
         &self,
         url: &str,
@@ -109,8 +101,6 @@ impl WebhookClient {
             .map_err(|_| not_configured())?;
         let answer = self.client.request(request).await.map_err(|error| classify(&error))?;
         let status = answer.status();
-        // What the gateway says beside the status is of no interest.
-        let _ = timeout(ANSWER_TIMEOUT, Limited::new(answer.into_body(), MAX_ANSWER).collect()).await;
         if status.is_success() {
             return Ok(());
         }
@@ -177,11 +167,7 @@ pub(super) async fn addresses(url: &Uri) -> io::Result<impl Iterator<Item = Sock
 
 async fn connect(url: Uri, allow_private: bool) -> Result<TokioIo<TcpStream>, ConnectError> {
     let mut last_error: ConnectError = Box::new(io::Error::from(io::ErrorKind::AddrNotAvailable));
-    for address in addresses(&url).await? {
-        if !allow_private && !is_public(address.ip()) {
-            last_error = Box::new(PrivateAddress);
-            continue;
-        }
+    for address in allowed(addresses(&url).await?.collect(), allow_private)? {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
@@ -192,4 +178,32 @@ async fn connect(url: Uri, allow_private: bool) -> Result<TokioIo<TcpStream>, Co
         }
     }
     Err(last_error)
+}
+
+/// The addresses of a host that may be connected to. It is refused only if none of them is public:
+/// a public one that does not answer now may do so later.
+fn allowed(mut addresses: Vec<SocketAddr>, allow_private: bool) -> Result<Vec<SocketAddr>, PrivateAddress> {
+    let found_any = !addresses.is_empty();
+    addresses.retain(|address| allow_private || is_public(address.ip()));
+    if found_any && addresses.is_empty() { Err(PrivateAddress) } else { Ok(addresses) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_refused_only_if_none_of_its_addresses_is_public() {
+        let check = |addresses: &[&str], allow_private| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            allowed(addresses, allow_private).ok().map(|allowed| allowed.len())
+        };
+        let (public, private) = ("1.1.1.1:443", "10.0.0.1:443");
+        assert_eq!(check(&[public, private], false), Some(1));
+        assert_eq!(check(&[private, public], false), Some(1));
+        assert_eq!(check(&[private, "[::1]:443"], false), None);
+        assert_eq!(check(&[private, public], true), Some(2));
+        // Nothing was found, which may be different at the next attempt.
+        assert_eq!(check(&[], false), Some(0));
+    }
 }

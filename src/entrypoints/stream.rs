@@ -2,11 +2,13 @@
 //! which records have failed.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    delivery::Deliverer,
+    delivery::{Deliverer, DeliveryError, log_unreadable},
     store::{
         error_chain,
         keys::{Key, is_message},
@@ -83,19 +85,24 @@ pub fn inserted_messages(event: &str) -> Vec<InsertedMessage> {
     messages.filter(|message| is_message(&message.key)).collect()
 }
 
-/// Delivers the messages in an event, side by side. A record fails if DynamoDB does. A corrupt item
-/// is logged and given up, because it would hold up all messages after it.
-pub async fn handle(deliverer: &Deliverer, event: &str) -> BatchResponse {
+/// Delivers the messages in an event, side by side, in a function that ends at `deadline`. A record
+/// fails if DynamoDB does, or if its messages cannot be sent before the deadline. A message that is
+/// corrupt itself is logged and given up, because it would hold up all messages after it.
+pub async fn handle(deliverer: &Deliverer, event: &str, deadline: SystemTime) -> BatchResponse {
+    // A deadline in the past is ignored: `cargo lambda watch` sends such events.
+    let time_left = deadline.duration_since(SystemTime::now()).ok();
     let (keys, numbers): (Vec<Key>, Vec<String>) = inserted_messages(event)
         .into_iter()
         .map(|InsertedMessage { key, sequence_number }| (key, sequence_number))
         .unzip();
     let mut batch_item_failures = Vec::new();
-    for (position, error) in deliverer.deliver_all(&keys).await {
-        let given_up = error.is_corrupt();
-        tracing::error!(cause = error_chain(&error), given_up, "a message cannot be delivered");
-        if !given_up {
-            batch_item_failures.push(Failure { item_identifier: numbers[position].clone() });
+    for (position, error) in deliverer.deliver_all(&keys, time_left).await {
+        match error {
+            DeliveryError::Store(error) if error.is_corrupt() => log_unreadable(&keys[position], &error),
+            error => {
+                tracing::error!(cause = error_chain(&error), "a message cannot be delivered yet");
+                batch_item_failures.push(Failure { item_identifier: numbers[position].clone() });
+            }
         }
     }
     BatchResponse { batch_item_failures }

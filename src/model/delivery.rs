@@ -1,5 +1,5 @@
 //! How an org's messages are delivered: the `[templates]`, `[delivery]` and `[test_identifiers]`
-//! tables of its file, and what became of a message.
+//! tables of its file.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -87,6 +87,13 @@ impl TemplateTexts {
     pub fn without_placeholder(&self) -> impl Iterator<Item = &'static str> {
         let texts = [("text", &self.text), ("email_body", &self.email_body)].into_iter();
         texts.filter(|(_, text)| text.as_ref().is_some_and(|text| !has_placeholder(text))).map(|(key, _)| key)
+    }
+
+    /// Whether a text has more than [`MAX_TEMPLATE_LENGTH`] characters.
+    #[must_use]
+    pub fn is_too_long(&self) -> bool {
+        let all = [&self.text, &self.email_subject, &self.email_body, &self.sms_template_id];
+        all.into_iter().flatten().any(|text| text.chars().count() > MAX_TEMPLATE_LENGTH)
     }
 
     /// Whether the subject has a control character. A line break would begin another header of the
@@ -187,7 +194,7 @@ const MAX_COUNTRY_PREFIX: usize = 7;
 
 /// The longest template, in characters. A message with its texts is stored in an item, and an SMS
 /// of more than ten parts is refused by providers.
-const MAX_TEMPLATE_LENGTH: usize = 10_000;
+pub const MAX_TEMPLATE_LENGTH: usize = 10_000;
 
 /// The problems of the tables, one sentence each.
 pub(super) fn problems(definition: &Definition) -> Vec<String> {
@@ -266,8 +273,7 @@ fn template_problems(scope: TemplateScope, texts: &TemplateTexts) -> Vec<String>
             PLACEHOLDERS[0]
         ));
     }
-    let all = [&texts.text, &texts.email_subject, &texts.email_body, &texts.sms_template_id];
-    if all.into_iter().flatten().any(|text| text.chars().count() > MAX_TEMPLATE_LENGTH) {
+    if texts.is_too_long() {
         problems.push(format!("templates.{scope}: a text is longer than {MAX_TEMPLATE_LENGTH} characters"));
     }
     if texts.has_control_in_subject() {

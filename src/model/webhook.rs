@@ -9,11 +9,12 @@ use serde::Serialize;
 use sha2::Sha256;
 
 use super::{
+    card_number::permutation::PermutationKey,
     message::{Channel, ChannelType, Message},
     org::{Org, OrgId},
     otp::{CreatedId, Scope},
 };
-use crate::{model::content, secret::Secret};
+use crate::{model::content, secret::Secret, wire::hex};
 
 /// How long the secret that was replaced signs beside the new one.
 pub const SECRET_OVERLAP: TimeDelta = TimeDelta::days(1);
@@ -74,12 +75,26 @@ impl WebhookSecrets {
 
 /// The signature of a request by one key. `timestamp` is in seconds since 1970.
 fn signature(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
+    format!("v1,{}", STANDARD.encode(hmac(key, &format!("{id}.{timestamp}.{body}"))))
+}
+
+/// The id of a message on one channel, by the key of its item and the channel's position: the same
+/// whenever it is computed, and different for every message and channel. The keys of items contain
+/// addresses, so it depends on a secret of the org that never changes: nobody can tell the address
+/// by trying all of them.
+#[must_use]
+pub fn webhook_id(secret: &PermutationKey, pk: &str, sk: &str, position: usize) -> String {
+    let digest = hmac(secret.expose(), &format!("webhook-id\n{pk}\n{sk}\n{position}"));
+    format!("msg_{}", hex(&digest[..16]))
+}
+
+fn hmac(key: &[u8], text: &str) -> [u8; 32] {
     // A key of any length is accepted.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
-        return String::new();
+        return [0; 32];
     };
-    mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().into()
 }
 
 /// The message that a webhook carries.
@@ -139,7 +154,7 @@ impl WebhookMessage<'_> {
                 to: &self.channel.value,
                 text: (!is_email).then_some(self.message.text.expose()),
                 subject: for_email(self.message.email_subject.expose()).map(String::as_str),
-                html: for_email(self.message.email_body.expose()).map(|body| content::email(body).html),
+                html: for_email(self.message.email_body.expose()).map(|body| content::email_html(body)),
                 valid_upto: valid_until.to_rfc3339_opts(SecondsFormat::Secs, false),
             },
         };
@@ -162,6 +177,21 @@ mod tests {
         let body = r#"{"email":"test@example.com","username":"test_user"}"#;
         let signed = signature(&key, "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk", 1_649_367_553, body);
         assert_eq!(signed, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
+    }
+
+    #[test]
+    fn each_message_and_channel_has_an_id_of_its_own_that_only_its_org_can_compute() {
+        let [own, other] = [1, 2].map(|byte| Secret::new([byte; 32]));
+        let sk = |send: u32| format!("MESSAGE#POINTS#1#{send:0>5}");
+        let first = webhook_id(&own, "ORG#1#USER#1", &sk(1), 0);
+        assert_eq!(first, webhook_id(&own, "ORG#1#USER#1", &sk(1), 0));
+        let others = [
+            webhook_id(&own, "ORG#1#USER#1", &sk(1), 1),
+            webhook_id(&own, "ORG#1#USER#1", &sk(2), 0),
+            webhook_id(&own, "ORG#1#USER#2", &sk(1), 0),
+            webhook_id(&other, "ORG#1#USER#1", &sk(1), 0),
+        ];
+        assert!(!others.contains(&first), "{others:?}");
     }
 
     #[test]

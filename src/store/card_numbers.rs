@@ -8,13 +8,11 @@
 
 use std::sync::Arc;
 
-use aws_sdk_dynamodb::{
-    operation::update_item::UpdateItemError,
-    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
-};
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 
 use super::{
     Attributes, Item, Store, StoreError,
+    error::unmet_condition,
     item::{n, s},
     keys,
 };
@@ -186,14 +184,12 @@ impl Store {
             Ok(output) => return first_allocated(output.attributes, count).map(Allocation::Taken),
             Err(error) => error,
         };
-        match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(failure)) => {
-                let counter_format = failure.item().and_then(|counter| Item(counter).s(FORMAT).ok());
-                let current = counter_format.is_some_and(|counter_format| counter_format == format);
-                Ok(if current { Allocation::Exhausted } else { Allocation::PlanChanged })
-            }
-            _ => Err(StoreError::from_sdk(error)),
-        }
+        let Some(failure) = unmet_condition(&error) else {
+            return Err(StoreError::from_sdk(error));
+        };
+        let counter_format = failure.item().and_then(|counter| Item(counter).s(FORMAT).ok());
+        let current = counter_format.is_some_and(|counter_format| counter_format == format);
+        Ok(if current { Allocation::Exhausted } else { Allocation::PlanChanged })
     }
 
     /// Allocates the next user id of an org.

@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// How long one operation may take, with all its attempts. A request makes several operations;
-/// [`crate::api::Request::time_limit`] limits their total.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
+/// [`crate::api::Request::time_limit`] limits their total. A delivery must know it, too.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(6);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

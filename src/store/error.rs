@@ -6,6 +6,8 @@ use std::{error::Error, fmt};
 use aws_sdk_dynamodb::{
     config::http::HttpResponse,
     error::{BuildError, ProvideErrorMetadata, SdkError},
+    operation::update_item::UpdateItemError,
+    types::error::ConditionalCheckFailedException,
 };
 
 /// A failed operation. An expected failure of a condition is not an error: it is a variant of the
@@ -103,6 +105,12 @@ impl StoreError {
         Self { unreachable, ..Self::new(kind, what.to_owned(), Some(Box::new(error))) }
     }
 
+    /// A corrupt item that more depends on than the operation's own one, such as an org. The
+    /// operation must be tried again when an operator has repaired it.
+    pub(super) fn until_repaired(self) -> Self {
+        Self { kind: if self.is_corrupt() { Kind::Failed } else { self.kind }, ..self }
+    }
+
     /// Whether there was no response, or one that is not from DynamoDB. The endpoint may be wrong.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
@@ -119,6 +127,16 @@ impl StoreError {
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.kind == Kind::Unavailable
+    }
+}
+
+/// The exception of an update whose condition was not met. `None` for other errors.
+pub(super) fn unmet_condition(
+    error: &SdkError<UpdateItemError, HttpResponse>,
+) -> Option<&ConditionalCheckFailedException> {
+    match error.as_service_error()? {
+        UpdateItemError::ConditionalCheckFailedException(exception) => Some(exception),
+        _ => None,
     }
 }
 

@@ -159,6 +159,13 @@ pub fn message(series: &OtpSeries, id: CreatedId, send: u32) -> Key {
     Key::new(series_partition(series), format!("MESSAGE#{}#{:0>16}#{send:0>5}", series.scope, id.0))
 }
 
+/// The org that a partition belongs to, such as that of a customer. `None` for partitions of no
+/// org.
+pub fn org_of(pk: &str) -> Option<OrgId> {
+    let (org, _) = pk.strip_prefix("ORG#")?.split_once('#')?;
+    org.parse().ok().map(OrgId)
+}
+
 /// Whether a key is that of a message.
 pub fn is_message(key: &Key) -> bool {
     otp_of_message(&key.sk).is_some()
@@ -339,6 +346,10 @@ mod tests {
         assert_eq!(numbers(org_id), "ORG#966#ID###external_id#");
         assert_eq!(profile_owner(&profile(org_id, UserId(5)).pk), Some((org_id, UserId(5))));
         assert_eq!(profile_owner(&org(org_id).pk), None);
+        for owner in [&user, &contact] {
+            assert_eq!(org_of(&message(owner, CreatedId(1), 1).pk), Some(org_id));
+        }
+        assert_eq!((org_of("TILL#store#1"), org_of("ORG#x#USER#5"), org_of("ORGS")), (None, None, None));
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::{
-    error::ProvideErrorMetadata,
-    types::{AttributeValue, KeysAndAttributes, TransactWriteItem},
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Store, StoreError,
+    OrgWithSecrets, Store, StoreError,
+    error::unmet_condition,
     item::{Attributes, Item, NewItem, json, millis, n, s, ttl},
     keys::{self, Key},
+    orgs::org_with_secrets,
     otps::{CODE, CONSUMED_AT},
     retries::is_partial,
 };
@@ -38,6 +39,7 @@ const PROVIDER_ID: &str = "provider_id";
 const SENDING: &str = "sending";
 
 const CREATED_ID: &str = "created_id";
+/// Not read, because the key contains it, too. It is for whoever looks at the item.
 const ORG: &str = "org";
 const SCOPE: &str = "scope";
 const CHANNELS: &str = "channels";
@@ -48,8 +50,9 @@ const SMS_TEMPLATE_ID: &str = "sms_template_id";
 const VALID_UNTIL: &str = "valid_until";
 /// When the message was asked for, if that is not when its OTP was issued.
 const REQUESTED_AT: &str = "requested_at";
-/// In the count of an hour.
+/// In the count of an hour: how many messages were counted, and by whom the last ones were.
 const SENT: &str = "sent";
+const COUNTED_BY: &str = "counted_by";
 
 /// How long a message is kept after its OTP has expired, so that an operator sees what became of
 /// it.
@@ -65,10 +68,11 @@ pub(super) struct NewMessage<'a> {
     pub requested_at: DateTime<Utc>,
 }
 
-/// A message as it is stored, with the state of its OTP.
+/// A message as it is stored, with its org and the state of its OTP.
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
-    pub org: OrgId,
+    /// `None` if there is no such org any more.
+    pub org: Option<OrgWithSecrets>,
     pub created_id: CreatedId,
     pub scope: Scope,
     pub message: Message,
@@ -121,18 +125,21 @@ impl Store {
         self.put_new(if is_first { item } else { item.with(REQUESTED_AT, millis(new.requested_at)) })
     }
 
-    /// Reads a message and its OTP, strongly consistently. `None` if there is no such message, or
-    /// it is of version 0.1.0.
+    /// Reads a message, its OTP and its org in one call, strongly consistently. `None` if there is
+    /// no such message, or it is of version 0.1.0.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt. It is
+    /// [corrupt](StoreError::is_corrupt) only if the message or its OTP is, and not if the org is,
+    /// which other messages need, too.
     pub async fn message(&self, key: &Key) -> Result<Option<StoredMessage>, StoreError> {
-        let Some(otp) = keys::otp_of_message(&key.sk) else {
+        let (Some(otp), Some(org)) = (keys::otp_of_message(&key.sk), keys::org_of(&key.pk)) else {
             return Ok(None);
         };
         let otp = Key { pk: key.pk.clone(), sk: otp };
+        let org = keys::org(org);
         let lookup = KeysAndAttributes::builder()
-            .set_keys(Some(vec![key.attributes(), otp.attributes()]))
+            .set_keys(Some(vec![key.attributes(), otp.attributes(), org.attributes()]))
             .consistent_read(true)
             .build()
             .map_err(StoreError::from_build)?;
@@ -154,13 +161,16 @@ impl Store {
             Some(otp) if otp.has(CONSUMED_AT) => MessageOtp::Consumed,
             Some(otp) => MessageOtp::Unused(Code::stored(otp.s(CODE)?)),
         };
-        read(&message, otp).map(Some)
+        let mut message = read(&message, otp)?;
+        let org = with_sort_key(&org.sk).map(org_with_secrets).transpose();
+        message.org = org.map_err(StoreError::until_repaired)?;
+        Ok(Some(message))
     }
 
     /// Changes the states of channels of a message, all or none. Returns whether they were changed:
     /// they are not if one of them has another state meanwhile, or the message does not exist any
-    /// more. A call that is repeated because its answer was lost changes nothing; it returns `true`
-    /// if every change is to [`ChannelState::Sending`].
+    /// more. A call that is repeated because its answer was lost finds the states that it has
+    /// written, and returns `true`, too.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails.
@@ -172,18 +182,15 @@ impl Store {
         let mut assignments = Vec::new();
         for StateChange { position, from, to } in changes {
             let channel = format!("{deliveries}.{}", expressions.name(&position.to_string()));
-            let mut has_claim = |Claim(claim): &Claim| {
-                format!("{channel}.{} = {}", expressions.name(CLAIM), expressions.value(s(claim)))
-            };
-            let mut condition = match from {
+            let is_from = match from {
                 None => format!("attribute_not_exists({channel})"),
-                Some(from) => has_claim(from),
+                Some(Claim(claim)) => {
+                    format!("{channel}.{} = {}", expressions.name(CLAIM), expressions.value(s(claim)))
+                }
             };
-            if let ChannelState::Sending(to) = to {
-                condition = format!("({condition} OR {})", has_claim(to));
-            }
-            conditions.push(condition);
-            assignments.push(format!("{channel} = {}", expressions.value(to_attribute(to))));
+            let is_to = format!("{channel} = {}", expressions.value(to_attribute(to)));
+            conditions.push(format!("({is_from} OR {is_to})"));
+            assignments.push(is_to);
         }
         let written = self
             .client
@@ -198,46 +205,63 @@ impl Store {
             .await;
         match written {
             Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
+            Err(error) if unmet_condition(&error).is_some() => Ok(false),
             Err(error) => Err(StoreError::from_sdk(error)),
         }
     }
 
-    /// Counts `messages` of an org in the UTC hour of `now`, if that leaves at most `limit`
-    /// counted. Returns whether it did. A repeated call, after a lost answer, counts twice.
+    /// Counts `messages` of an org, which `claim` delivers, in the UTC hour of `now`, if there is
+    /// room for all of them within `limit`. Returns how many there is room for; if that is less,
+    /// nothing was counted. A call that is repeated because its answer was lost counts once, unless
+    /// another one was counted in between. A claim counts successfully once.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails.
+    /// [`StoreError`] when DynamoDB fails or the count is not a number.
     pub async fn count_messages(
         &self,
         org: OrgId,
-        messages: u32,
+        Claim(claim): &Claim,
+        messages: usize,
         limit: i64,
         now: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        let room = limit - i64::from(messages);
-        if room < 0 {
-            return Ok(false);
+    ) -> Result<usize, StoreError> {
+        let wanted = i64::try_from(messages).unwrap_or(i64::MAX);
+        if limit < wanted {
+            return Ok(usize::try_from(limit).unwrap_or_default());
         }
         let counted = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::message_budget(org, now).attributes()))
-            .update_expression("ADD #sent :messages SET #expires = :expires")
-            .condition_expression("attribute_not_exists(#sent) OR #sent <= :room")
+            .update_expression("ADD #sent :messages SET #by = :by, #expires = :expires")
+            .condition_expression(
+                "attribute_not_exists(#sent) \
+                 OR (#sent <= :most AND (attribute_not_exists(#by) OR #by <> :by))",
+            )
             .expression_attribute_names("#sent", SENT)
+            .expression_attribute_names("#by", COUNTED_BY)
             .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_values(":messages", n(messages))
-            .expression_attribute_values(":room", n(room))
+            .expression_attribute_values(":most", n(limit - wanted))
+            .expression_attribute_values(":by", s(claim))
             .expression_attribute_values(":expires", ttl(now + TimeDelta::hours(2)))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        match counted {
-            Ok(_) => Ok(true),
-            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(false),
-            Err(error) => Err(StoreError::from_sdk(error)),
+        let Err(error) = counted else {
+            return Ok(messages);
+        };
+        let Some(refusal) = unmet_condition(&error) else {
+            return Err(StoreError::from_sdk(error));
+        };
+        let empty = Attributes::new();
+        let count = Item(refusal.item().unwrap_or(&empty));
+        if count.s(COUNTED_BY).is_ok_and(|by| by == claim) {
+            return Ok(messages);
         }
+        let sent: i64 = count.n(SENT).map_err(StoreError::until_repaired)?;
+        Ok(usize::try_from(limit - sent).unwrap_or_default())
     }
 }
 
@@ -280,7 +304,7 @@ fn read(item: &Item<'_>, otp: MessageOtp) -> Result<StoredMessage, StoreError> {
         entry.map(|entry| entry.as_m().map_err(|_| corrupt_state()).and_then(from_attribute)).transpose()
     };
     Ok(StoredMessage {
-        org: OrgId(item.n(ORG)?),
+        org: None,
         created_id,
         scope: Scope::parse(item.s(SCOPE)?).ok_or_else(|| StoreError::corrupt("unknown scope"))?,
         states: (0..message.channels.len()).map(state).collect::<Result<_, _>>()?,

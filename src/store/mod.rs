@@ -46,9 +46,9 @@ use aws_sdk_dynamodb::Client;
 #[cfg(feature = "cli")]
 pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
 pub use card_numbers::{CardNumber, NumberingError};
+pub use client::{OPERATION_TIMEOUT, connect_on_lambda, connect_with};
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
-pub use client::{connect_on_lambda, connect_with};
 pub use customers::{Change, Found, Place};
 #[cfg(feature = "cli")]
 pub use diagnosis::{TABLE_KEYS, TableFacts, TriedAction};
@@ -59,7 +59,7 @@ pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};
 pub use messages::{MessageOtp, StateChange, StoredMessage};
 pub use meter::{Usage, count_usage};
-pub use orgs::{Applied, ApplyError};
+pub use orgs::{Applied, ApplyError, OrgWithSecrets};
 pub use otps::{OtpsAndAttempts, TypedOtp, Validation};
 pub use registration::{NewCustomer, Registration};
 pub use retries::within;

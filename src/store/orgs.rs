@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use super::{
     Item, Store, StoreError,
     card_numbers::{FORMAT, NEXT},
-    item::{NewItem, b, json, millis, n, s},
+    item::{Attributes, NewItem, b, json, millis, n, s},
     keys,
     transaction::Outcome,
 };
@@ -88,13 +88,20 @@ struct OrgItem {
     customers_join: bool,
 }
 
+/// An org, and the secrets of its webhooks if it has some.
+#[derive(Debug, Clone)]
+pub struct OrgWithSecrets {
+    pub org: Org,
+    pub secrets: Option<WebhookSecrets>,
+}
+
 impl Store {
     /// An org, read strongly consistently.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
-        Ok(self.org_with_secrets(id).await?.map(|(org, _)| org))
+        Ok(self.org_with_secrets(id).await?.map(|found| found.org))
     }
 
     /// An org and the version of its item, which every change increments, read strongly
@@ -117,16 +124,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
-    pub async fn org_with_secrets(
-        &self,
-        id: OrgId,
-    ) -> Result<Option<(Org, Option<WebhookSecrets>)>, StoreError> {
-        let Some(record) = self.read_org_item(id).await? else {
-            return Ok(None);
-        };
-        let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
-        org.customers_join = record.customers_join;
-        Ok(Some((org, record.webhook_secrets)))
+    pub async fn org_with_secrets(&self, id: OrgId) -> Result<Option<OrgWithSecrets>, StoreError> {
+        self.get(&keys::org(id)).await?.as_ref().map(org_with_secrets).transpose()
     }
 
     /// The secrets of an org's webhooks. `None` if there is no such org, or it has none.
@@ -333,18 +332,7 @@ impl Store {
     }
 
     async fn read_org_item(&self, id: OrgId) -> Result<Option<OrgItem>, StoreError> {
-        let Some(attributes) = self.get(&keys::org(id)).await? else {
-            return Ok(None);
-        };
-        let item = Item(&attributes);
-        Ok(Some(OrgItem {
-            definition: item.json(DEFINITION)?,
-            permutation_key: Secret::new(item.bytes(PERMUTATION_KEY)?),
-            version: item.n(VERSION)?,
-            retired: item.json(RETIRED)?,
-            webhook_secrets: webhook_secrets(&item)?,
-            customers_join: item.has(CUSTOMERS_JOIN),
-        }))
+        self.get(&keys::org(id)).await?.as_ref().map(read_org).transpose()
     }
 
     /// The write of the org's item, on the condition that its stored version is `replaced`. `None`
@@ -401,6 +389,26 @@ impl Store {
                 .expression_attribute_values(":next", n(current.next))
         })
     }
+}
+
+fn read_org(attributes: &Attributes) -> Result<OrgItem, StoreError> {
+    let item = Item(attributes);
+    Ok(OrgItem {
+        definition: item.json(DEFINITION)?,
+        permutation_key: Secret::new(item.bytes(PERMUTATION_KEY)?),
+        version: item.n(VERSION)?,
+        retired: item.json(RETIRED)?,
+        webhook_secrets: webhook_secrets(&item)?,
+        customers_join: item.has(CUSTOMERS_JOIN),
+    })
+}
+
+/// Reads the item of an org.
+pub(super) fn org_with_secrets(attributes: &Attributes) -> Result<OrgWithSecrets, StoreError> {
+    let record = read_org(attributes)?;
+    let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
+    org.customers_join = record.customers_join;
+    Ok(OrgWithSecrets { org, secrets: record.webhook_secrets })
 }
 
 fn webhook_secrets(item: &Item<'_>) -> Result<Option<WebhookSecrets>, StoreError> {

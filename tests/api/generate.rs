@@ -148,6 +148,9 @@ async fn each_invalid_field_has_its_error_code() {
         (with("template", json!("Your OTP is {{ code }}")), 400, vec![400]),
         (with("emailTemplate", json!({"body": "no place for it"})), 400, vec![400]),
         (with("emailTemplate", json!("text")), 400, vec![400]),
+        (with("template", long(10_001).into()), 400, vec![400]),
+        (with("emailTemplate", json!({"body": long(10_001)})), 400, vec![400]),
+        (with("emailTemplate", json!({"subject": long(10_001)})), 400, vec![400]),
         (with("emailTemplate", json!({"subject": true})), 400, vec![400]),
         (with("emailTemplate", json!({"subject": "Code\r\nBcc: a@example.com"})), 400, vec![400]),
         (with("source", json!("TELEX")), 400, vec![8012]),
@@ -159,6 +162,13 @@ async fn each_invalid_field_has_its_error_code() {
         assert_eq!(answer.refusal(), (status, codes), "{body}");
     }
     assert_eq!(service.fetch().await.status, 404, "nothing was issued");
+    let longest = with("template", long(10_000).into());
+    assert_eq!(service.post("/v2/otp/generate", &longest).await.status, 200);
+}
+
+/// A template with this many characters.
+fn long(characters: usize) -> String {
+    format!("{:é<characters$}", "{{otp_code}}")
 }
 
 #[tokio::test]

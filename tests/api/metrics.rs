@@ -8,7 +8,10 @@ use std::{
 use loyalty_codes::api::{App, metrics::Event};
 use serde_json::{Value, json};
 
-use crate::common::{Log, MOBILE, TestService, demo_with, faults::Fault, faults::with_fault_proxy, template};
+use crate::common::{
+    DEMO_ORG, Log, MOBILE, TestService, TestTable, demo_with, faults::Fault, faults::with_fault_proxy,
+    template,
+};
 
 /// The same service in a process that has served no request yet.
 fn started(service: &TestService) -> TestService {
@@ -39,7 +42,7 @@ fn values(line: &Value) -> BTreeMap<String, f64> {
 
 #[tokio::test]
 async fn the_log_line_of_a_request_contains_its_metrics() {
-    let (_table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 3\nCONF_CARD_NUMBER_OFFSET = 500").await;
+    let (table, service) = demo_with("CONF_CARD_NUMBER_LENGTH = 3\nCONF_CARD_NUMBER_OFFSET = 500").await;
     let service = started(&service);
     let (log, _recording) = Log::record();
     service.card_number().await;
@@ -50,10 +53,11 @@ async fn the_log_line_of_a_request_contains_its_metrics() {
     service.get("/v2/otp?scope=X").await;
     service.without_credentials().get("/v2/cardNumber").await;
     service.get("/nowhere").await;
+    issue_with_message(&table).await;
 
     let refusal = |codes: &[u16]| codes.iter().map(|code| (format!("Outcome.{code}"), 1.0)).collect();
     let events = |events: &[(&str, f64)]| events.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
-    let expected: [(_, _, BTreeMap<String, f64>); 8] = [
+    let expected: [(_, _, BTreeMap<String, f64>); 9] = [
         (
             "966",
             "GET /v2/cardNumber",
@@ -66,6 +70,11 @@ async fn the_log_line_of_a_request_contains_its_metrics() {
         ("966", "GET /v2/otp", refusal(&[600, 8016, 8092, 8093])),
         ("none", "GET /v2/cardNumber", refusal(&[401])),
         ("none", "none", refusal(&[404])),
+        (
+            "966",
+            "POST /v2/otp/generate",
+            events(&[("OtpsIssued", 1.0), ("OtpsToDeliver", 1.0), ("ColdStarts", 1.0)]),
+        ),
     ];
     let lines = log.requests();
     assert_eq!(lines.len(), expected.len());
@@ -114,6 +123,20 @@ async fn an_event_that_occurs_twice_in_a_request_is_one_metric() {
     assert_eq!(lines[2]["Outcome.8056"].as_f64(), Some(1.0));
 }
 
+/// Issues an OTP with a message, after the org was given a `[delivery]` table.
+async fn issue_with_message(table: &TestTable) {
+    let service = table.service("store.server");
+    let mut document: toml::Table = DEMO_ORG.parse().unwrap();
+    let delivery = "SMS = \"webhook\"\nwebhook = {url = \"https://gateway.example/otp\"}";
+    document.insert("delivery".to_owned(), delivery.parse::<toml::Table>().unwrap().into());
+    service.apply(&document.try_into().unwrap()).await.unwrap();
+    let body = json!({
+        "entityType": "MOBILE", "entityValue": MOBILE, "action": "GENERIC",
+        "channels": [{"type": "SMS", "value": MOBILE}],
+    });
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200);
+}
+
 /// Takes a card number with one retry.
 async fn retried(log: &Log, service: &TestService, faults: &crate::common::faults::Faults) -> Value {
     service.card_number().await;
@@ -141,6 +164,7 @@ async fn alarms_and_dashboard_use_metrics_that_are_written() {
     let code = service.code().await;
     assert!(!service.is_right("WRONG").await);
     assert!(service.is_right(&code).await);
+    issue_with_message(&table).await;
     retried(&log, &service, &faults).await;
     let written: BTreeSet<template::Metric> = log.requests().iter().flat_map(template::metrics_in).collect();
 

@@ -64,9 +64,9 @@ fn metrics_of_alarms() -> BTreeSet<Metric> {
 fn metrics_of_the_dashboard() -> BTreeSet<Metric> {
     let mut asked = BTreeSet::new();
     let (_, body) = TEMPLATE.split_once("DashboardBody: !Sub\n        - |\n").unwrap();
-    let (body, _) = body.split_once("\n        - LowValidationAlarmArn:").unwrap();
-    // Only an alarm's ARN is outside of strings.
-    let body = body.replace("${LowValidationAlarmArn}", "");
+    let (body, _) = body.split_once("\n        - NothingDeliveredAlarmArn:").unwrap();
+    // Only the ARNs of alarms with a condition are outside of strings.
+    let body = body.replace("${NothingDeliveredAlarmArn}${LowValidationAlarmArn}", "");
     let dashboard: Value = serde_json::from_str(&body).unwrap();
     for widget in dashboard["widgets"].as_array().unwrap() {
         let mut before: Vec<String> = Vec::new();

@@ -36,7 +36,7 @@ async fn deliveries_at_the_same_time_stay_within_the_budget() {
     for user in 0..20 {
         keys.push(world.put_for(user, &json!([{"type": "SMS", "value": MOBILE}])).await);
     }
-    assert!(world.deliverer.deliver_all(&keys).await.is_empty());
+    assert!(world.deliverer.deliver_all(&keys, None).await.is_empty());
     assert_eq!(world.providers.taken().len(), 7);
 }
 

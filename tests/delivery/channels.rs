@@ -1,20 +1,24 @@
 //! What each provider gets, and which messages are not sent.
 
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use chrono::TimeDelta;
 use loyalty_codes::{
     delivery::Mode,
+    entrypoints::stream,
     model::{
         delivery_state::Outcome,
         message::{Channel, ChannelType, Message},
         org::OrgId,
         otp::{Code, Scope},
     },
-    store::keys::Key,
+    store::keys::{self, Key},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    common::MOBILE as NATIONAL_MOBILE,
+    common::{MOBILE as NATIONAL_MOBILE, events::stream_event},
     providers::{Called, Reply},
     world::{BY_AWS, BY_WEBHOOK, CODE, EMAIL, MOBILE, ORG, World, deliverer, org, shown},
 };
@@ -98,7 +102,7 @@ async fn an_email_has_a_text_and_html() {
     assert_eq!(shown(&world.deliver(&key).await), ["sent: id-1"]);
     let utf8 = |data: &str| json!({"Data": data, "Charset": "UTF-8"});
     let body = json!({
-        "Text": utf8("Your OTP is 538AD87."),
+        "Text": utf8("R&D: your OTP is 538AD87."),
         "Html": utf8("<p>Your OTP is <b>538AD87</b>.</p>"),
     });
     let expected = json!({
@@ -113,16 +117,16 @@ async fn an_email_has_a_text_and_html() {
 #[tokio::test]
 async fn a_webhook_carries_a_text_or_an_email() {
     let world = World::new(BY_WEBHOOK).await;
-    for (channel, to) in [
-        ("SMS", MOBILE),
-        ("PHONE", MOBILE),
-        ("WHATSAPP", MOBILE),
-        ("WECHAT", "openid-1"),
-        ("ZALO", "zalo-1"),
-        ("EMAIL", EMAIL),
+    for (user, channel, to) in [
+        (1, "SMS", MOBILE),
+        (2, "PHONE", MOBILE),
+        (3, "WHATSAPP", MOBILE),
+        (4, "WECHAT", "openid-1"),
+        (5, "ZALO", "zalo-1"),
+        (6, "EMAIL", EMAIL),
     ] {
         world.providers.reply(|_, _| Reply::Taken);
-        let key = world.put(&json!([{"type": channel, "value": to}])).await;
+        let key = world.put_for(user, &json!([{"type": channel, "value": to}])).await;
         let outcomes = world.deliver(&key).await;
         let [webhook] = &world.providers.taken()[..] else { panic!("one webhook for {channel}") };
         assert_eq!(shown(&outcomes), [format!("sent: {}", webhook.header("webhook-id"))]);
@@ -140,17 +144,6 @@ async fn a_webhook_carries_a_text_or_an_email() {
         assert_eq!(webhook.json, expected);
         assert_eq!(webhook.header("content-type"), "application/json");
         assert!(webhook.header("user-agent").starts_with("loyalty-codes/"));
-        // Another message, since the same key has been delivered.
-        world.clock().advance(TimeDelta::zero());
-        world
-            .service
-            .client
-            .delete_item()
-            .table_name(world.table.name())
-            .set_key(Some(key.attributes()))
-            .send()
-            .await
-            .unwrap();
     }
 }
 
@@ -179,9 +172,8 @@ async fn a_requested_otp_is_delivered_with_the_code_that_a_fetch_finds() {
 /// The keys of all messages in the table.
 async fn messages(world: &World) -> Vec<Key> {
     let items = world.service.client.scan().table_name(world.table.name()).send().await.unwrap().items;
-    let key = |name: &str, item: &std::collections::HashMap<_, aws_sdk_dynamodb::types::AttributeValue>| {
-        item[name].as_s().unwrap().clone()
-    };
+    let key =
+        |name: &str, item: &std::collections::HashMap<_, AttributeValue>| item[name].as_s().unwrap().clone();
     let keys = items.unwrap().into_iter().map(|item| Key { pk: key("PK", &item), sk: key("SK", &item) });
     keys.filter(|key| key.sk.starts_with("MESSAGE#")).collect()
 }
@@ -210,7 +202,7 @@ async fn nothing_is_sent_after_the_otp_has_expired_or_was_consumed() {
     assert_eq!(world.states(&expired).await, ["expired"]);
     assert_eq!(world.states(&used).await, ["used"]);
     let gone = world.put_for(6, &sms()).await;
-    let otp = Key { pk: gone.pk.clone(), sk: loyalty_codes::store::keys::otp_of_message(&gone.sk).unwrap() };
+    let otp = Key { pk: gone.pk.clone(), sk: keys::otp_of_message(&gone.sk).unwrap() };
     let delete = world.service.client.delete_item().table_name(world.table.name());
     delete.set_key(Some(otp.attributes())).send().await.unwrap();
     assert_eq!(shown(&world.deliver(&gone).await), ["expired"]);
@@ -245,12 +237,46 @@ async fn a_channel_that_nobody_sends_fails_as_not_configured() {
 }
 
 #[tokio::test]
-async fn changes_of_the_org_are_seen_within_a_minute() {
+async fn no_message_is_refused_because_of_what_the_org_was_before() {
+    let world = World::with_config("EMAIL = \"aws\"", "CONF_OTP_MESSAGES_PER_HOUR = 1").await;
+    let mut before = org(BY_AWS, "https://gateway.example/otp", "CONF_OTP_MESSAGES_PER_HOUR = 1");
+    let deliver = async |user| shown(&world.deliver(&world.put_for(user, &sms()).await).await);
+    assert_eq!(deliver(1).await, ["failed: not_configured"]);
+    world.service.apply(&before).await.unwrap();
+    assert_eq!(deliver(2).await, ["sent: id-1"]);
+    assert_eq!(deliver(3).await, ["over_budget"]);
+    world.service.apply(&org(BY_AWS, "https://gateway.example/otp", "")).await.unwrap();
+    assert_eq!(deliver(4).await, ["sent: id-2"]);
+    before.delivery = None;
+    world.service.apply(&before).await.unwrap();
+    assert_eq!(deliver(5).await, [""; 0]);
+    world.service.apply(&org(BY_AWS, "https://gateway.example/otp", "")).await.unwrap();
+    assert_eq!(deliver(6).await, ["sent: id-3"]);
+}
+
+#[tokio::test]
+async fn a_corrupt_org_fails_its_records_until_it_is_repaired() {
     let world = World::new(BY_AWS).await;
-    assert_eq!(shown(&world.deliver(&world.put(&sms()).await).await), ["sent: id-1"]);
-    world.service.apply(&org("EMAIL = \"aws\"", "https://gateway.example/otp", "")).await.unwrap();
-    world.clock().advance(TimeDelta::seconds(61));
-    assert_eq!(shown(&world.deliver(&world.put(&sms()).await).await), ["failed: not_configured"]);
+    let key = world.put(&sms()).await;
+    let set = async |version: AttributeValue| {
+        let update = world.service.client.update_item().table_name(world.table.name());
+        let update = update.set_key(Some(keys::org(ORG).attributes()));
+        let update =
+            update.update_expression("SET version = :version").return_values(ReturnValue::UpdatedOld);
+        let updated = update.expression_attribute_values(":version", version).send().await.unwrap();
+        updated.attributes.unwrap()["version"].clone()
+    };
+    let version = set(AttributeValue::S("corrupt".to_owned())).await;
+    let handle = async || {
+        let event = stream_event(std::slice::from_ref(&key));
+        let deadline = SystemTime::now() + Duration::from_mins(1);
+        serde_json::to_value(stream::handle(&world.deliverer, &event, deadline).await).unwrap()
+    };
+    assert_eq!(handle().await, json!({"batchItemFailures": [{"itemIdentifier": "100"}]}));
+    assert_eq!(world.states(&key).await, ["-"]);
+    set(version).await;
+    assert_eq!(handle().await, json!({"batchItemFailures": []}));
+    assert_eq!(world.states(&key).await, ["sent: id-1"]);
 }
 
 static SHOWN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());

@@ -1,11 +1,17 @@
 //! The delivery function through the Runtime API, as Lambda runs it.
 
-use std::process::{Output, Stdio};
+use std::{
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
+use loyalty_codes::{delivery::Limits, store::OPERATION_TIMEOUT};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     process::{Child, Command},
+    sync::SetOnce,
     time::timeout,
 };
 
@@ -13,9 +19,10 @@ use crate::{
     common::{
         events::{function_environment, stream_event},
         runtime_api::{HANG_TIMEOUT, Runtime, RuntimeCall},
+        template,
     },
-    providers::Called,
-    world::{BY_AWS, CODE, EMAIL, MOBILE, World},
+    providers::{Called, Reply},
+    world::{BY_AWS, BY_WEBHOOK, CODE, EMAIL, MOBILE, World},
 };
 
 fn function(runtime: &Runtime, dynamodb: &str, table: &str, providers: &str) -> Command {
@@ -112,10 +119,99 @@ async fn records_fail_while_dynamodb_is_away_and_corrupt_items_do_not_stop_the_s
     assert_eq!(world.states(&healthy).await, ["sent: id-1"]);
     let log = String::from_utf8(end(with).await.stdout).unwrap();
     let errors = log.lines().filter(|line| line.contains(r#""level":"ERROR""#)).collect::<Vec<_>>();
-    assert!(
-        matches!(errors[..], [line] if line.contains("email_body") && line.contains("given_up")),
-        "{log}"
-    );
+    let [given_up] = errors[..] else { panic!("{log}") };
+    let line: Value = serde_json::from_str(given_up).unwrap();
+    assert!(line["cause"].as_str().unwrap().contains("email_body"), "{line}");
+    for (name, value) in [
+        ("message", json!("delivery")),
+        ("org", json!("966")),
+        ("outcome", json!("failed")),
+        ("reason", json!("unreadable")),
+        ("MessagesFailed", json!(1)),
+    ] {
+        assert_eq!(line[name], value, "{line}");
+    }
+    // What the alarm is on.
+    let alarm = template::block("UnreadableMessageAlarm:").join("\n");
+    assert!(alarm.contains("Dimensions: [{ Name: channel, Value: UNKNOWN }]"), "{alarm}");
+    assert_eq!(line["channel"], "UNKNOWN");
+    assert!(template::metrics_in(&line).contains(&("MessagesFailed".to_owned(), vec!["channel".to_owned()])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_without_the_time_to_store_its_outcome() {
+    let world = world().await;
+    let key = world.put(&json!([{"type": "SMS", "value": MOBILE}, {"type": "EMAIL", "value": EMAIL}])).await;
+    let event = stream_event(std::slice::from_ref(&key));
+    let mut runtime = Runtime::start().await;
+    let endpoint = world.table.endpoint();
+    let _function =
+        function(&runtime, &endpoint, world.table.name(), &world.providers.endpoint()).spawn().unwrap();
+    let Limits { total, store_outcome, .. } = Limits::default();
+    let needed = total + store_outcome + OPERATION_TIMEOUT;
+    runtime.set_deadline(needed.saturating_sub(Duration::from_millis(100)));
+    let failed = json!({"batchItemFailures": [{"itemIdentifier": "100"}]});
+    assert_eq!(runtime.invoke(event.clone()).await, failed);
+    assert_eq!(world.providers.received().len(), 0);
+    runtime.set_deadline(needed + Duration::from_secs(20));
+    assert_eq!(runtime.invoke(event).await, json!({"batchItemFailures": []}));
+    assert!(world.states(&key).await.iter().all(|state| state.starts_with("sent")));
+    assert_eq!(world.providers.taken().len(), 2);
+}
+
+/// What a function on Lambda may have open, and the memory of the delivery function in
+/// `template.yaml`.
+const OPEN_FILES: usize = 1024;
+const MEMORY_MIB: u64 = 512;
+/// The limit of the code.
+const SENDING: usize = 400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_batch_stays_within_the_memory_and_the_connections_of_a_function() {
+    let world = World::new(BY_WEBHOOK).await;
+    world.clock().advance(chrono::Utc::now() - world.clock().now());
+    let all_sending = Arc::new(SetOnce::new());
+    let seen = Arc::clone(&all_sending);
+    world.providers.reply(move |_, before| {
+        if before == SENDING - 1 {
+            seen.set(()).unwrap();
+        }
+        if before < SENDING { Reply::Silent } else { Reply::Taken }
+    });
+    let delivery = template::block("DeliveryFunction:");
+    let number = |name: &str| {
+        let value = delivery.iter().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        value.parse::<u64>().unwrap()
+    };
+    assert_eq!(number("MemorySize: "), MEMORY_MIB);
+    let channels = json!([
+        {"type": "SMS", "value": MOBILE}, {"type": "PHONE", "value": MOBILE}, {"type": "EMAIL", "value": EMAIL},
+        {"type": "WHATSAPP", "value": MOBILE}, {"type": "WECHAT", "value": "openid-1"},
+    ]);
+    let mut keys = Vec::new();
+    for user in 0..number("BatchSize: ") {
+        keys.push(world.put_for(user, &channels).await);
+    }
+    let mut runtime = Runtime::start().await;
+    let endpoint = world.table.endpoint();
+    let mut function = function(&runtime, &endpoint, world.table.name(), &world.providers.endpoint());
+    // Nobody reads its lines.
+    let function = function.stdout(Stdio::null()).spawn().unwrap();
+    let process = format!("/proc/{}", function.id().unwrap());
+    runtime.send(stream_event(&keys));
+    timeout(HANG_TIMEOUT, all_sending.wait()).await.unwrap();
+    let open = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+    assert_eq!(runtime.next_call().await, RuntimeCall::Next);
+    let RuntimeCall::Response(answer) = runtime.next_call().await else { panic!("an answer") };
+    assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), json!({"batchItemFailures": []}));
+    assert_eq!(world.providers.received().len(), 5 * keys.len(), "each is sent, the last ones later");
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("{} messages on 5 channels: {open} files and connections, {} MiB", keys.len(), peak / 1024);
+    // The connections of TLS, which this test does not have, take up to 50 KiB more each.
+    assert!(open < OPEN_FILES * 3 / 4, "{open} files and connections");
+    assert!(peak / 1024 < MEMORY_MIB / 4, "{peak} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,10 @@ use std::{
     fmt,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -64,6 +67,8 @@ pub enum Reply {
     Silent,
     /// It takes the message, and its answer has a body that never ends.
     EndlessBody,
+    /// It takes the message, and its answer has a body that never comes.
+    NoBody,
     /// It takes the message, then aborts this task, which called it.
     TakenAndKilled(AbortHandle),
 }
@@ -99,6 +104,7 @@ struct State {
 pub struct Providers {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Providers {
@@ -106,10 +112,11 @@ impl Providers {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = State { plan: Box::new(|_, _| Reply::Taken), received: Vec::new(), taken: Vec::new() };
-        let providers = Self { address, state: Arc::new(Mutex::new(state)) };
+        let providers = Self { address, state: Arc::new(Mutex::new(state)), connections: Arc::default() };
         let served = providers.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                served.connections.fetch_add(1, Ordering::SeqCst);
                 // Closing a connection resets it.
                 stream.set_zero_linger().unwrap();
                 let providers = served.clone();
@@ -141,6 +148,11 @@ impl Providers {
     /// The requests whose message a provider has taken.
     pub fn taken(&self) -> Vec<Received> {
         self.state.lock().unwrap().taken.clone()
+    }
+
+    /// The number of connections that were accepted.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
@@ -183,6 +195,10 @@ impl Providers {
                 take();
                 Ok(Response::new(Body::new(EndlessBody)))
             }
+            Reply::NoBody => {
+                take();
+                Ok(Response::new(Body::new(NoBody)))
+            }
             Reply::Reset => Err(Closed),
             Reply::Silent => std::future::pending().await,
             Reply::Refused(status, code, body) => {
@@ -215,6 +231,21 @@ impl hyper::body::Body for EndlessBody {
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))))
+    }
+}
+
+/// A body of which nothing is sent.
+struct NoBody;
+
+impl hyper::body::Body for NoBody {
+    type Data = Bytes;
+    type Error = Closed;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Closed>>> {
+        Poll::Pending
     }
 }
 

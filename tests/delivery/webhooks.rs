@@ -1,6 +1,6 @@
 //! Signatures, ids and addresses of webhooks.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::TimeDelta;
 use loyalty_codes::{
@@ -49,6 +49,8 @@ async fn receivers_of_standard_webhooks_verify_a_request() {
 #[tokio::test]
 async fn a_replaced_secret_signs_beside_the_new_one_for_a_day() {
     let world = World::new(BY_WEBHOOK).await;
+    world.deliver(&world.put_for(1, &sms()).await).await;
+    world.providers.reply(|_, _| Reply::Taken);
     let new = WebhookSecret::generate(&mut os_rng());
     let now = world.clock().now();
     assert!(world.service.store.replace_webhook_secret(ORG, new.clone(), now).await.unwrap());
@@ -93,11 +95,7 @@ async fn an_org_without_a_secret_sends_no_webhooks() {
     let mut definition = org(BY_WEBHOOK, "https://gateway.example/otp", "");
     definition.id = loyalty_codes::model::org::OrgId(967);
     world.service.apply(&definition).await.unwrap();
-    let key = world.put(&sms()).await;
-    let update = world.service.client.update_item().table_name(world.table.name());
-    let update = update.set_key(Some(key.attributes())).update_expression("SET org = :org");
-    let other_org = aws_sdk_dynamodb::types::AttributeValue::N("967".to_owned());
-    update.expression_attribute_values(":org", other_org).send().await.unwrap();
+    let key = world.put_in("ORG#967#USER#5".to_owned(), &sms()).await;
     assert_eq!(shown(&world.deliver(&key).await), ["failed: not_configured"]);
 }
 
@@ -130,14 +128,15 @@ async fn private_addresses_are_refused_whatever_name_they_have() {
         let outcomes = public_only(&world, &Settings::default()).deliver(&key).await.unwrap();
         assert_eq!(shown(&outcomes), ["failed: private_address"], "{url}");
     }
-    // Resolvers read these as 127.0.0.1, too. They are no names that a certificate can have.
+    // Resolvers read these as 127.0.0.1, too. They are no names that a certificate can have, so
+    // some fail before they are resolved.
     for host in ["127.1", "2130706433", "0x7f000001", "0"] {
         world.service.apply(&org(BY_WEBHOOK, &format!("https://{host}:{port}/otp"), "")).await.unwrap();
         let key = world.put(&sms()).await;
         let outcomes = public_only(&world, &Settings::default()).deliver(&key).await.unwrap();
         assert!(matches!(outcomes[0].outcome, Outcome::Failed(_)), "{host}: {outcomes:?}");
     }
-    assert_eq!(world.providers.received().len(), 0);
+    assert_eq!(world.providers.connections(), 0);
 }
 
 #[tokio::test]
@@ -172,4 +171,24 @@ async fn an_answer_is_not_read_beyond_its_status() {
     let started = std::time::Instant::now();
     assert!(shown(&world.deliver(&world.put(&sms()).await).await)[0].starts_with("sent"));
     assert!(started.elapsed() < SHORT.total, "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_counts_as_soon_as_its_status_is_there_and_no_connection_is_used_again() {
+    const MESSAGES: u64 = 20;
+    let world = World::new(BY_WEBHOOK).await;
+    let deliver_all = async |users: std::ops::Range<u64>| {
+        let started = std::time::Instant::now();
+        for user in users {
+            let outcomes = world.deliver(&world.put_for(user, &sms()).await).await;
+            assert!(shown(&outcomes)[0].starts_with("sent"), "{outcomes:?}");
+        }
+        started.elapsed()
+    };
+    let with_body = deliver_all(0..MESSAGES).await;
+    world.providers.reply(|_, _| Reply::NoBody);
+    let without_body = deliver_all(MESSAGES..2 * MESSAGES).await;
+    // Waiting for a body, for a tenth of a second each time, would take longer.
+    assert!(without_body < with_body + Duration::from_secs(2), "{with_body:?}, {without_body:?}");
+    assert_eq!(world.providers.connections(), 40);
 }

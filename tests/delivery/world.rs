@@ -116,9 +116,13 @@ impl World {
 
     /// Puts an OTP and its message for the customer with that id.
     pub async fn put_for(&self, user: u64, channels: &Value) -> Key {
+        self.put_in(format!("ORG#966#USER#{user}"), channels).await
+    }
+
+    /// Puts an OTP and its message in the partition of a customer.
+    pub async fn put_in(&self, pk: String, channels: &Value) -> Key {
         let now = self.clock().now();
         let created = now.timestamp_millis() * 1000 + 294;
-        let pk = format!("ORG#966#USER#{user}");
         let otp_sk = format!("OTP#POINTS#{created:0>16}");
         let valid_until = now + TimeDelta::seconds(300);
         let otp = [
@@ -127,10 +131,10 @@ impl World {
             ("valid_until", millis(valid_until)),
         ];
         self.put_item(&pk, &otp_sk, &otp).await;
-        let key = Key { pk, sk: format!("MESSAGE#POINTS#{created:0>16}#00001") };
+        let message_sk = format!("MESSAGE#POINTS#{created:0>16}#00001");
         let message = [
             ("created_id", N(created.to_string())),
-            ("org", N("966".to_owned())),
+            ("org", N(pk.split('#').nth(1).unwrap().to_owned())),
             ("scope", S("POINTS".to_owned())),
             ("channels", S(channels.to_string())),
             ("text", S(format!("R&D: your OTP is {CODE}."))),
@@ -140,8 +144,8 @@ impl World {
             ("valid_until", millis(valid_until)),
             ("deliveries", M(HashMap::new())),
         ];
-        self.put_item(&key.pk, &key.sk, &message).await;
-        key
+        self.put_item(&pk, &message_sk, &message).await;
+        Key { pk, sk: message_sk }
     }
 
     pub async fn put_item(&self, pk: &str, sk: &str, attributes: &[(&str, AttributeValue)]) {
@@ -160,6 +164,14 @@ impl World {
         let update = update.key("PK", S(key.pk.clone())).key("SK", S(sk));
         let update = update.update_expression("SET consumed_at = :now");
         update.expression_attribute_values(":now", millis(self.clock().now())).send().await.unwrap();
+    }
+
+    /// How many messages are counted in the org's budget of this hour.
+    pub async fn counted(&self) -> Option<u64> {
+        let key = loyalty_codes::store::keys::message_budget(ORG, self.clock().now());
+        let read = self.service.client.get_item().table_name(self.table.name()).consistent_read(true);
+        let item = read.set_key(Some(key.attributes())).send().await.unwrap().item?;
+        Some(item["sent"].as_n().unwrap().parse().unwrap())
     }
 
     pub async fn deliver(&self, key: &Key) -> Vec<ChannelOutcome> {

@@ -69,11 +69,12 @@ def the_stream_starts_the_delivery_function(stack: Stack):
     assert_equal(mapping["State"], "Enabled", "its state")
     for name, value in {
         "StartingPosition": "TRIM_HORIZON",
-        "BatchSize": 10,
+        "BatchSize": 100,
         "ParallelizationFactor": 10,
         "BisectBatchOnFunctionError": True,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
-        "MaximumRecordAgeInSeconds": 86400,
+        "MaximumRetryAttempts": 30,
+        "MaximumRecordAgeInSeconds": 43200,
     }.items():
         assert_equal(mapping[name], value, name)
     program = (ROOT / ".aws-sam/build/DeliveryFunction/bootstrap").read_bytes()

@@ -11,8 +11,14 @@ from expect import assert_equal, assert_that
 from stack import NAME, ROOT, Stack
 
 # Answers to SAM's questions. All others are the defaults.
-# Ministack does not know alarms on more than one metric, such as ValidationAlarm's.
-ANSWERS = {"MemorySize": "192", "LogRetentionDays": "7", "ThrottlingRate": "50", "ValidationAlarm": "false"}
+# Ministack does not know alarms on more than one metric.
+ANSWERS = {
+    "MemorySize": "192",
+    "LogRetentionDays": "7",
+    "ThrottlingRate": "50",
+    "ValidationAlarm": "false",
+    "UndeliveredAlarm": "false",
+}
 
 
 def the_function_is_built_for_the_architecture_that_is_deployed(stack: Stack):

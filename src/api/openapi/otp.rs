@@ -11,6 +11,7 @@ use crate::{
     api::otp::MAX_CHANNELS,
     model::{
         customer::IdentifierName,
+        delivery::MAX_TEMPLATE_LENGTH,
         message::{ChannelType, PLACEHOLDERS, is_placeholder_space},
         otp::Scope,
         recipients::BOTH,
@@ -87,10 +88,13 @@ pub fn fetch() -> Operation {
 pub fn generate() -> Operation {
     let spaces = character_class(is_placeholder_space);
     let names = PLACEHOLDERS.join("|");
-    let text = json!({"type": "string", "pattern": format!(r"\{{\{{[{spaces}]*({names})[{spaces}]*\}}\}}")});
+    let placeholder = format!(r"\{{\{{[{spaces}]*({names})[{spaces}]*\}}\}}");
+    let text = json!({"type": "string", "maxLength": MAX_TEMPLATE_LENGTH, "pattern": placeholder});
     let control = character_class(|c| typed_text::has_control(c.encode_utf8(&mut [0; 4])));
-    let subject =
-        json!({"type": ["string", "integer", "null"], "minimum": 0, "pattern": format!("^[^{control}]*$")});
+    let subject = json!({
+        "type": ["string", "integer", "null"], "minimum": 0, "maxLength": MAX_TEMPLATE_LENGTH,
+        "pattern": format!("^[^{control}]*$"),
+    });
     let email = json!({
         "type": "object",
         "properties": {"subject": subject, "body": optional(&text)},

@@ -469,7 +469,8 @@ async fn replace_webhook_secret(target: &Target, output: &Output, id: OrgId) -> 
     let secret = WebhookSecret::generate(&mut os_rng());
     let text = format!(
         "{}\nIt is shown this once. The receiver of org {id}'s messages checks their signatures with it. A secret from \
-         before signs beside it for a day.",
+         before signs beside it for a day. A message that is being sent now, for some seconds, has its signature alone: \
+         change the receiver after that, or let it accept both.",
         output.strong(&secret.to_text())
     );
     let printed = output.print(&json!({"secret": secret.to_text()}), &text);
