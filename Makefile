@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-console screenshots test-interleavings test-load test-schema test-clients test-engine test-ministack \
+.PHONY: help run test test-console screenshots test-interleavings test-scale test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
   openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
@@ -43,6 +43,9 @@ OPTIMIZED := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 test-interleavings: export ORDERS := 1000
 test-interleavings: ## Run concurrent requests in up to 1000 orders of their DynamoDB calls (ORDERS=400; RACES='generate | validate')
 	$(OPTIMIZED) cargo test --locked --all-features --test interleavings -- --nocapture
+
+test-scale: ## Count what support and erasure cost in a table with 100,000 customers (CUSTOMERS=…)
+	CUSTOMERS="$${CUSTOMERS:-100000}" $(OPTIMIZED) cargo test --locked --all-features --test api -- support_costs
 
 test-load: ## Load-test eight processes of the build of `make sam-build ARCH=x86_64` (FUNCTION=… for another)
 	FUNCTION="$${FUNCTION:-$$PWD/.aws-sam/build/Function/bootstrap}" \

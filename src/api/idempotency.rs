@@ -34,13 +34,9 @@ pub fn read(
     let key = read_key(header.as_bytes()).filter(|_| keys.next().is_none());
     let key = key.ok_or(Problem::IdempotencyKeyInvalid)?;
     let (org, till) = (caller.org.id(), caller.till.name.clone());
-    Ok(Some(IdempotentRequest {
-        org,
-        till,
-        key: Sha256::digest(key).into(),
-        fingerprint: fingerprint(route, path_id, request),
-        now,
-    }))
+    let (fingerprint, without_key) = fingerprints(route, path_id, request, &key);
+    let key = Sha256::digest(key).into();
+    Ok(Some(IdempotentRequest { org, till, key, fingerprint, fingerprint_without_key: without_key, now }))
 }
 
 /// The key in a header: visible ASCII characters as they are, or a string in double quotes (RFC
@@ -75,9 +71,11 @@ fn unquote(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// SHA-256 of the content of a request: the route with the id in its path, the decoded parameters
-/// in sorted order, and the body. Parameters are decoded and sorted, because a gateway may reorder
-/// them or encode them differently.
-fn fingerprint(route: &Route, path_id: Option<&str>, request: &Request) -> [u8; 32] {
+/// in sorted order, the body, and the key. Parameters are decoded and sorted, because a gateway may
+/// reorder them or encode them differently. The key is known to the caller alone. Without it, a
+/// mobile in the request could be found by trying all of them. The second fingerprint is without
+/// the key, as earlier versions stored it.
+fn fingerprints(route: &Route, path_id: Option<&str>, request: &Request, key: &[u8]) -> ([u8; 32], [u8; 32]) {
     let mut parameters: Vec<_> = form_urlencoded::parse(request.query.as_bytes()).collect();
     parameters.sort_unstable();
     let parameters = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
@@ -90,7 +88,9 @@ fn fingerprint(route: &Route, path_id: Option<&str>, request: &Request) -> [u8; 
         hasher.update(part.len().to_be_bytes());
         hasher.update(part);
     }
-    hasher.finalize().into()
+    let without_key = hasher.clone().finalize().into();
+    hasher.update(key);
+    (hasher.finalize().into(), without_key)
 }
 
 impl App {
@@ -106,7 +106,7 @@ impl App {
 
 /// The body of a stored response. 422 if it belongs to a different request with the same key.
 fn replay(request: &IdempotentRequest, stored: StoredResponse) -> Result<SuccessBody, ApiError> {
-    if stored.fingerprint == request.fingerprint {
+    if [request.fingerprint, request.fingerprint_without_key].contains(&stored.fingerprint) {
         Ok(SuccessBody::replayed(stored.body))
     } else {
         Err(Problem::IdempotencyKeyReused.into())

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Call,
-    error::{ApiError, Gather, Problem, Problems, SuccessBody},
+    error::{ApiError, ApiMessage, Gather, Problem, Problems, SuccessBody},
     metrics::Event,
     params::JsonFields,
 };
@@ -71,6 +71,10 @@ struct Issued {
     created_id: u64,
 }
 
+/// How often the owner of an OTP is looked up. Once more than an operator erases or merges
+/// customers while one request is under way.
+const MAX_LOOKUPS: u32 = 3;
+
 /// `POST /v2/otp/generate`: a new OTP, or the earlier one again.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
@@ -83,46 +87,28 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     )
         .gather()?;
 
-    let identity = Identity::new(resolved.account, entity);
-    let history = call.otp_history(&identity, scope).await?;
-    let (series, entity) = (&history.current, identity.identifier());
-    let destinations = call.destinations(&Recipients::new(channels, org), series, entity).await?;
-    let destinations = without_tests(org, entity, destinations);
-    let test_code = org.test_code(entity).map(Code::stored);
-    let new = NewOtp {
-        series,
-        is_test: test_code.is_some(),
-        code: test_code
-            .unwrap_or_else(|| Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng())),
-        issued_at: call.now,
-        quotas: quotas(org, &series.owner, &destinations, call.now),
-        draft: draft(org, scope, &texts, &destinations),
+    let request = OtpRequest {
+        scope,
+        identity: Identity::new(resolved.account, entity),
+        recipients: Recipients::new(channels, org),
+        texts,
+        warning: resolved.warning,
     };
-    let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, resolved.warning.as_slice());
-    let refusal = match call.app.store.issue_otp(org, &new, call.idempotent_request.as_ref(), respond).await?
-    {
-        Issue::Issued(body, message) => {
-            call.events.count(Event::OtpIssued);
-            if let Some(message) = message {
-                call.events.count(Event::OtpToDeliver);
-                if let Some(listener) = &call.app.message_listener {
-                    listener(message);
-                }
-            }
-            return Ok(body);
+    for _ in 0..MAX_LOOKUPS {
+        if let Some(issued) = call.issue(&request).await? {
+            return Ok(issued);
         }
-        Issue::Replay(earlier) => return call.replay(earlier),
-        Issue::NotIssued => return Err(Problem::OtpNotGenerated.into()),
-        Issue::TooSoon(time) => ApiError::too_many(Problem::OtpTooSoon, time),
-        Issue::LimitReached(period) => {
-            let problem = match period {
-                Period::Day(_) => Problem::OtpLimitReached,
-                Period::Hour(_) => Problem::HourlyOtpLimitReached,
-            };
-            ApiError::too_many(problem, period.ends_at() - call.now)
-        }
-    };
-    call.stored_response_or(refusal).await
+    }
+    Err(Problem::CustomerNotFound.into())
+}
+
+/// A request for an OTP.
+struct OtpRequest {
+    scope: Scope,
+    identity: Identity,
+    recipients: Recipients,
+    texts: TemplateTexts,
+    warning: Option<ApiMessage>,
 }
 
 #[derive(Serialize)]
@@ -156,6 +142,53 @@ pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
 }
 
 impl Call<'_> {
+    /// Issues an OTP. `None` if its owner was erased or merged into another customer since it was
+    /// looked up.
+    async fn issue(&self, request: &OtpRequest) -> Result<Option<SuccessBody>, ApiError> {
+        let org = &*self.caller.org;
+        let OtpRequest { scope, identity, recipients, texts, warning } = request;
+        let history = self.otp_history(identity, *scope).await?;
+        let (series, entity) = (&history.current, identity.identifier());
+        let destinations = self.destinations(recipients, series, entity).await?;
+        let destinations = without_tests(org, entity, destinations);
+        let test_code = org.test_code(entity).map(Code::stored);
+        let new = NewOtp {
+            series,
+            is_test: test_code.is_some(),
+            code: test_code
+                .unwrap_or_else(|| Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng())),
+            issued_at: self.now,
+            quotas: quotas(org, &series.owner, &destinations, self.now),
+            draft: draft(org, *scope, texts, &destinations),
+        };
+        let respond = |id: CreatedId| SuccessBody::new(Issued { created_id: id.0 }, warning.as_slice());
+        let idempotent = self.idempotent_request.as_ref();
+        let refusal = match self.app.store.issue_otp(org, &new, idempotent, respond).await? {
+            Issue::Issued(body, message) => {
+                self.events.count(Event::OtpIssued);
+                if let Some(message) = message {
+                    self.events.count(Event::OtpToDeliver);
+                    if let Some(listener) = &self.app.message_listener {
+                        listener(message);
+                    }
+                }
+                return Ok(Some(body));
+            }
+            Issue::Replay(earlier) => return self.replay(earlier).map(Some),
+            Issue::OwnerGone => return Ok(None),
+            Issue::NotIssued => return Err(Problem::OtpNotGenerated.into()),
+            Issue::TooSoon(time) => ApiError::too_many(Problem::OtpTooSoon, time),
+            Issue::LimitReached(period) => {
+                let problem = match period {
+                    Period::Day(_) => Problem::OtpLimitReached,
+                    Period::Hour(_) => Problem::HourlyOtpLimitReached,
+                };
+                ApiError::too_many(problem, period.ends_at() - self.now)
+            }
+        };
+        self.stored_response_or(refusal).await.map(Some)
+    }
+
     /// Where the OTPs of `identity` for `scope` are.
     async fn otp_history(&self, identity: &Identity, scope: Scope) -> Result<OtpHistory, ApiError> {
         let history = self.app.store.otp_history(self.caller.org.id(), identity, scope).await?;

@@ -106,6 +106,13 @@ impl Account {
     pub const fn instore() -> Self {
         Self { source: Source::Instore, id: AccountId(String::new()) }
     }
+
+    /// Reads `SOURCE:account`, the form in which an account is written. `None` for any other text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (source, id) = text.split_once(':')?;
+        Some(Self { source: Source::parse(source)?, id: AccountId(id.to_owned()) })
+    }
 }
 
 /// Written as `SOURCE:account`, the form of `SOURCE_ACCOUNTS_EXTERNALID_ENABLED`.

@@ -9,6 +9,8 @@ pub mod customer;
 pub mod delivery;
 pub mod delivery_state;
 pub mod issuing;
+#[cfg(feature = "cli")]
+pub mod masking;
 pub mod message;
 pub mod org;
 mod org_check;

@@ -101,17 +101,36 @@ impl fmt::Debug for StoredIdentifier {
 /// Who has which identifiers, by [`StoredIdentifier::key`] and [`StoredIdentifier::person`]. It
 /// holds what was looked up.
 #[derive(Debug, Default)]
-pub struct Owners(HashMap<StoredIdentifier, UserId>);
+pub struct Owners {
+    owners: HashMap<StoredIdentifier, UserId>,
+    /// Numbers of erased customers, which nobody can have again.
+    retired: BTreeSet<StoredIdentifier>,
+}
 
 impl Owners {
     /// The owner of a key.
     #[must_use]
     pub fn get(&self, key: &StoredIdentifier) -> Option<UserId> {
-        self.0.get(key).copied()
+        self.owners.get(key).copied()
     }
 
     pub fn insert(&mut self, key: StoredIdentifier, owner: UserId) {
-        self.0.insert(key, owner);
+        self.owners.insert(key, owner);
+    }
+
+    /// Records that nobody can have a key again.
+    pub fn retire(&mut self, key: StoredIdentifier) {
+        self.retired.insert(key);
+    }
+
+    /// Whether nobody can have a key again.
+    #[must_use]
+    pub fn is_retired(&self, key: &StoredIdentifier) -> bool {
+        self.retired.contains(key)
+    }
+
+    fn retires(&self, identity: &Identity) -> bool {
+        !self.retired.is_empty() && self.is_retired(&StoredIdentifier::from(identity).key())
     }
 
     fn of(&self, identity: &Identity) -> Option<UserId> {
@@ -126,7 +145,7 @@ impl Owners {
 
 impl FromIterator<(StoredIdentifier, UserId)> for Owners {
     fn from_iter<T: IntoIterator<Item = (StoredIdentifier, UserId)>>(owners: T) -> Self {
-        Self(owners.into_iter().collect())
+        Self { owners: owners.into_iter().collect(), retired: BTreeSet::new() }
     }
 }
 
@@ -144,7 +163,8 @@ pub enum Registrant {
 pub enum Refusal {
     /// All identifiers that are taken belong to this customer.
     Exists(UserId),
-    /// Identifiers are taken by several customers, or the customer has another external ID.
+    /// Identifiers are taken by several customers or were those of an erased one, or the customer
+    /// has another external ID.
     Taken,
     /// The identifiers belong to different customers, and not all of them in the accounts of the
     /// request.
@@ -159,6 +179,9 @@ pub enum Refusal {
 /// # Errors
 /// [`Refusal`] when an identifier is taken.
 pub fn registrant(identities: &[Identity], owners: &Owners, joins: bool) -> Result<Registrant, Refusal> {
+    if identities.iter().any(|identity| owners.retires(identity)) {
+        return Err(Refusal::Taken);
+    }
     let (in_org, in_account): (Vec<_>, Vec<_>) =
         identities.iter().partition(|identity| identity.account().is_none());
     let all_owners = |identities: Vec<&Identity>| -> BTreeSet<UserId> {
@@ -207,8 +230,8 @@ pub struct Changed {
 /// Why a change is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeRefusal {
-    /// Another customer has an identifier that is to be added, or the customer has another external
-    /// ID.
+    /// Another customer has an identifier that is to be added, or an erased one had it, or the
+    /// customer has another external ID.
     Taken,
     /// Another customer has an identifier that is to be removed.
     BelongsToAnother,
@@ -245,6 +268,24 @@ pub const MAX_CUSTOMER_BYTES: usize = 300_000;
 /// How many bytes of JSON the identifiers have at most when each profile repeats them, as a
 /// response with the customer's details does. Lambda's limit for a response is 6 MB.
 pub const MAX_DETAILS_BYTES: usize = 1_500_000;
+
+/// A customer who was made of two.
+#[cfg(feature = "cli")]
+pub struct Combined {
+    pub customer: Customer,
+    /// Accounts in which both had names, and not the same ones.
+    pub names_kept: Vec<Account>,
+}
+
+/// Why two customers cannot become one.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CombineRefusal {
+    #[error("both customers have an external ID, and a customer can have one")]
+    ExternalIds,
+    #[error("the customer would have too many identifiers, or would be too large")]
+    TooLarge(TooLarge),
+}
 
 /// A registered customer.
 #[derive(Clone)]
@@ -334,6 +375,48 @@ impl Customer {
             && self.external_id().is_some_and(|own| own != identifier.value())
     }
 
+    /// This customer with the profiles and identifiers of another one. In an account in which both
+    /// have a profile, the names that this one has stay. With `as_card_number`, the other one's
+    /// external ID becomes a card number if this one has an external ID, too.
+    ///
+    /// # Errors
+    /// [`CombineRefusal`].
+    #[cfg(feature = "cli")]
+    pub fn combined_with(&self, other: &Self, as_card_number: bool) -> Result<Combined, CombineRefusal> {
+        let (mut customer, mut names_kept) = (self.clone(), Vec::new());
+        for profile in &other.profiles {
+            match customer.profiles.iter_mut().find(|own| own.account == profile.account) {
+                Some(own) => {
+                    own.fill_in(profile);
+                    let differs =
+                        |own: &Option<String>, other: &Option<String>| other.is_some() && own != other;
+                    if differs(&own.first_name, &profile.first_name)
+                        || differs(&own.last_name, &profile.last_name)
+                    {
+                        names_kept.push(own.account.clone());
+                    }
+                }
+                None => customer.profiles.push(profile.clone()),
+            }
+        }
+        for listed in &other.identifiers {
+            let mut listed = listed.clone();
+            if listed.1 == IdentifierName::ExternalId
+                && customer.external_id().is_some_and(|own| own != listed.2)
+            {
+                if !as_card_number {
+                    return Err(CombineRefusal::ExternalIds);
+                }
+                listed.1 = IdentifierName::CardNumber;
+            }
+            if !customer.identifiers.contains(&listed) {
+                customer.identifiers.push(listed);
+            }
+        }
+        customer.check_growth(self).map_err(CombineRefusal::TooLarge)?;
+        Ok(Combined { customer, names_kept })
+    }
+
     /// Removes and adds identifiers, given the `owners` of all of them. What is in both lists is
     /// added.
     ///
@@ -360,6 +443,7 @@ impl Customer {
             }
             if is_another(owners.of(identity))
                 || is_another(owners.person(identity))
+                || owners.retires(identity)
                 || customer.has_another_external_id(identity.identifier())
             {
                 return Err(ChangeRefusal::Taken);
@@ -585,6 +669,62 @@ mod tests {
         ] {
             assert_eq!(counts(change(account, &add, &remove)), expected, "{add:?} {remove:?}");
         }
+    }
+
+    #[test]
+    fn a_number_of_an_erased_customer_is_taken() {
+        let mut owners = Owners::default();
+        owners.retire(StoredIdentifier::from(&shop("externalId", "X1")));
+        for name in ["externalId", "cardnumber"] {
+            let identities = [shop("mobile", MOBILE), shop(name, "X1")];
+            assert_eq!(registrant(&identities, &owners, true), Err(Refusal::Taken));
+            let till = TillName::parse("t").unwrap();
+            let change = IdentifierChange {
+                account: Account::instore(),
+                add: vec![shop(name, "X1")],
+                remove: Vec::new(),
+                attribution: Attribution::new(DateTime::UNIX_EPOCH, &till),
+            };
+            let tom = customer(1, &[shop("mobile", MOBILE)]);
+            assert_eq!(tom.changed(&change, &owners).err(), Some(ChangeRefusal::Taken));
+        }
+        assert_eq!(registrant(&[shop("externalId", "X2")], &owners, true), Ok(Registrant::New));
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn two_customers_become_one_with_all_identifiers_and_one_external_id() {
+        let named = |account: Account, first: &str| Profile {
+            account,
+            first_name: Some(first.to_owned()),
+            last_name: None,
+            attribution: None,
+        };
+        let tom = Customer::new(UserId(1))
+            .extended(
+                &[named(Account::instore(), "Tom")],
+                &[shop("mobile", MOBILE), shop("externalId", "X1")],
+            )
+            .unwrap();
+        let profiles = [named(Account::instore(), "Thomas"), named(wechat(), "Tom")];
+        let thomas = Customer::new(UserId(2))
+            .extended(
+                &profiles,
+                &[shop("mobile", MOBILE), identity(wechat(), "wechat", "o"), shop("externalId", "X2")],
+            )
+            .unwrap();
+        assert_eq!(tom.combined_with(&thomas, false).err(), Some(CombineRefusal::ExternalIds));
+        let Combined { customer, names_kept } = tom.combined_with(&thomas, true).unwrap();
+        assert_eq!((customer.user, customer.external_id()), (UserId(1), Some("X1")));
+        assert_eq!((customer.identifiers.len(), customer.profiles.len()), (4, 2));
+        assert!(customer.identifiers.contains(&StoredIdentifier::from(&shop("cardnumber", "X2"))));
+        assert_eq!(names_kept, [Account::instore()]);
+        assert_eq!(customer.profiles[0].first_name.as_deref(), Some("Tom"));
+        let many: Vec<Identity> =
+            (0..MAX_IDENTIFIERS_PER_CUSTOMER).map(|i| shop("cuid", &format!("C{i}"))).collect();
+        let many = Customer::new(UserId(3)).extended(&[], &many).unwrap();
+        let refused = tom.combined_with(&many, true).err();
+        assert_eq!(refused, Some(CombineRefusal::TooLarge(TooLarge::Identifiers)));
     }
 
     #[test]

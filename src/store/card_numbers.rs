@@ -21,6 +21,8 @@ use crate::model::{
     customer::{Account, UserId},
     org::{NotNumbered, Org, OrgId},
 };
+#[cfg(feature = "cli")]
+use crate::model::{customer::IdentifierName, profile::StoredIdentifier};
 
 /// The next value of the sequence.
 pub(super) const NEXT: &str = "next";
@@ -219,6 +221,13 @@ impl Store {
             .map_err(StoreError::from_sdk)?;
         first_allocated(updated.attributes, count).map(|SequenceValue(value)| UserId(value))
     }
+}
+
+/// Whether a key is that of a number that one of the plans could make.
+#[cfg(feature = "cli")]
+pub(super) fn is_of_a_plan(org: &Org, plans: &[NumberingPlan], key: &StoredIdentifier) -> bool {
+    key.1.name_space() == IdentifierName::ExternalId
+        && plans.iter().any(|plan| plan.value_of(&key.2, &org.permutation_key).is_some())
 }
 
 /// The counter's value before `count` values were allocated, which is the first of them.

@@ -19,6 +19,7 @@ use super::{
     Attributes, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{NewItem, json, millis, n, s},
     keys,
+    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::model::{
@@ -33,7 +34,9 @@ pub(super) const ACCOUNTS: &str = "accounts";
 /// On a customer's item: a list of account, kind and value.
 pub(super) const IDENTIFIERS: &str = "identifiers";
 /// On a customer's item.
-const PROFILES: &str = "profiles";
+pub(super) const PROFILES: &str = "profiles";
+/// On a customer's item.
+pub(super) const REGISTERED_AT: &str = "registered_at";
 
 /// The condition that an identity is free or belongs to the customer.
 pub(super) const FREE_OR_OWN: &str = "attribute_not_exists(#user) OR #user = :user";
@@ -44,7 +47,7 @@ pub(super) struct StoredCustomer {
     pub org: OrgId,
     pub customer: Customer,
     pub identifiers: String,
-    profiles: String,
+    pub profiles: String,
 }
 
 impl StoredCustomer {
@@ -57,6 +60,14 @@ impl StoredCustomer {
         let (identifiers, profiles) = (item.s(IDENTIFIERS)?.to_owned(), item.s(PROFILES)?.to_owned());
         Ok(Self { org, customer, identifiers, profiles })
     }
+}
+
+/// The item of a user id.
+pub(super) enum ProfileItem {
+    Absent,
+    /// The customer was erased, or merged into another one.
+    Gone,
+    Customer(StoredCustomer),
 }
 
 /// What a write is about.
@@ -104,8 +115,19 @@ impl Store {
         org: OrgId,
         user: UserId,
     ) -> Result<Option<StoredCustomer>, StoreError> {
-        let found = self.get(&keys::profile(org, user)).await?;
-        found.map(|attributes| StoredCustomer::read(&attributes)).transpose()
+        Ok(match self.profile_item(org, user).await? {
+            ProfileItem::Customer(stored) => Some(stored),
+            ProfileItem::Absent | ProfileItem::Gone => None,
+        })
+    }
+
+    /// What the item of a user id is.
+    pub(super) async fn profile_item(&self, org: OrgId, user: UserId) -> Result<ProfileItem, StoreError> {
+        Ok(match self.get(&keys::profile(org, user)).await? {
+            None => ProfileItem::Absent,
+            Some(attributes) if is_gone(&Item(&attributes)) => ProfileItem::Gone,
+            Some(attributes) => ProfileItem::Customer(StoredCustomer::read(&attributes)?),
+        })
     }
 
     /// The writes of a change, each with what it is about. The first one is about the customer's
@@ -126,7 +148,7 @@ impl Store {
                     .with(USER_ID, n(user))
                     .with(PROFILES, json(&after.profiles)?)
                     .with(IDENTIFIERS, json(&after.identifiers)?)
-                    .with("registered_at", millis(registered_at));
+                    .with(REGISTERED_AT, millis(registered_at));
                 (self.put_new(item)?, &[][..])
             }
         };
@@ -181,7 +203,7 @@ impl Store {
         Ok(Written::Refused(refused))
     }
 
-    fn update_customer(
+    pub(super) fn update_customer(
         &self,
         org: OrgId,
         before: &StoredCustomer,
@@ -213,7 +235,7 @@ impl Store {
     }
 
     /// The deletion of an identity item of `user`, which need not exist.
-    fn delete_owner(
+    pub(super) fn delete_owner(
         &self,
         org: OrgId,
         key: &StoredIdentifier,

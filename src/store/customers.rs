@@ -12,6 +12,7 @@ use super::{
     customer_writes::{Before, CustomerWrites, USER_ID, Written},
     keys,
     retries::is_partial,
+    tombstones::is_gone,
 };
 use crate::model::{
     customer::{Account, Identifier, Identity, UserId},
@@ -60,13 +61,14 @@ const BATCH: usize = 100;
 pub(super) type OwnerItems = HashMap<StoredIdentifier, Attributes>;
 
 impl Store {
-    /// The customer whom an identifier points at.
+    /// The customer whom an identifier points at. The number of an erased customer is nobody's.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn find_customer(&self, org: OrgId, identity: &Identity) -> Result<Option<UserId>, StoreError> {
         let found = self.get(&keys::identity(org, identity)).await?;
-        found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
+        let found = found.as_ref().map(Item).filter(|item| !is_gone(item));
+        found.map(|item| item.n(USER_ID).map(UserId)).transpose()
     }
 
     /// The customer who has a mobile or an e-mail address in any account, by its org-wide identity.
@@ -190,8 +192,16 @@ impl Store {
 
     /// Who has which of these keys.
     pub(super) async fn owners(&self, org: OrgId, keys: &[StoredIdentifier]) -> Result<Owners, StoreError> {
-        let items = self.owner_items(org, keys).await?;
-        items.iter().map(|(key, item)| Ok((key.clone(), UserId(Item(item).n(USER_ID)?)))).collect()
+        let mut owners = Owners::default();
+        for (key, attributes) in self.owner_items(org, keys).await? {
+            let item = Item(&attributes);
+            if is_gone(&item) {
+                owners.retire(key);
+            } else {
+                owners.insert(key, UserId(item.n(USER_ID)?));
+            }
+        }
+        Ok(owners)
     }
 
     /// The identity items of these keys, which are all different. Batches are read side by side.

@@ -35,15 +35,17 @@ pub struct IdempotentRequest {
     pub till: TillName,
     /// SHA-256 of the key that the caller chose.
     pub key: [u8; 32],
-    /// SHA-256 of the content of the request.
+    /// SHA-256 of the content of the request and of the key.
     pub fingerprint: [u8; 32],
+    /// SHA-256 of the content alone, as earlier versions stored it.
+    pub fingerprint_without_key: [u8; 32],
     pub now: DateTime<Utc>,
 }
 
 /// The response that is stored under a key. It does not implement `Debug`, because it may contain a
 /// card number.
 pub struct StoredResponse {
-    /// SHA-256 of the content of the request that it belongs to.
+    /// [`IdempotentRequest::fingerprint`] of the request that it belongs to.
     pub fingerprint: [u8; 32],
     pub body: String,
 }

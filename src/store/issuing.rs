@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::{TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     keys::{self, Key},
     messages::NewMessage,
     otps::{CODE, CONSUMED_AT, CREATED_ID, SENDS, VALID_UNTIL, VERSION, read_otp},
+    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     secret::os_rng,
 };
 
-const ISSUED: &str = "issued";
+pub(super) const ISSUED: &str = "issued";
 
 const SENT_AT: &str = "sent_at";
 
@@ -53,6 +54,8 @@ pub enum Issue<A> {
     Issued(A, Option<Key>),
     /// A response is stored under the request's key.
     Replay(StoredResponse),
+    /// The customer was erased or merged into another one since it was looked up.
+    OwnerGone,
     /// A quota is used up. If several are, this is the period of the one that ends last.
     LimitReached(Period),
     /// The cooldown ends after this time.
@@ -157,6 +160,9 @@ impl Store {
             if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
                 return Ok(Issue::Replay(earlier));
             }
+            if refused.values().flatten().any(|old| is_gone(&Item(old))) {
+                return Ok(Issue::OwnerGone);
+            }
             // If a quota is used up, neither another number nor another decision helps.
             if let Some(period) = used_up(&parts, &refused) {
                 return Ok(Issue::LimitReached(period));
@@ -231,6 +237,8 @@ impl Store {
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":limit", n(quota.limit))
             .expression_attribute_values(":expires", ttl(expires))
+            // The quota of a customer who is gone is marked.
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .build()
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().update(count).build())

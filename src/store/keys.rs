@@ -13,7 +13,7 @@ use crate::{
         access_token::TokenDigest,
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
         org::OrgId,
-        otp::{CreatedId, OtpOwner, OtpSeries},
+        otp::{CreatedId, OtpOwner, OtpSeries, Scope},
         profile::StoredIdentifier,
         till::TillName,
     },
@@ -129,6 +129,59 @@ fn owner_partition(org: OrgId, owner: &OtpOwner) -> String {
     }
 }
 
+/// The partition of a contact: of an identifier that may belong to no customer.
+#[cfg(feature = "cli")]
+pub fn contact_partition(org: OrgId, StoredIdentifier(account, name, value): &StoredIdentifier) -> String {
+    format!("ORG#{org}#CONTACT#{}", identity_suffix(account.as_ref(), *name, value))
+}
+
+/// The partition of a customer.
+#[cfg(feature = "cli")]
+pub fn customer_partition(org: OrgId, user: UserId) -> String {
+    owner_partition(org, &OtpOwner::Customer(user))
+}
+
+/// The bounds of the sort keys of a partition: all are between them.
+#[cfg(feature = "cli")]
+pub const ALL_SORT_KEYS: (&str, &str) = ("!", "~");
+
+/// What an item in the partition of a customer or a contact is.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnedItem<'a> {
+    Profile,
+    Otp(Scope, CreatedId),
+    FailedAttempts(Scope),
+    LastOtp(Scope),
+    /// The message of an OTP; the last one is its `send`.
+    Message(Scope, CreatedId, u32),
+    /// A quota of a day or an hour, which the text names in UTC or in the org's time.
+    Quota(&'a str),
+}
+
+#[cfg(feature = "cli")]
+impl<'a> OwnedItem<'a> {
+    /// Reads a sort key. `None` if no version writes such an item.
+    pub fn read(sk: &'a str) -> Option<Self> {
+        let mut parts = sk.split('#');
+        let item = match (parts.next()?, parts.next()) {
+            (PROFILE, None) => Self::Profile,
+            ("QUOTA", Some(period)) => Self::Quota(period),
+            ("OTP", Some(scope)) => match (Scope::parse(scope)?, parts.next()?) {
+                (scope, "GUESSES") => Self::FailedAttempts(scope),
+                (scope, "LAST") => Self::LastOtp(scope),
+                (scope, id) => Self::Otp(scope, CreatedId(id.parse().ok()?)),
+            },
+            ("MESSAGE", Some(scope)) => {
+                let id = CreatedId(parts.next()?.parse().ok()?);
+                Self::Message(Scope::parse(scope)?, id, parts.next()?.parse().ok()?)
+            }
+            _ => return None,
+        };
+        parts.next().is_none().then_some(item)
+    }
+}
+
 /// The sort key of every customer's item.
 pub const PROFILE: &str = "PROFILE";
 
@@ -145,12 +198,20 @@ pub fn profile_owner(pk: &str) -> Option<(OrgId, UserId)> {
 /// The number is padded to 16 digits, enough for every number below 2^53. So the text sorts like
 /// the number.
 pub fn otp(series: &OtpSeries, id: CreatedId) -> Key {
-    Key::new(series_partition(series), format!("OTP#{}#{:0>16}", series.scope, id.0))
+    Key::new(series_partition(series), otp_sort_key(series.scope, id))
+}
+
+pub fn otp_sort_key(scope: Scope, id: CreatedId) -> String {
+    format!("OTP#{scope}#{:0>16}", id.0)
 }
 
 /// Sorts after every OTP of its scope, so that one query reads both.
 pub fn failed_attempts(series: &OtpSeries) -> Key {
-    Key::new(series_partition(series), format!("OTP#{}#GUESSES", series.scope))
+    Key::new(series_partition(series), failed_attempts_sort_key(series.scope))
+}
+
+pub fn failed_attempts_sort_key(scope: Scope) -> String {
+    format!("OTP#{scope}#GUESSES")
 }
 
 /// The message that carries an OTP. An OTP that is sent again has further messages, which are
@@ -181,6 +242,12 @@ pub fn otp_of_message(message: &str) -> Option<String> {
 /// Counters of the messages to an address, whatever the source, the account and the scope.
 fn recipient(org: OrgId, identifier: &Identifier) -> String {
     format!("ORG#{org}#RECIPIENT#{}#{}", identifier.name(), identifier.value())
+}
+
+/// The partition of the counters of an address.
+#[cfg(feature = "cli")]
+pub fn recipient_partition(org: OrgId, name: IdentifierName, value: &str) -> String {
+    format!("ORG#{org}#RECIPIENT#{name}#{value}")
 }
 
 /// The daily quota of an address.
@@ -254,7 +321,6 @@ pub fn stored_response(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
 mod tests {
     use super::*;
     use crate::model::customer::{AccountId, Source};
-    use crate::model::otp::Scope;
     use crate::model::phone_number::PhoneNumberPlan;
 
     fn wechat(name: IdentifierName, value: &str) -> Identity {
@@ -350,6 +416,35 @@ mod tests {
             assert_eq!(org_of(&message(owner, CreatedId(1), 1).pk), Some(org_id));
         }
         assert_eq!((org_of("TILL#store#1"), org_of("ORG#x#USER#5"), org_of("ORGS")), (None, None, None));
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn every_item_of_an_owner_is_recognized_by_its_sort_key() {
+        let series = OtpSeries { org: OrgId(1), owner: OtpOwner::Customer(UserId(1)), scope: Scope::Points };
+        let (id, at) = (CreatedId(1_502_122_760_000_123), "2026-11-21T10:59:59Z".parse().unwrap());
+        let mobile = wechat(IdentifierName::Mobile, "8799361139");
+        for (key, expected) in [
+            (profile(OrgId(1), UserId(1)), OwnedItem::Profile),
+            (otp(&series, id), OwnedItem::Otp(Scope::Points, id)),
+            (failed_attempts(&series), OwnedItem::FailedAttempts(Scope::Points)),
+            (last_otp(&series), OwnedItem::LastOtp(Scope::Points)),
+            (message(&series, id, 2), OwnedItem::Message(Scope::Points, id, 2)),
+            (daily_quota(&series, "2026-11-21".parse().unwrap()), OwnedItem::Quota("2026-11-21")),
+            (hourly_recipient_quota(OrgId(1), mobile.identifier(), at), OwnedItem::Quota("2026-11-21T10")),
+        ] {
+            assert_eq!(OwnedItem::read(&key.sk), Some(expected));
+            assert!(ALL_SORT_KEYS.0 < key.sk.as_str() && key.sk.as_str() < ALL_SORT_KEYS.1);
+        }
+        for other in ["ID", "OTP#POINTS", "OTP#NOTHING#GUESSES", "MESSAGE#POINTS#1", "OTP#POINTS#1#2"] {
+            assert_eq!(OwnedItem::read(other), None, "{other}");
+        }
+        let stored = StoredIdentifier::from(&mobile);
+        let contact = OtpSeries { owner: OtpOwner::Contact(mobile.clone()), ..series.clone() };
+        assert_eq!(contact_partition(OrgId(1), &stored), otp(&contact, id).pk);
+        assert_eq!(customer_partition(OrgId(1), UserId(1)), otp(&series, id).pk);
+        let recipient = daily_recipient_quota(OrgId(1), mobile.identifier(), "2026-11-21".parse().unwrap());
+        assert_eq!(recipient_partition(OrgId(1), stored.1, &stored.2), recipient.pk);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use aws_sdk_dynamodb::types::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
+#[cfg(feature = "cli")]
+use super::MessageRecord;
 use super::{
     OrgWithSecrets, Store, StoreError,
     error::unmet_condition,
@@ -16,6 +18,8 @@ use super::{
     otps::{CODE, CONSUMED_AT},
     retries::is_partial,
 };
+#[cfg(feature = "cli")]
+use crate::model::message::Channel;
 use crate::{
     model::{
         delivery_state::{ChannelState, Claim, FailureReason, Outcome},
@@ -288,6 +292,35 @@ impl Expressions {
     }
 }
 
+/// The state of each channel of a message. Those of version 0.1.0 have none.
+fn states(item: &Item<'_>, channels: usize) -> Result<Vec<Option<ChannelState>>, StoreError> {
+    if !item.has(DELIVERIES) {
+        return Ok(vec![None; channels]);
+    }
+    let deliveries = item.map(DELIVERIES)?;
+    let state = |position: usize| {
+        let entry = deliveries.get(&position.to_string());
+        entry.map(|entry| entry.as_m().map_err(|_| corrupt_state()).and_then(from_attribute)).transpose()
+    };
+    (0..channels).map(state).collect()
+}
+
+/// When a message was asked for.
+fn requested_at(item: &Item<'_>, otp: CreatedId) -> Result<DateTime<Utc>, StoreError> {
+    if item.has(REQUESTED_AT) { item.millis(REQUESTED_AT) } else { Ok(otp.issued_at()) }
+}
+
+/// A message without its text.
+#[cfg(feature = "cli")]
+pub(super) fn read_record(item: &Item<'_>) -> Result<MessageRecord, StoreError> {
+    let channels: Vec<Channel> = item.json(CHANNELS)?;
+    let states = states(item, channels.len())?;
+    Ok(MessageRecord {
+        requested_at: requested_at(item, CreatedId(item.n(CREATED_ID)?))?,
+        channels: channels.into_iter().zip(states).collect(),
+    })
+}
+
 fn read(item: &Item<'_>, otp: MessageOtp) -> Result<StoredMessage, StoreError> {
     let created_id = CreatedId(item.n(CREATED_ID)?);
     let secret = |name| item.s(name).map(|text| Secret::new(text.to_owned()));
@@ -298,22 +331,13 @@ fn read(item: &Item<'_>, otp: MessageOtp) -> Result<StoredMessage, StoreError> {
         email_body: secret(EMAIL_BODY)?,
         sms_template_id: item.s(SMS_TEMPLATE_ID)?.to_owned(),
     };
-    let deliveries = item.map(DELIVERIES)?;
-    let state = |position: usize| {
-        let entry = deliveries.get(&position.to_string());
-        entry.map(|entry| entry.as_m().map_err(|_| corrupt_state()).and_then(from_attribute)).transpose()
-    };
     Ok(StoredMessage {
         org: None,
         created_id,
         scope: Scope::parse(item.s(SCOPE)?).ok_or_else(|| StoreError::corrupt("unknown scope"))?,
-        states: (0..message.channels.len()).map(state).collect::<Result<_, _>>()?,
+        states: states(item, message.channels.len())?,
         message,
-        requested_at: if item.has(REQUESTED_AT) {
-            item.millis(REQUESTED_AT)?
-        } else {
-            created_id.issued_at()
-        },
+        requested_at: requested_at(item, created_id)?,
         valid_until: item.millis(VALID_UNTIL)?,
         otp,
     })

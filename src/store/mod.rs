@@ -16,13 +16,19 @@ mod customer_writes;
 mod customers;
 #[cfg(feature = "cli")]
 mod diagnosis;
+#[cfg(feature = "cli")]
+mod erasure;
 mod error;
 #[cfg(feature = "cli")]
 mod held_numbers;
+#[cfg(feature = "cli")]
+mod history;
 mod idempotency;
 mod issuing;
 mod item;
 pub mod keys;
+#[cfg(feature = "cli")]
+mod merging;
 mod messages;
 mod meter;
 mod orgs;
@@ -31,10 +37,13 @@ mod otps;
 mod readings;
 mod registration;
 mod retries;
+#[cfg(feature = "cli")]
+mod revocation;
 mod table;
 mod tills;
 #[cfg(feature = "cli")]
 mod tokens;
+mod tombstones;
 mod transaction;
 #[cfg(feature = "cli")]
 mod upgrade;
@@ -52,11 +61,20 @@ pub use client::{connect, connect_embedded, connect_local};
 pub use customers::{Change, Found, Place};
 #[cfg(feature = "cli")]
 pub use diagnosis::{TABLE_KEYS, TableFacts, TriedAction};
+#[cfg(feature = "cli")]
+pub use erasure::{Erasure, ErasureStart};
 pub use error::{StoreError, error_chain};
 #[cfg(feature = "cli")]
 pub use held_numbers::HeldNumbers;
+#[cfg(feature = "cli")]
+pub use history::{
+    AddressQuotas, CustomerHistory, CustomerState, HistoryOwner, MessageRecord, OtpEnd, OtpRecord,
+    OwnerHistory, QuotaCount, Search,
+};
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};
+#[cfg(feature = "cli")]
+pub use merging::{Merge, MergeRefusal, MergedUsers};
 pub use messages::{MessageOtp, StateChange, StoredMessage};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError, OrgWithSecrets};
@@ -66,6 +84,8 @@ pub use retries::within;
 pub use table::{Stream, TableCreation};
 #[cfg(feature = "cli")]
 pub use tokens::edit_body;
+#[cfg(feature = "cli")]
+pub use tombstones::Tombstone;
 #[cfg(feature = "cli")]
 pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 

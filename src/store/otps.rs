@@ -28,7 +28,7 @@ pub(super) const VALID_UNTIL: &str = "valid_until";
 pub(super) const CONSUMED_AT: &str = "consumed_at";
 /// How often an OTP was issued or sent again. Absent until it is sent again.
 pub(super) const SENDS: &str = "sends";
-const TIMES: &str = "times";
+pub(super) const TIMES: &str = "times";
 /// On the failed attempts and on the last OTP of a series: incremented by each change. What was
 /// decided by the item is written only if it has not changed meanwhile.
 pub(super) const VERSION: &str = "version";

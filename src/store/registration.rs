@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     CardNumber, IdempotentRequest, NumberingError, ResponseToStore, Store, StoreError, StoredResponse,
-    customer_writes::{Before, CustomerWrites, Part, StoredCustomer, Written},
+    customer_writes::{Before, CustomerWrites, Part, ProfileItem, Written},
     customers::{MAX_LOST_RACES, owner_keys},
 };
 use crate::model::{
@@ -135,7 +135,18 @@ impl Store {
             Ok(registrant) => registrant,
             Err(refusal) => return refuse(refusal),
         };
-        let stored = self.registered(org, registrant).await?;
+        let stored = match registrant {
+            Registrant::New => None,
+            Registrant::Known(user) => match self.profile_item(org.id(), user).await? {
+                ProfileItem::Customer(stored) => Some(stored),
+                // Erased or merged since the owners were read.
+                ProfileItem::Gone => return Ok(Attempt::LostRace),
+                ProfileItem::Absent => {
+                    let reason = "an identity points at a customer without an item";
+                    return Err(StoreError::corrupt(reason).into());
+                }
+            },
+        };
         let base = match &stored {
             Some(stored) => stored.customer.clone(),
             None => Customer::new(self.new_user(org, allocated).await?),
@@ -185,21 +196,6 @@ impl Store {
             return Ok(Attempt::NumberTaken);
         }
         Ok(Attempt::LostRace)
-    }
-
-    /// The item of the customer whom a registration joins.
-    async fn registered(
-        &self,
-        org: &Org,
-        registrant: Registrant,
-    ) -> Result<Option<StoredCustomer>, StoreError> {
-        let Registrant::Known(user) = registrant else {
-            return Ok(None);
-        };
-        let stored = self.stored_customer(org.id(), user).await?;
-        stored
-            .ok_or_else(|| StoreError::corrupt("an identity points at a customer without an item"))
-            .map(Some)
     }
 
     async fn new_user(&self, org: &Org, allocated: &mut Allocated) -> Result<UserId, StoreError> {

@@ -33,6 +33,7 @@ use super::{
     error_chain,
     item::{n, s},
     keys,
+    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::model::{
@@ -71,6 +72,8 @@ pub enum Reason {
     PointsElsewhere,
     /// Another customer has it in another account, and stays the one whom registrations join.
     OtherJoins { by: UserId },
+    /// An erased customer had the normal form, which nobody can have again.
+    Erased { normal_form: String },
 }
 
 /// What an upgrade has done so far.
@@ -158,7 +161,8 @@ impl Store {
                 .send()
                 .await
                 .map_err(StoreError::from_sdk)?;
-            for attributes in page.items.unwrap_or_default() {
+            let items = page.items.unwrap_or_default();
+            for attributes in items.into_iter().filter(|attributes| !is_gone(&Item(attributes))) {
                 match self.upgrade_item(&attributes, &mut run).await {
                     Err(error) if error.is_corrupt() => {
                         let partition = Item(&attributes).s(keys::PK)?.to_owned();
@@ -302,6 +306,10 @@ impl Store {
         }
         let keys: Vec<_> = [Some(new.key()), new.person(), old.person()].into_iter().flatten().collect();
         let owners = self.owners(org, &keys).await?;
+        if owners.is_retired(&new.key()) {
+            let normal_form = identifier.value().to_owned();
+            return Ok(Some(Decision::Leave(Reason::Erased { normal_form })));
+        }
         if let Some(by) = owners.get(&new.key()).filter(|owner| *owner != user) {
             let normal_form = identifier.value().to_owned();
             return Ok(Some(Decision::Leave(Reason::Taken { normal_form, by })));
@@ -364,7 +372,7 @@ impl Store {
                 }
                 (Some(owner), Some(item)) => {
                     for account in item.texts(ACCOUNTS)? {
-                        let listed = StoredIdentifier(read_account(account), person.1, person.2.clone());
+                        let listed = StoredIdentifier(Account::parse(account), person.1, person.2.clone());
                         taken_over.push((owner, listed));
                     }
                 }
@@ -433,11 +441,6 @@ impl UpgradeReport {
             self.undecided.push(undecided);
         }
     }
-}
-
-/// An account as an org-wide identity names it.
-fn read_account(text: &str) -> Option<Account> {
-    serde_json::from_value(text.into()).ok()
 }
 
 fn decide(org: &Org, StoredIdentifier(_, name, value): &StoredIdentifier) -> Decision {

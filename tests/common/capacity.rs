@@ -69,8 +69,10 @@ impl Intercept for Capacity {
                 let refused = body["CancellationReasons"].as_array().map(Vec::len);
                 consumed.write_units += refused.map_or_else(|| reported(&body), |writes| 2.0 * units(writes));
             }
-            "PutItem" | "UpdateItem" if body["__type"].is_string() => consumed.write_units += 1.0,
-            "PutItem" | "UpdateItem" => consumed.write_units += reported(&body),
+            "PutItem" | "UpdateItem" | "DeleteItem" if body["__type"].is_string() => {
+                consumed.write_units += 1.0;
+            }
+            "PutItem" | "UpdateItem" | "DeleteItem" => consumed.write_units += reported(&body),
             operation => panic!("unknown operation {operation}: add it to the reads or the writes"),
         }
         Ok(())

@@ -5,6 +5,7 @@
 mod common;
 
 mod console;
+mod customers;
 mod delivery;
 mod doctor;
 mod http;

@@ -1,34 +1,26 @@
 //! `loyaltyctl customer`.
 
-use std::{
-    collections::HashSet,
-    ffi::OsString,
-    fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use csv::StringRecord;
-use indicatif::ProgressBar;
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use loyalty_codes::{
-    api::{
-        App,
-        error::ApiError,
-        import::{Imported, Rehearsal},
+    model::{
+        customer::{IdentifierName, UserId},
+        org::{Org, OrgId},
+        profile::StoredIdentifier,
     },
-    clock::Clock,
-    model::{card_number::NumberingPlan, customer::IdentifierName, org::OrgId, profile::StoredIdentifier},
-    store::{AuditEntry, HeldNumbers, Store, error_chain},
+    store::{CustomerHistory, CustomerState, Merge, MergedUsers, OwnerHistory, Store},
 };
-use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
-use tokio::task::JoinSet;
+use serde_json::json;
 
-use crate::{Target, audit, failure::Failure, output::Output};
+use crate::{
+    Target,
+    failure::Failure,
+    import, org, otp,
+    output::{Output, ask, escape, json_escape},
+    support::{self, Erased, OtpStatus, Reveal},
+};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -44,419 +36,329 @@ pub enum Command {
     /// file can be corrected and imported. An error file of the same name that was there before is
     /// kept with a `~` at its end. A file with card numbers that the org's plan could give again is
     /// refused.
-    Import(Import),
+    Import(import::Options),
+    /// Find who has an identifier, in every source and account
+    ///
+    /// The value may be in any spelling that the API accepts. If nobody has the identifier, but it
+    /// was sent an OTP in the last days, it is a contact only. Otherwise the exit code is 4.
+    Find {
+        /// Such as mobile, email, externalId or wechat
+        #[arg(value_parser = kind(), ignore_case = true)]
+        kind: String,
+        value: String,
+        #[arg(long, value_name = "ORG")]
+        org: u32,
+    },
+    /// Show a customer: profiles, identifiers, and the OTPs in short
+    Show {
+        #[command(flatten)]
+        whose: Whose,
+        /// Show names and identifiers as they are. It is recorded in the audit
+        #[arg(long)]
+        reveal: bool,
+    },
+    /// Show what happened to a customer in the last days, newest first
+    ///
+    /// Registrations, OTPs, what became of each message, validations, wrong guesses. That a till
+    /// has fetched an OTP is not known, because a fetch writes nothing.
+    Timeline(Whose),
+    /// Print everything that is stored about a customer, as JSON
+    ///
+    /// That is profiles, identifiers, times of OTPs without their codes, what became of messages,
+    /// wrong guesses and quotas. It is recorded in the audit.
+    Export(Whose),
+    /// Erase a customer for ever
+    ///
+    /// From the first write on, the customer is unknown to every request. What requests that were
+    /// under way have written is deleted half a minute later. The user id is never given again, nor
+    /// are numbers that a numbering plan of the org could make; identifiers that were assigned by
+    /// hand can be registered again. An erasure that was interrupted continues when it is run
+    /// again.
+    Erase {
+        #[command(flatten)]
+        whose: Whose,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// How long requests that are under way may take
+        #[arg(long, value_name = "SECONDS", default_value_t = support::SETTLE.as_secs(), hide = true)]
+        settle: u64,
+    },
+    /// Merge customers who are one person
+    ///
+    /// The profiles, identifiers and card numbers of the second customer go to the first one, at
+    /// once or not at all. The user id of the second one is never given again.
+    Merge {
+        /// The customer who stays
+        id: u64,
+        /// The customer who is merged into the other one
+        merged: u64,
+        #[arg(long, value_name = "ORG")]
+        org: u32,
+        /// If both have an external ID, make that of the merged one a card number
+        #[arg(long)]
+        as_card_number: bool,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
+/// A customer of an org.
 #[derive(Args)]
-pub struct Import {
-    /// The file: UTF-8, with commas and a heading
-    file: PathBuf,
-    /// The org that the customers belong to
-    #[arg(long, value_name = "ID")]
+pub struct Whose {
+    /// The customer's user id, as `customer find` says it
+    id: u64,
+    #[arg(long, value_name = "ORG")]
     org: u32,
-    /// Where to write rows that cannot be imported [default: FILE with the extension errors.csv]
-    #[arg(long, value_name = "PATH")]
-    errors: Option<PathBuf>,
-    /// Check the file and say what would happen, and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
-/// How many rows are in progress at once.
-const CONCURRENT: usize = 32;
-/// The column of the error file that has the reason. It is ignored in a file that is imported.
-const REASON: &str = "error";
-
-/// The command of its audit entries.
-const IMPORT: &str = "customer import";
+fn kind() -> PossibleValuesParser {
+    PossibleValuesParser::new(IdentifierName::NAMES)
+}
 
 pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
-    let Command::Import(options) = command;
-    let store = &target.store().await?;
-    let id = OrgId(options.org);
-    let org = output.with_spinner("reading the org", store.org(id)).await?;
-    let org = org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?;
-    let errors = options.errors.clone().unwrap_or_else(|| options.file.with_extension("errors.csv"));
-    let errors = ErrorFile::new(errors, &options.file)?;
-    let app = Arc::new(App::new(store.clone(), Clock::system()));
-    check_numbers(&options.file, id, &app, store).await?;
-
-    let mut rows = Rows::open(&options.file)?;
-    let progress = output.progress(rows.length);
-    progress.enable_steady_tick(Duration::from_millis(200));
-    let mut import = Running {
-        org: id,
-        plan: org.numbering_plan().ok().cloned(),
-        app,
-        rehearsal: options.dry_run.then(Arc::default),
-        tasks: JoinSet::new(),
-        in_progress: HashSet::new(),
-        counts: Counts::default(),
-        errors,
-    };
-    let done = if options.dry_run {
-        import.rows(&mut rows, &progress).await
-    } else {
-        let act = async |entry: &mut AuditEntry| {
-            let done = import.rows(&mut rows, &progress).await;
-            let Counts { registered, joined, failed, .. } = import.counts;
-            entry.detail = json!({"registered": registered, "joined": joined, "failed": failed});
-            done
-        };
-        audit::record(store, id, &target.operator().await?, IMPORT, json!({}), act).await
-    };
-    progress.finish_and_clear();
-    done?;
-    let path = import.errors.finish()?.map(|path| path.display().to_string());
-    let Counts { rows, registered, joined, existed, failed } = import.counts;
-    let verb = if options.dry_run { "would be " } else { "" };
-    output.print(
-        &json!({
-            "org": options.org, "dry_run": options.dry_run, "rows": rows, "registered": registered,
-            "joined": joined, "existed": existed, "failed": failed, "errors": path,
-        }),
-        &format!(
-            "{rows} rows: {registered} {verb}registered, {joined} {verb}added to customers of other accounts, {existed} \
-             there already, {failed} with errors"
-        ),
-    )?;
-    match path {
-        None => Ok(()),
-        Some(path) => Err(Failure::refused(format!(
-            "{failed} rows cannot be imported; {path} has them with the reasons. Correct them there, and import that file"
-        ))),
+    if let Command::Import(options) = command {
+        return import::run(&options, target, output).await;
     }
-}
-
-#[derive(Default)]
-struct Counts {
-    rows: u64,
-    registered: u64,
-    joined: u64,
-    existed: u64,
-    failed: u64,
-}
-
-/// An import in progress.
-struct Running {
-    org: OrgId,
-    /// The plan that the card numbers of the file were compared with.
-    plan: Option<NumberingPlan>,
-    app: Arc<App>,
-    /// Present in a dry run.
-    rehearsal: Option<Arc<Rehearsal>>,
-    tasks: JoinSet<(Row, HashSet<StoredIdentifier>, Result<Imported, ApiError>)>,
-    /// What identifies the customers that are in progress. Rows about the same customer are
-    /// imported in their order, because the first one decides on the card number.
-    in_progress: HashSet<StoredIdentifier>,
-    counts: Counts,
-    errors: ErrorFile,
-}
-
-impl Running {
-    async fn rows(&mut self, rows: &mut Rows, progress: &ProgressBar) -> Result<(), Failure> {
-        while let Some(row) = rows.read()? {
-            self.counts.rows += 1;
-            progress.set_position(rows.position());
-            progress.set_message(format!("{} rows", self.counts.rows));
-            let read = match &row.body {
-                Ok(body) => {
-                    self.app.read_import(self.org, body).await.map_err(|error| stopped(&row, &error))?
-                }
-                Err(reason) => {
-                    self.failed(rows, &row, reason)?;
-                    continue;
-                }
-            };
-            let customer = match read {
-                Ok(customer) => customer,
-                Err(error) => {
-                    self.failed(rows, &row, &error.messages())?;
-                    continue;
-                }
-            };
-            if customer.plan() != self.plan.as_ref() {
-                return Err(Failure::refused(format!(
-                    "stopped at line {}: the org has another plan of card numbers than when the import began. Run the \
-                     command again: it compares the file with that plan, and skips the customers who are there already",
-                    row.line
-                )));
-            }
-            let keys = customer.keys();
-            while self.tasks.len() >= CONCURRENT || !self.in_progress.is_disjoint(&keys) {
-                self.finish_one(rows).await?;
-            }
-            self.in_progress.extend(keys.iter().cloned());
-            let (app, rehearsal) = (Arc::clone(&self.app), self.rehearsal.clone());
-            self.tasks.spawn(async move {
-                let result = match &rehearsal {
-                    Some(rehearsal) => app.rehearse_import(rehearsal, &customer).await,
-                    None => app.import(&customer).await,
-                };
-                (row, keys, result)
+    let store = target.store().await?;
+    match command {
+        Command::Import(_) => Ok(()),
+        Command::Find { kind, value, org } => {
+            let org = org::find(&store, output, OrgId(org)).await?;
+            find(&store, output, &org, &kind, &value).await
+        }
+        Command::Show { whose, reveal } => {
+            let (org, user) = whose.read(&store, output).await?;
+            show(&store, target, output, &org, user, reveal).await
+        }
+        Command::Timeline(whose) => {
+            let (org, user) = whose.read(&store, output).await?;
+            let found = support::customer(&store, &org, user).await?;
+            let events = support::timeline(&org, &found, Utc::now());
+            let rows = events.iter().map(|event| {
+                let of_contact = if event.contact.is_some() { "contact" } else { "" };
+                vec![
+                    support::time(&org, event.at),
+                    event.what.name().to_owned(),
+                    event.scope.map_or_else(String::new, |scope| scope.to_string()),
+                    of_contact.to_owned(),
+                    event.what.detail(&org),
+                ]
             });
+            let heading = ["time", "what", "scope", "of", "detail"];
+            let json: Vec<_> = events.iter().map(|event| event.to_json(&org)).collect();
+            output.print(&json!(json), &output.table(&heading, &rows.collect::<Vec<_>>()))
         }
-        while !self.tasks.is_empty() {
-            self.finish_one(rows).await?;
+        Command::Export(whose) => {
+            let (org, user) = whose.read(&store, output).await?;
+            let who = target.operator().await?;
+            let found = support::customer_revealed(&store, &who, &org, user, "customer export").await?;
+            let json = support::customer_json(&org, &found, Reveal::All, Utc::now());
+            let pretty =
+                serde_json::to_string_pretty(&json).map_err(|error| Failure::failed(error.to_string()))?;
+            let pretty: Vec<_> = pretty.lines().map(|line| escape(line, json_escape)).collect();
+            output.print(&json, &pretty.join("\n"))
         }
-        Ok(())
-    }
-
-    /// Waits for a row to be done.
-    async fn finish_one(&mut self, rows: &Rows) -> Result<(), Failure> {
-        let Some(done) = self.tasks.join_next().await else {
-            return Ok(());
-        };
-        let (row, keys, result) = done.map_err(|error| Failure::failed(error.to_string()))?;
-        self.in_progress.retain(|key| !keys.contains(key));
-        match result {
-            Ok(Imported::Registered) => self.counts.registered += 1,
-            Ok(Imported::Joined) => self.counts.joined += 1,
-            Ok(Imported::Existed) => self.counts.existed += 1,
-            // The other rows do not depend on the item.
-            Err(error) if error.is_about_a_corrupt_item() => self.failed(rows, &row, &reason(&error))?,
-            Err(error) if error.status().is_server_error() => return Err(stopped(&row, &error)),
-            Err(error) => self.failed(rows, &row, &error.messages())?,
+        Command::Erase { whose, yes, settle } => {
+            let (org, user) = whose.read(&store, output).await?;
+            erase(&store, target, output, &org, user, yes, Duration::from_secs(settle)).await
         }
-        Ok(())
-    }
-
-    fn failed(&mut self, rows: &Rows, row: &Row, reason: &str) -> Result<(), Failure> {
-        self.counts.failed += 1;
-        self.errors.write(&rows.heading, &row.record, reason)
-    }
-}
-
-/// The import ends early, because the service failed and not a row.
-fn stopped(row: &Row, error: &ApiError) -> Failure {
-    Failure::failed(format!("stopped at line {}: {}", row.line, reason(error)))
-        .with_detail("Run the command again: it skips the customers who are there already.")
-}
-
-/// The cause of an error of the service.
-fn reason(error: &ApiError) -> String {
-    error.cause().map_or_else(|| error.messages(), error_chain)
-}
-
-/// A row of the file.
-struct Row {
-    line: u64,
-    record: StringRecord,
-    /// The body of a request that registers the customer, or why there is none.
-    body: Result<Vec<u8>, String>,
-}
-
-/// The rows of a file, read one by one.
-struct Rows {
-    path: PathBuf,
-    reader: csv::Reader<File>,
-    /// In bytes.
-    length: u64,
-    heading: StringRecord,
-    columns: Vec<Column>,
-}
-
-/// What a column contains.
-#[derive(Clone)]
-enum Column {
-    /// A field of the profile.
-    Field(&'static str),
-    Identifier(String),
-    Ignored,
-}
-
-impl Column {
-    fn parse(name: &str) -> Option<Self> {
-        let name = name.trim();
-        let field = ["source", "accountId", "firstName", "lastName"].into_iter().find(|field| *field == name);
-        match field {
-            Some(field) => Some(Self::Field(field)),
-            None if name == REASON => Some(Self::Ignored),
-            None => IdentifierName::parse(name).map(|_| Self::Identifier(name.to_owned())),
+        Command::Merge { id, merged, org, as_card_number, yes } => {
+            let org = org::find(&store, output, OrgId(org)).await?;
+            let users = MergedUsers { kept: UserId(id), merged: UserId(merged) };
+            if !yes {
+                ask(&format!(
+                    "Give all that customer {merged} of org {} has to customer {id}?\nThis cannot be undone.",
+                    org.id()
+                ))?;
+            }
+            let who = target.operator().await?;
+            let done = support::merge(&store, &who, &org, users, as_card_number).await?;
+            print_merged(output, &org, users, &done)
         }
     }
 }
 
-impl Rows {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        let fails = |error: &dyn std::error::Error| Failure::refused(format!("{}: {error}", path.display()));
-        let file = File::open(path).map_err(|error| fails(&error))?;
-        let length = file.metadata().map_err(|error| fails(&error))?.len();
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
-        let heading = reader.headers().map_err(|error| fails(&error))?.clone();
-        let columns = heading.iter().map(|name| {
-            Column::parse(name).ok_or_else(|| {
-                Failure::refused(format!(
-                    "{}: the column {name:?} is not known: there are source, accountId, firstName, lastName and the \
-                     kinds of identifiers, such as mobile, email and externalId",
-                    path.display()
-                ))
-            })
+impl Whose {
+    async fn read(&self, store: &Store, output: &Output) -> Result<(Org, UserId), Failure> {
+        Ok((org::find(store, output, OrgId(self.org)).await?, UserId(self.id)))
+    }
+}
+
+async fn find(store: &Store, output: &Output, org: &Org, kind: &str, value: &str) -> Result<(), Failure> {
+    let kind = IdentifierName::parse(kind).ok_or_else(|| Failure::usage("no such kind of identifier"))?;
+    let identifier = support::identifier(org, kind, value)?;
+    let found = output.with_spinner("reading", store.search(org, &identifier)).await?;
+    let otps: usize = found.contacts.iter().map(|contact| contact.otps.len()).sum();
+    let customers: Vec<_> =
+        found.customers.iter().map(|(user, accounts)| json!({"id": user, "accounts": accounts})).collect();
+    let is_contact = !found.contacts.is_empty();
+    if customers.is_empty() && !is_contact {
+        return Err(Failure::not_found(match found.erased {
+            Some(user) => format!("nobody has it; it was a number of customer {user}, who was erased"),
+            None => "nobody has it, and no OTP was sent to it in the last days".to_owned(),
+        }));
+    }
+    let text = if is_contact {
+        format!(
+            "a contact only, with {otps} OTPs; `loyaltyctl otp list --org {} --contact {kind} …` lists them",
+            org.id()
+        )
+    } else {
+        let rows = found.customers.iter().map(|(user, accounts)| {
+            let accounts: Vec<_> = accounts.iter().map(ToString::to_string).collect();
+            vec![user.to_string(), accounts.join(" ")]
         });
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        if !columns.iter().any(|column| matches!(column, Column::Identifier(_))) {
-            return Err(Failure::refused(format!("{}: no column is an identifier", path.display())));
-        }
-        Ok(Self { path: path.to_owned(), reader, length, heading, columns })
-    }
-
-    /// How far the file was read, in bytes.
-    fn position(&self) -> u64 {
-        self.reader.position().byte()
-    }
-
-    fn read(&mut self) -> Result<Option<Row>, Failure> {
-        let mut record = csv::ByteRecord::new();
-        let read = self.reader.read_byte_record(&mut record);
-        if !read.map_err(|error| Failure::failed(format!("{}: {error}", self.path.display())))? {
-            return Ok(None);
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        let (record, body) = match StringRecord::from_byte_record(record) {
-            Ok(record) => {
-                let body = self.body(&record);
-                (record, body)
-            }
-            Err(error) => {
-                let record = StringRecord::from_byte_record_lossy(error.into_byte_record());
-                (record, Err("the row is not UTF-8".to_owned()))
-            }
-        };
-        Ok(Some(Row { line, record, body }))
-    }
-
-    fn body(&self, record: &StringRecord) -> Result<Vec<u8>, String> {
-        if record.len() > self.columns.len() {
-            return Err(format!(
-                "the row has {} fields, and the heading {}",
-                record.len(),
-                self.columns.len()
-            ));
-        }
-        let mut profile = Map::new();
-        if !self.columns.iter().any(|column| matches!(column, Column::Field("source"))) {
-            profile.insert("source".to_owned(), json!("INSTORE"));
-        }
-        let mut identifiers = Vec::new();
-        for (column, value) in self.columns.iter().zip(record).filter(|(_, value)| !value.trim().is_empty()) {
-            match column {
-                Column::Field(field) => {
-                    profile.insert((*field).to_owned(), value.into());
-                }
-                Column::Identifier(kind) => identifiers.push(json!({"type": kind, "value": value})),
-                Column::Ignored => {}
-            }
-        }
-        profile.insert("identifiers".to_owned(), identifiers.into());
-        Ok(json!({"profiles": [Value::from(profile)]}).to_string().into_bytes())
-    }
-}
-
-/// The rows that cannot be imported. They are written to a file that only its owner can read,
-/// because it contains personal data, and that gets its name at the end.
-struct ErrorFile {
-    path: PathBuf,
-    writer: Option<csv::Writer<NamedTempFile>>,
-}
-
-impl ErrorFile {
-    /// The error file at `path` for the rows of `rows`.
-    fn new(path: PathBuf, rows: &Path) -> Result<Self, Failure> {
-        // The target of a link is replaced, and not the link.
-        let path = fs::canonicalize(&path).unwrap_or(path);
-        if let Ok(found) = fs::metadata(&path) {
-            let is_same = |rows: fs::Metadata| (rows.dev(), rows.ino()) == (found.dev(), found.ino());
-            if !found.is_file() {
-                return Err(Failure::usage(format!("{} is no file", path.display())));
-            }
-            if fs::metadata(rows).is_ok_and(is_same) {
-                return Err(Failure::usage("the error file cannot be the file itself"));
-            }
-        }
-        Ok(Self { path, writer: None })
-    }
-
-    fn write(&mut self, heading: &StringRecord, record: &StringRecord, reason: &str) -> Result<(), Failure> {
-        let path = &self.path;
-        let fails = |error: csv::Error| Failure::failed(format!("{}: {error}", path.display()));
-        // An error file that was corrected has the column already.
-        let reason_at = heading.iter().position(|name| name.trim() == REASON).unwrap_or(heading.len());
-        let with = |record: &StringRecord, reason: &str| -> Vec<String> {
-            let mut fields: Vec<String> = record.iter().map(str::to_owned).collect();
-            fields.resize(fields.len().max(reason_at + 1), String::new());
-            reason.clone_into(&mut fields[reason_at]);
-            fields
-        };
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => {
-                let writer = none.insert(create_beside(path).map_err(|error| fails(error.into()))?);
-                writer.write_record(with(heading, REASON)).map_err(fails)?;
-                writer
-            }
-        };
-        writer.write_record(with(record, reason)).map_err(fails)
-    }
-
-    /// Gives the file its name. What was there under that name is kept under another one, because
-    /// somebody may be correcting it. Returns the path, or `None` if no row was written.
-    fn finish(self) -> Result<Option<PathBuf>, Failure> {
-        let Self { path, writer } = self;
-        let Some(writer) = writer else {
-            return Ok(None);
-        };
-        let fails = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
-        let file = writer.into_inner().map_err(|error| fails(error.into_error()))?;
-        if path.exists() {
-            let mut earlier = OsString::from(&path);
-            earlier.push("~");
-            fs::rename(&path, earlier).map_err(fails)?;
-        }
-        file.persist(&path).map_err(|error| fails(error.error))?;
-        Ok(Some(path))
-    }
-}
-
-fn create_beside(path: &Path) -> io::Result<csv::Writer<NamedTempFile>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let file = NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))?;
-    // Rows with too many fields are written as they are.
-    Ok(csv::WriterBuilder::new().flexible(true).from_writer(file))
-}
-
-/// Refuses a file with card numbers that the org's plan could give again. A registration skips a
-/// number that somebody has, but `GET /v2/cardNumber` does not know of it. A plan that is applied
-/// later is compared with the customers' numbers then.
-async fn check_numbers(path: &Path, id: OrgId, app: &App, store: &Store) -> Result<(), Failure> {
-    let issued = store.issued_card_numbers(id).await?;
-    let (mut held, mut first, mut plan) = (HeldNumbers::default(), 0, None);
-    let mut rows = Rows::open(path)?;
-    while let Some(row) = rows.read()? {
-        let Ok(body) = &row.body else {
-            continue;
-        };
-        let read = app.read_import(id, body).await.map_err(|error| stopped(&row, &error))?;
-        let Some(customer) = read.ok().filter(|customer| customer.plan().is_some()) else {
-            continue;
-        };
-        let next = |plan: &NumberingPlan| match &issued {
-            Some(issued) if issued.plan == *plan => issued.next,
-            _ => plan.offset(),
-        };
-        let next = customer.plan().map_or(0, next);
-        for value in customer.values_of_plan().filter(|value| *value >= next) {
-            first = if held.count == 0 { row.line } else { first };
-            held.add(value);
-            plan = customer.plan().cloned();
-        }
-    }
-    let Some(plan) = plan else {
-        return Ok(());
+        output.table(&["customer", "accounts"], &rows.collect::<Vec<_>>())
     };
-    Err(Failure::refused(format!(
-        "the org's plan could give {} of the card numbers in the file to other customers, the first in line {first}: \
-         {}, apply it, and import again",
-        held.count,
-        held.remedy(&plan)
-    )))
+    output.print(&json!({"customers": customers, "contact": is_contact, "otps": otps}), &text)
+}
+
+async fn show(
+    store: &Store,
+    target: &Target,
+    output: &Output,
+    org: &Org,
+    user: UserId,
+    reveal: bool,
+) -> Result<(), Failure> {
+    let (found, reveal) = if reveal {
+        let who = target.operator().await?;
+        (support::customer_revealed(store, &who, org, user, "customer show").await?, Reveal::All)
+    } else {
+        let reading = support::customer(store, org, user);
+        (output.with_spinner("reading", reading).await?, Reveal::Masked)
+    };
+    let now = Utc::now();
+    let json = support::customer_json(org, &found, reveal, now);
+    output.print(&json, &in_words(output, org, &found, reveal, now))
+}
+
+fn in_words(
+    output: &Output,
+    org: &Org,
+    found: &CustomerHistory,
+    reveal: Reveal,
+    now: DateTime<Utc>,
+) -> String {
+    let user = found.user;
+    let customer = match &found.state {
+        CustomerState::Gone(tombstone) => {
+            let at = support::time(org, tombstone.gone_at);
+            return match (tombstone.merged_into, &tombstone.pending) {
+                (Some(into), _) => format!("customer {user} was merged into {into} at {at}"),
+                (None, None) => format!("customer {user} was erased at {at}"),
+                (None, Some(_)) => format!(
+                    "customer {user} is being erased since {at}; if no command runs, run `loyaltyctl customer erase \
+                     --org {} {user}` again",
+                    org.id()
+                ),
+            };
+        }
+        CustomerState::Registered { at, customer } => {
+            let since = at.map_or_else(String::new, |at| format!(", registered {}", support::time(org, at)));
+            (format!("{}{since}", output.strong(&format!("customer {user}"))), customer)
+        }
+    };
+    let (first, customer) = customer;
+    let mut lines = vec![first];
+    let name =
+        |name: &Option<String>| name.as_deref().map_or_else(|| "-".to_owned(), |name| reveal.name(name));
+    let profiles = customer.profiles.iter().map(|profile| {
+        let created = profile.attribution.as_ref();
+        vec![
+            profile.account.to_string(),
+            name(&profile.first_name),
+            name(&profile.last_name),
+            created.map_or_else(|| "-".to_owned(), |created| support::time(org, created.created_at())),
+            created.map_or_else(|| "-".to_owned(), |created| created.till().to_owned()),
+        ]
+    });
+    let heading = ["account", "first name", "last name", "created", "by till"];
+    lines.push(output.table(&heading, &profiles.collect::<Vec<_>>()));
+    let identifiers = customer.identifiers.iter().map(|StoredIdentifier(account, kind, value)| {
+        let account = account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        vec![kind.to_string(), reveal.identifier(*kind, value), account]
+    });
+    lines.push(output.table(&["identifier", "value", "account"], &identifiers.collect::<Vec<_>>()));
+    let histories: Vec<OwnerHistory> = found.all().cloned().collect();
+    lines.push(otps_in_short(&histories, now));
+    lines.extend(otp::remarks(org, &histories, now));
+    lines.join("\n")
+}
+
+/// How many OTPs there are in each state.
+fn otps_in_short(histories: &[OwnerHistory], now: DateTime<Utc>) -> String {
+    let otps: Vec<_> = histories.iter().flat_map(|history| &history.otps).collect();
+    let states = ["open", "validated", "expired", "revoked", "deleted"];
+    let counts = states.into_iter().filter_map(|state| {
+        let count = otps.iter().filter(|otp| OtpStatus::of(otp, now).name() == state).count();
+        (count > 0).then(|| format!("{count} {state}"))
+    });
+    let counts: Vec<_> = counts.collect();
+    if counts.is_empty() { "no OTPs".to_owned() } else { format!("OTPs: {}", counts.join(", ")) }
+}
+
+async fn erase(
+    store: &Store,
+    target: &Target,
+    output: &Output,
+    org: &Org,
+    user: UserId,
+    yes: bool,
+    settle: Duration,
+) -> Result<(), Failure> {
+    if !yes {
+        ask(&format!("Erase customer {user} of org {} for ever?\nThis cannot be undone.", org.id()))?;
+    }
+    let who = target.operator().await?;
+    let spinner = output.spinner();
+    let begun = || {
+        spinner.set_message("erased; waiting for requests that are under way");
+        spinner.enable_steady_tick(Duration::from_millis(80));
+    };
+    let erased = support::erase(store, &who, org, user, settle, begun).await;
+    spinner.finish_and_clear();
+    match erased? {
+        Erased::Before(at) => output.print(
+            &json!({"org": org.id(), "id": user, "result": "unchanged", "erased_at": support::time(org, at)}),
+            &format!("customer {user} was erased at {} already", support::time(org, at)),
+        ),
+        Erased::Now { deleted, numbers_kept } => output.print(
+            &json!({
+                "org": org.id(), "id": user, "result": "erased", "deleted": deleted, "numbers_kept": numbers_kept,
+            }),
+            &format!(
+                "customer {user} is erased: {deleted} further items were deleted; {numbers_kept} numbers of the \
+                 numbering plan stay, so that nobody gets them again"
+            ),
+        ),
+    }
+}
+
+fn print_merged(output: &Output, org: &Org, users: MergedUsers, done: &Merge) -> Result<(), Failure> {
+    let MergedUsers { kept, merged } = users;
+    match done {
+        Merge::Done { identifiers, names_kept } => {
+            let accounts: Vec<_> = names_kept.iter().map(ToString::to_string).collect();
+            let names = if accounts.is_empty() {
+                String::new()
+            } else {
+                format!("; in {} the names of customer {kept} were kept", accounts.join(", "))
+            };
+            output.print(
+                &json!({
+                    "org": org.id(), "id": kept, "merged": merged, "result": "merged", "identifiers": identifiers,
+                    "names_kept": names_kept,
+                }),
+                &format!("customer {kept} has the {identifiers} identifiers of customer {merged}{names}"),
+            )
+        }
+        Merge::DoneBefore(at) => output.print(
+            &json!({"org": org.id(), "id": kept, "merged": merged, "result": "unchanged"}),
+            &format!("customer {merged} was merged into {kept} at {} already", support::time(org, *at)),
+        ),
+        Merge::Refused(refusal) => Err(Failure::refused(refusal.to_string())),
+    }
 }

@@ -81,6 +81,11 @@ impl Failure {
         }
     }
 
+    /// Whether the command ended by an answer: a refusal, or that there is no such thing.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.kind, Kind::Refused | Kind::NotFound | Kind::Usage)
+    }
+
     /// Whether no message is printed.
     pub fn is_quiet(&self) -> bool {
         self.kind == Kind::OutputClosed

@@ -8,14 +8,17 @@ mod delivery;
 mod demo;
 mod doctor;
 mod failure;
+mod import;
 mod numbers;
 mod org;
 mod org_file;
 mod org_words;
+mod otp;
 mod output;
 mod reference;
 mod restored;
 mod serve;
+mod support;
 mod till;
 mod upgrade;
 
@@ -64,7 +67,7 @@ Exit codes:
   2  the command line is wrong
   3  refused: an invalid file, a name that is taken, a plan that could repeat a number; or
      `doctor` found something that does not work
-  4  there is no such org or till
+  4  there is no such org, till or customer
   130, 143  `serve` was interrupted or terminated a second time, before its requests had ended
 
 Colours follow NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM.
@@ -119,6 +122,9 @@ enum Command {
     /// Every check that is not passed comes with what to do about it. The exit code is 3 if one
     /// failed. Writes a test item and a message to nobody into the table, and removes both.
     Doctor(doctor::Options),
+    /// The OTPs of a customer or a contact
+    #[command(subcommand)]
+    Otp(otp::Command),
     /// Print the OpenAPI document of the API
     Openapi,
     /// Print a completion script for a shell
@@ -269,6 +275,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Table(TableCommand::Restored(options)) => restored::run(&options, &cli.target, output).await,
         Command::Customer(command) => customer::run(command, &cli.target, output).await,
         Command::Doctor(options) => doctor::run(&options, &cli.target, output).await,
+        Command::Otp(command) => otp::run(command, &cli.target, output).await,
         Command::Openapi => output::line(&reference::document()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -82,6 +82,7 @@ fn row(undecided: &Undecided) -> Vec<String> {
             "customer {by} has it, too, and is the one whom others join; run `table upgrade` again when that customer \
              gives it up"
         ),
+        Reason::Erased { normal_form } => format!("an erased customer had `{normal_form}`"),
         Reason::PointsElsewhere => "its item points at another customer".to_owned(),
     };
     vec![

@@ -1,0 +1,211 @@
+//! `loyaltyctl otp`.
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use loyalty_codes::{
+    model::{
+        customer::{IdentifierName, UserId},
+        org::{Org, OrgId},
+        otp::Scope,
+    },
+    store::{HistoryOwner, OwnerHistory, Store},
+};
+use serde_json::json;
+
+use crate::{
+    Target,
+    failure::Failure,
+    org,
+    output::Output,
+    support::{self, Happening, OtpStatus, Reveal, Subject},
+};
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List the OTPs of the last days, newest first, with what became of their messages
+    ///
+    /// It shows no code, and no whole address. That an OTP was fetched is not known.
+    List(Whose),
+    /// Revoke open OTPs: they can no longer be validated, and messages that wait are not sent
+    Revoke {
+        #[command(flatten)]
+        whose: Whose,
+        /// Only the OTPs of this scope
+        #[arg(long, value_parser = scope())]
+        scope: Option<String>,
+    },
+    /// Forget wrong guesses, so that codes are checked again
+    Unlock {
+        #[command(flatten)]
+        whose: Whose,
+        /// Only the guesses of this scope
+        #[arg(long, value_parser = scope())]
+        scope: Option<String>,
+    },
+}
+
+/// Whose OTPs.
+#[derive(Args)]
+pub struct Whose {
+    /// The customer's user id, as `customer find` says it
+    #[arg(required_unless_present = "contact", conflicts_with = "contact")]
+    id: Option<u64>,
+    #[arg(long, value_name = "ORG")]
+    org: u32,
+    /// The OTPs for an address that need not be registered, such as `mobile 8799361139`
+    #[arg(long, num_args = 2, value_names = ["KIND", "VALUE"])]
+    contact: Option<Vec<String>>,
+}
+
+fn scope() -> PossibleValuesParser {
+    PossibleValuesParser::new(Scope::ALL.iter().map(|scope| scope.as_str()))
+}
+
+fn read_scope(scope: Option<&str>) -> Option<Scope> {
+    scope.and_then(Scope::parse)
+}
+
+impl Whose {
+    async fn find(&self, store: &Store, output: &Output) -> Result<(Org, Subject), Failure> {
+        let org = org::find(store, output, OrgId(self.org)).await?;
+        let subject = match (self.id, self.contact.as_deref()) {
+            (Some(id), _) => Subject::Customer(UserId(id)),
+            (None, Some([kind, value])) => {
+                let kind =
+                    IdentifierName::parse(kind).filter(|kind| kind.receives_otps()).ok_or_else(|| {
+                        Failure::usage("OTPs are for a mobile, an email, an external_id or a wechat id")
+                    })?;
+                Subject::Contact(support::identifier(&org, kind, value)?)
+            }
+            (None, _) => return Err(Failure::usage("name a customer or a --contact")),
+        };
+        Ok((org, subject))
+    }
+}
+
+pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {
+    let store = target.store().await?;
+    match command {
+        Command::List(whose) => list(&store, output, &whose).await,
+        Command::Revoke { whose, scope } => {
+            let (org, subject) = whose.find(&store, output).await?;
+            let who = target.operator().await?;
+            let revoked = support::revoke(&store, &who, &org, &subject, read_scope(scope.as_deref())).await?;
+            let ids: Vec<_> = revoked.iter().map(|id| id.0).collect();
+            output.print(&json!({"revoked": ids}), &format!("{} OTPs were revoked", ids.len()))
+        }
+        Command::Unlock { whose, scope } => {
+            let (org, subject) = whose.find(&store, output).await?;
+            let who = target.operator().await?;
+            let unlocked =
+                support::unlock(&store, &who, &org, &subject, read_scope(scope.as_deref())).await?;
+            let names: Vec<_> = unlocked.iter().map(|scope| scope.as_str()).collect();
+            let text = if names.is_empty() {
+                "there were no wrong guesses".to_owned()
+            } else {
+                format!("wrong guesses were forgotten for {}", names.join(", "))
+            };
+            output.print(&json!({"unlocked": names}), &text)
+        }
+    }
+}
+
+async fn list(store: &Store, output: &Output, whose: &Whose) -> Result<(), Failure> {
+    let (org, subject) = whose.find(store, output).await?;
+    let now = Utc::now();
+    let histories = output.with_spinner("reading", support::histories(store, &org, &subject)).await?;
+    let json: Vec<_> =
+        histories.iter().map(|history| support::history_json(&org, history, Reveal::Masked, now)).collect();
+    let mut text = output.table(HEADING, &rows(&org, &histories, now));
+    let mut customers = Vec::new();
+    if let Subject::Contact(identifier) = &subject {
+        customers = store.search(&org, identifier).await?.customers.into_keys().collect();
+    }
+    for line in remarks(&org, &histories, now) {
+        text = format!("{text}\n{line}");
+    }
+    for user in &customers {
+        text = format!(
+            "{text}\nregistered: `loyaltyctl otp list --org {} {user}` lists the customer's OTPs, too",
+            org.id()
+        );
+    }
+    output.print(&json!({"org": org.id(), "owners": json, "customers": customers}), text.trim_start())
+}
+
+pub const HEADING: &[&str] = &["issued", "scope", "for", "valid until", "otp", "channel", "to", "message"];
+
+/// A row for each channel of each OTP, or one for an OTP without message.
+pub fn rows(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for history in histories {
+        let owner = owner(history);
+        for otp in &history.otps {
+            let status = OtpStatus::of(otp, now);
+            let state = match status.at() {
+                Some(at) => format!("{} {}", status.name(), support::time(org, at)),
+                None => status.name().to_owned(),
+            };
+            let row = |issued: DateTime<Utc>, channel: [String; 3]| {
+                let start = [
+                    support::time(org, issued),
+                    otp.scope.to_string(),
+                    owner.clone(),
+                    support::time(org, otp.valid_until),
+                    state.clone(),
+                ];
+                (issued, start.into_iter().chain(channel).collect::<Vec<_>>())
+            };
+            let channels = support::otp_channels(otp, now);
+            if channels.is_empty() {
+                rows.push(row(otp.created_id.issued_at(), ["-", "-", "-"].map(str::to_owned)));
+            }
+            for (requested_at, channel, fate) in channels {
+                let to = Reveal::Masked.channel(channel);
+                let fate = fate
+                    .detail()
+                    .map_or_else(|| fate.name().to_owned(), |detail| format!("{}: {detail}", fate.name()));
+                rows.push(row(requested_at, [channel.channel_type.to_string(), to, fate]));
+            }
+        }
+    }
+    rows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn owner(history: &OwnerHistory) -> String {
+    match &history.owner {
+        HistoryOwner::Customer(_) => "customer".to_owned(),
+        HistoryOwner::Contact(address) => match &address.0 {
+            Some(account) => format!("contact in {account}"),
+            None => "contact".to_owned(),
+        },
+    }
+}
+
+/// What keeps codes from being checked or issued.
+pub fn remarks(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for event in support::otp_timeline(org, histories, now) {
+        if let (Happening::Locked(until), Some(scope)) = (&event.what, event.scope) {
+            lines.push(format!(
+                "{scope}: too many wrong guesses, no code is checked until {}",
+                support::time(org, *until)
+            ));
+        }
+    }
+    for history in histories {
+        for (scope, attempts) in &history.failed_attempts {
+            lines.push(format!("{scope}: {} wrong guesses ({})", attempts.times().len(), owner(history)));
+        }
+        for quota in &history.quotas {
+            lines.push(format!(
+                "{}: {} OTPs count in the quota ({})",
+                quota.period,
+                quota.issued,
+                owner(history)
+            ));
+        }
+    }
+    lines
+}
