@@ -1,6 +1,7 @@
 //! The console over HTTP, as a browser and as an attacker's page would use it.
 
 mod activity;
+mod customers;
 mod numbers;
 mod registration;
 mod security;

@@ -4,6 +4,7 @@
 //! pages. They work without script; `console.js` adds copying and the live preview.
 
 mod activity;
+mod customers;
 mod form;
 mod gate;
 mod numbers;
@@ -197,6 +198,9 @@ fn pages(console: &Arc<Console>) -> Router {
         .route("/orgs/{id}/tills/create", post(tills::create))
         .route("/orgs/{id}/tills/rotate", post(tills::rotate))
         .route("/orgs/{id}/tills/revoke", post(tills::revoke))
+        .route("/orgs/{id}/customers", get(customers::show).post(customers::find))
+        .route("/orgs/{id}/customers/{user}", get(customers::customer).post(customers::act))
+        .route("/orgs/{id}/contacts", post(customers::act_on_contact))
         .route("/orgs/{id}/activity", get(activity::of_org))
         .route("/activity", get(activity::of_service))
         .method_not_allowed_fallback(not_allowed)

@@ -37,6 +37,7 @@ pub const ORG_PAGES: &[(&str, &str)] = &[
     ("registration", "Registration Configuration"),
     ("numbers", "Numbers"),
     ("tills", "Tills"),
+    ("customers", "Customers"),
     ("activity", "Activity"),
 ];
 

@@ -1,0 +1,417 @@
+//! The Customers page: who has an identifier, what happened to a customer, and what support and
+//! privacy do about it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect},
+};
+use chrono::{DateTime, Utc};
+use loyalty_codes::{
+    model::{
+        customer::{Identifier, IdentifierName, UserId},
+        org::{Org, OrgId},
+        profile::StoredIdentifier,
+    },
+    store::{CustomerHistory, CustomerState, OwnerHistory, Search},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Console,
+    form::Form,
+    org_of, org_path,
+    page::{Notice, Page, Refusal, Shell, page, page_with},
+};
+use crate::{
+    failure::Failure,
+    otp,
+    support::{self, Erased, Event, Reveal, SETTLE, Subject},
+};
+
+#[derive(Template)]
+#[template(path = "customers.html")]
+struct FindPage {
+    shell: Shell,
+    id: OrgId,
+    kinds: Vec<(IdentifierName, bool)>,
+    value: String,
+    problems: Vec<ShownProblem>,
+    found: Vec<(UserId, String)>,
+}
+
+struct ShownProblem {
+    /// The id of the field to correct.
+    input: Option<&'static str>,
+    text: String,
+}
+
+#[derive(Template)]
+#[template(path = "customer.html")]
+struct CustomerPage {
+    shell: Shell,
+    id: OrgId,
+    user: UserId,
+    /// What became of a customer who is gone; `None` for one who is registered.
+    gone: Option<String>,
+    profiles: Vec<[String; 5]>,
+    identifiers: Vec<[String; 3]>,
+    history: History,
+    is_revealed: bool,
+    problems: Vec<ShownProblem>,
+    once: String,
+}
+
+#[derive(Template)]
+#[template(path = "contact.html")]
+struct ContactPage {
+    shell: Shell,
+    id: OrgId,
+    kind: IdentifierName,
+    /// As it was typed.
+    value: String,
+    history: History,
+    once: String,
+}
+
+/// What happened, newest first.
+struct History {
+    events: Vec<EventRow>,
+    /// What keeps codes from being checked or issued.
+    remarks: Vec<String>,
+}
+
+struct EventRow {
+    at: String,
+    what: String,
+    detail: String,
+    otp: String,
+    scope: String,
+    contact: String,
+}
+
+#[derive(Template)]
+#[template(path = "confirm_revoke.html")]
+struct RevokePage {
+    shell: Shell,
+    to: String,
+    back: String,
+    subject: Vec<(String, String)>,
+    once: String,
+}
+
+impl EventRow {
+    fn new(org: &Org, event: &Event) -> Self {
+        let or_dash =
+            |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
+        let contact = event.contact.as_ref().map(|address| listed(address, Reveal::Masked));
+        Self {
+            at: support::time(org, event.at),
+            what: event.what.name().replace('_', " "),
+            detail: or_dash(Some(event.what.detail(org))),
+            otp: or_dash(event.what.otp().map(|id| id.0.to_string())),
+            scope: or_dash(event.scope.map(|scope| scope.to_string())),
+            contact: contact
+                .map_or_else(|| "customer".to_owned(), |[kind, value, _]| format!("{kind} {value}")),
+        }
+    }
+}
+
+/// Kind, value and account of an identifier.
+fn listed(StoredIdentifier(account, kind, value): &StoredIdentifier, reveal: Reveal) -> [String; 3] {
+    let account = account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    [kind.to_string(), reveal.identifier(*kind, value), account]
+}
+
+/// `GET …/customers`: the form to find somebody.
+pub async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Page {
+    let org = org_of(&console, id).await?;
+    find_page(&console, &org, StatusCode::OK, &Form::default(), None, Vec::new())
+}
+
+fn find_page(
+    console: &Console,
+    org: &Org,
+    status: StatusCode,
+    form: &Form,
+    problem: Option<String>,
+    found: Vec<(UserId, String)>,
+) -> Page {
+    let chosen = IdentifierName::parse(form.text("kind")).unwrap_or(IdentifierName::Mobile);
+    page_with(
+        status,
+        &FindPage {
+            shell: Shell::of_org(console, org, "customers", "Customers"),
+            id: org.id(),
+            kinds: IdentifierName::ALL.iter().map(|kind| (*kind, *kind == chosen)).collect(),
+            value: form.text("value").to_owned(),
+            problems: problem.into_iter().map(|text| ShownProblem { input: Some("value"), text }).collect(),
+            found,
+        },
+    )
+}
+
+fn identifier(org: &Org, form: &Form) -> Result<Identifier, Failure> {
+    let kind = IdentifierName::parse(form.text("kind"));
+    let kind = kind.ok_or_else(|| Failure::usage("no such kind of identifier"))?;
+    support::identifier(org, kind, form.text("value"))
+}
+
+/// `POST …/customers`: finds somebody by an identifier, which is in no address.
+pub async fn find(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    let org = org_of(&console, id).await?;
+    let identifier = match identifier(&org, &form) {
+        Ok(identifier) => identifier,
+        Err(failure) => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            return find_page(&console, &org, status, &form, Some(failure.to_string()), Vec::new());
+        }
+    };
+    let Search { customers, contacts, erased, .. } = console.store.search(&org, &identifier).await?;
+    let found: Vec<_> = customers.iter().collect();
+    match (found.as_slice(), contacts.is_empty()) {
+        ([(user, _)], _) => Ok(Redirect::to(&customer_path(org.id(), **user)).into_response()),
+        ([], true) => {
+            let text = erased.map_or_else(
+                || "Nobody has it, and no OTP was sent to it in the last days".to_owned(),
+                |user| format!("Nobody has it. It was a number of customer {user}, who was erased"),
+            );
+            find_page(&console, &org, StatusCode::NOT_FOUND, &form, Some(text), Vec::new())
+        }
+        ([], false) => contact_page(&console, &org, &form, &identifier, &contacts),
+        (several, _) => {
+            let several = several.iter().map(|(user, accounts)| {
+                let accounts: Vec<_> = accounts.iter().map(ToString::to_string).collect();
+                (**user, accounts.join(", "))
+            });
+            find_page(&console, &org, StatusCode::OK, &form, None, several.collect())
+        }
+    }
+}
+
+fn customer_path(id: OrgId, user: UserId) -> String {
+    org_path(id, &format!("customers/{user}"))
+}
+
+fn contact_page(
+    console: &Console,
+    org: &Org,
+    form: &Form,
+    identifier: &Identifier,
+    histories: &[OwnerHistory],
+) -> Page {
+    let now = Utc::now();
+    let events = support::otp_timeline(org, histories, now);
+    page(&ContactPage {
+        shell: Shell::of_org(console, org, "customers", "A contact without registration"),
+        id: org.id(),
+        kind: identifier.name(),
+        value: form.text("value").to_owned(),
+        history: History {
+            events: events.iter().map(|event| EventRow::new(org, event)).collect(),
+            remarks: otp::remarks(org, histories, now),
+        },
+        once: console.gate.open_form(),
+    })
+}
+
+/// `GET …/customers/{user}`: the customer, with masked identifiers.
+pub async fn customer(State(console): State<Arc<Console>>, Path((id, user)): Path<(u32, u64)>) -> Page {
+    let org = org_of(&console, id).await?;
+    let found = support::customer(&console.store, &org, UserId(user)).await?;
+    customer_page(&console, &org, &found, Reveal::Masked, StatusCode::OK, None)
+}
+
+fn customer_page(
+    console: &Console,
+    org: &Org,
+    found: &CustomerHistory,
+    reveal: Reveal,
+    status: StatusCode,
+    problem: Option<String>,
+) -> Page {
+    let now = Utc::now();
+    let histories: Vec<_> = found.all().cloned().collect();
+    let (gone, profiles, identifiers) = described(org, found, reveal);
+    let events = support::timeline(org, found, now);
+    page_with(
+        status,
+        &CustomerPage {
+            shell: Shell::of_org(console, org, "customers", format!("Customer {}", found.user)),
+            id: org.id(),
+            user: found.user,
+            gone,
+            profiles,
+            identifiers,
+            history: History {
+                events: events.iter().map(|event| EventRow::new(org, event)).collect(),
+                remarks: otp::remarks(org, &histories, now),
+            },
+            is_revealed: reveal == Reveal::All,
+            problems: problem.into_iter().map(|text| ShownProblem { input: Some("typed"), text }).collect(),
+            once: console.gate.open_form(),
+        },
+    )
+}
+
+type Described = (Option<String>, Vec<[String; 5]>, Vec<[String; 3]>);
+
+/// What became of a customer who is gone, and the profiles and identifiers of another one.
+fn described(org: &Org, found: &CustomerHistory, reveal: Reveal) -> Described {
+    let time = |at: DateTime<Utc>| support::time(org, at);
+    match &found.state {
+        CustomerState::Gone(tombstone) => {
+            let at = time(tombstone.gone_at);
+            let text = match (tombstone.merged_into, &tombstone.pending) {
+                (Some(into), _) => format!("The customer was merged into {into} at {at}."),
+                (None, None) => format!("The customer was erased at {at}."),
+                (None, Some(_)) => format!(
+                    "The customer is being erased since {at}. If it takes longer than a minute, erase the customer again: \
+                     it continues where it stopped."
+                ),
+            };
+            (Some(text), Vec::new(), Vec::new())
+        }
+        CustomerState::Registered { customer, .. } => {
+            let name = |name: &Option<String>| {
+                name.as_deref().map_or_else(|| "-".to_owned(), |name| reveal.name(name))
+            };
+            let profiles = customer.profiles.iter().map(|profile| {
+                let created = profile.attribution.as_ref();
+                [
+                    profile.account.to_string(),
+                    name(&profile.first_name),
+                    name(&profile.last_name),
+                    created.map_or_else(|| "-".to_owned(), |created| time(created.created_at())),
+                    created.map_or_else(|| "-".to_owned(), |created| created.till().to_owned()),
+                ]
+            });
+            let identifiers = customer.identifiers.iter().map(|address| listed(address, reveal));
+            (None, profiles.collect(), identifiers.collect())
+        }
+    }
+}
+
+/// `POST …/customers/{user}`: shows identifiers, unlocks, revokes or erases.
+pub async fn act(
+    State(console): State<Arc<Console>>,
+    Path((id, user)): Path<(u32, u64)>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    let user = UserId(user);
+    if !console.gate.close_form(form.text("once")) {
+        return Err(Refusal::sent_before());
+    }
+    let org = org_of(&console, id).await?;
+    let path = customer_path(org.id(), user);
+    let subject = Subject::Customer(user);
+    match form.text("action") {
+        "reveal" => {
+            let (store, who) = (&console.store, &console.who);
+            let found = support::customer_revealed(store, who, &org, user, "customer show").await?;
+            customer_page(&console, &org, &found, Reveal::All, StatusCode::OK, None)
+        }
+        "unlock" => unlock(&console, &org, &subject, &path).await,
+        "revoke" if form.text("confirmed") == "yes" => revoke(&console, &org, &subject, &path).await,
+        "revoke" => ask_revoke(&console, &org, path.clone(), path, Vec::new()),
+        "erase" if form.text("typed").trim() == user.to_string() => erase(&console, org, user, &path).await,
+        "erase" => {
+            let found = support::customer(&console.store, &org, user).await?;
+            let problem = format!("To erase the customer, type the id {user}");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            customer_page(&console, &org, &found, Reveal::Masked, status, Some(problem))
+        }
+        _ => Err(Failure::usage("the form says nothing to do").into()),
+    }
+}
+
+/// `POST …/contacts`: unlocks or revokes for an identifier that belongs to nobody.
+pub async fn act_on_contact(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<u32>,
+    Extension(form): Extension<Form>,
+) -> Page {
+    if !console.gate.close_form(form.text("once")) {
+        return Err(Refusal::sent_before());
+    }
+    let org = org_of(&console, id).await?;
+    let subject = Subject::Contact(identifier(&org, &form)?);
+    let back = org_path(org.id(), "customers");
+    match form.text("action") {
+        "unlock" => unlock(&console, &org, &subject, &back).await,
+        "revoke" if form.text("confirmed") == "yes" => revoke(&console, &org, &subject, &back).await,
+        "revoke" => {
+            let subject = form.fields(|name| matches!(name, "kind" | "value"));
+            ask_revoke(&console, &org, org_path(org.id(), "contacts"), back, subject)
+        }
+        _ => Err(Failure::usage("the form says nothing to do").into()),
+    }
+}
+
+async fn unlock(console: &Console, org: &Org, subject: &Subject, back: &str) -> Page {
+    let unlocked = support::unlock(&console.store, &console.who, org, subject, None).await?;
+    let scopes: Vec<_> = unlocked.iter().map(|scope| scope.as_str()).collect();
+    console.notify(Notice::done(if scopes.is_empty() {
+        "There were no wrong codes to forget.".to_owned()
+    } else {
+        format!("Wrong codes were forgotten for {}.", scopes.join(", "))
+    }));
+    Ok(Redirect::to(back).into_response())
+}
+
+async fn revoke(console: &Console, org: &Org, subject: &Subject, back: &str) -> Page {
+    let revoked = support::revoke(&console.store, &console.who, org, subject, None).await?;
+    console.notify(Notice::done(format!("{} OTPs were revoked.", revoked.len())));
+    Ok(Redirect::to(back).into_response())
+}
+
+fn ask_revoke(
+    console: &Console,
+    org: &Org,
+    to: String,
+    back: String,
+    subject: Vec<(String, String)>,
+) -> Page {
+    page(&RevokePage {
+        shell: Shell::of_org(console, org, "customers", "Revoke every open OTP?"),
+        to,
+        back,
+        subject,
+        once: console.gate.open_form(),
+    })
+}
+
+/// Begins to erase a customer and goes on in the background, because the end of it waits for
+/// requests that are under way.
+async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Page {
+    let (begun, has_begun) = oneshot::channel();
+    let background = Arc::clone(console);
+    let erasing = tokio::spawn(async move {
+        let tell = || {
+            // Nobody waits if the browser has gone; the erasure goes on.
+            let _ = begun.send(());
+        };
+        support::erase(&background.store, &background.who, &org, user, SETTLE, tell).await
+    });
+    let text = if has_begun.await.is_ok() {
+        let seconds = SETTLE.as_secs();
+        format!(
+            "Customer {user} is unknown to every request from now on. The rest is deleted in {seconds} seconds."
+        )
+    } else {
+        match erasing.await.map_err(|error| Failure::failed(format!("the erasure failed: {error}")))?? {
+            Erased::Before(_) => format!("Customer {user} was erased before."),
+            Erased::Now { .. } => format!("Customer {user} is erased."),
+        }
+    };
+    console.notify(Notice::done(text));
+    Ok(Redirect::to(back).into_response())
+}
