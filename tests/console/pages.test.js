@@ -15,6 +15,8 @@ const PAGES = [
   `${ORG}/numbers`,
   `${ORG}/tills`,
   `${ORG}/activity`,
+  `${ORG}/customers`,
+  `${ORG}/customers/313302314`,
 ];
 /** The roles do the same with script and without. */
 const WITH_AND_WITHOUT_SCRIPT = [LOOKS[0], LOOKS.find((look) => !look.script)];
@@ -34,6 +36,23 @@ before(async () => {
 });
 
 after(() => console_?.stop());
+
+/** Registers a customer, and returns the user id. */
+async function register(mobile) {
+  const identifiers = [{ type: "mobile", value: mobile }];
+  const profiles = [{ firstName: "Ann", source: "INSTORE", identifiers }];
+  const registered = await console_.api("/v2/customers", { profiles });
+  assert.equal(registered.status, 200, JSON.stringify(registered.json));
+  return registered.json.createdId;
+}
+
+async function issue(mobile) {
+  const issued = await console_.api("/v2/otp/generate", { entityType: "MOBILE", entityValue: mobile, action: "POINTS" });
+  assert.equal(issued.status, 200, JSON.stringify(issued.json));
+}
+
+const validate = (mobile, code) =>
+  console_.api("/v2/otp/validate", { entityType: "MOBILE", entityValue: mobile, action: "POINTS", code });
 
 /** Runs `use` with a page, which must have no problems and no flaws at the end. */
 async function onPage(path, look, use) {
@@ -147,6 +166,61 @@ for (const look of WITH_AND_WITHOUT_SCRIPT) {
       assert.deepEqual(await flaws(page), []);
       await page.getByRole("button", { name: "Revoke", exact: true }).click();
       await page.getByRole("status").getByText(`Till ${name}: 2 passwords revoked`).waitFor();
+    });
+  });
+
+  test(`support: a customer is found, unlocked, and an open code is revoked: ${look.name}`, async () => {
+    const mobile = look.script ? "9876543210" : "9876543211";
+    const customer = await register(mobile);
+    await issue(mobile);
+    for (let guess = 0; guess < 5; guess++) await validate(mobile, "WRONG99");
+    assert.equal((await validate(mobile, "WRONG99")).status, 429, "locked");
+    await onPage(`${ORG}/customers`, look, async (page) => {
+      await page.getByLabel("Kind of identifier").selectOption("mobile");
+      await page.getByLabel("Identifier", { exact: true }).fill("12");
+      await page.getByRole("button", { name: "Find" }).click();
+      await page.locator("#value-error").waitFor();
+      assert.deepEqual(await flaws(page), []);
+
+      await page.getByLabel("Identifier", { exact: true }).fill(`+91 ${mobile.slice(0, 5)} ${mobile.slice(5)}`);
+      await page.getByRole("button", { name: "Find" }).click();
+      await page.getByRole("heading", { level: 1, name: new RegExp(customer) }).waitFor();
+      assert.ok(!page.url().includes(mobile), "no identifier in the address");
+      assert.ok(!(await page.content()).includes(mobile), "masked until asked for");
+      assert.deepEqual(await flaws(page), []);
+      await page.getByRole("button", { name: "Show identifiers and names" }).click();
+      assert.match(await page.getByRole("main").innerText(), new RegExp(mobile));
+      assert.deepEqual(await flaws(page), []);
+
+      await page.getByRole("button", { name: /^Unlock/ }).click();
+      await page.getByRole("status").first().waitFor();
+      assert.equal((await validate(mobile, "WRONG99")).status, 200, "a guess is judged again");
+      assert.deepEqual(await flaws(page), []);
+      await page.getByRole("button", { name: /^Revoke/ }).click();
+      await page.getByRole("heading", { level: 1, name: "Revoke every open OTP?" }).waitFor();
+      assert.deepEqual(await flaws(page), []);
+      await page.getByRole("button", { name: /^Revoke/ }).click();
+      await page.getByRole("status").first().waitFor();
+      const fetched = await console_.api(`/v2/otp?source=INSTORE&mobile=${mobile}&scope=POINTS`);
+      assert.equal(fetched.status, 404, "no code is valid any more");
+    });
+  });
+
+  test(`privacy: a customer is erased once the id is typed: ${look.name}`, async () => {
+    const mobile = look.script ? "9876543220" : "9876543221";
+    const customer = await register(mobile);
+    await onPage(`${ORG}/customers/${customer}`, look, async (page) => {
+      await page.getByLabel(/type the customer's id/).fill("1");
+      await page.getByRole("button", { name: "Erase for ever" }).click();
+      await page.locator("#typed-error").waitFor();
+      assert.deepEqual(await flaws(page), []);
+      const lookup = `/v2/customers/lookup?source=INSTORE&identifierName=mobile&identifierValue=${mobile}`;
+      assert.equal((await console_.api(lookup)).status, 200, "nothing is erased yet");
+      await page.getByLabel(/type the customer's id/).fill(String(customer));
+      await page.getByRole("button", { name: "Erase for ever" }).click();
+      await page.getByText(/erase/i).first().waitFor();
+      assert.equal((await console_.api(lookup)).status, 404, "unknown from the first write on");
+      assert.ok(!(await page.content()).includes(mobile));
     });
   });
 }

@@ -14,6 +14,7 @@ try {
     ["registration", `${ORG}/registration`, WIDE],
     ["numbers", `${ORG}/numbers`, PHONE],
     ["tills", `${ORG}/tills`, PHONE],
+    ["customer", `${ORG}/customers/313302314`, WIDE],
   ]) {
     const page = await console_.open(path, look);
     if (name === "registration") {
