@@ -207,10 +207,11 @@ pub(super) fn identifiers(
 
 fn name(entry: &JsonFields<'_>, field: &str) -> Result<Option<String>, Problems> {
     let name = entry.text(field, Problem::NameInvalid)?.unwrap_or_default();
+    let name = typed_text::name(&name);
     if name.chars().count() > MAX_NAME_LENGTH {
         return Err(Problem::NameInvalid.into());
     }
-    Ok(Some(typed_text::name(&name)).filter(|name| !name.is_empty()))
+    Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
 #[cfg(all(test, feature = "cli"))]

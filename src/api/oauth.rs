@@ -41,8 +41,8 @@ impl App {
     /// 401 unless these are the credentials of a till; 400 or 415 if the body cannot be read.
     pub(super) async fn authenticate_by_body(&self, request: &Request) -> Result<Caller, ApiError> {
         let body = params::json_object(&request.headers, &request.body)?;
-        let key = body.text("key", Problem::CredentialsNotText)?;
-        let secret = body.text("secret", Problem::CredentialsNotText)?;
+        let key = body.exact_text("key", Problem::CredentialsNotText)?;
+        let secret = body.exact_text("secret", Problem::CredentialsNotText)?;
         let name = key.as_deref().and_then(TillName::parse).ok_or(Problem::Unauthorized)?;
         let secret = secret.ok_or(Problem::Unauthorized)?.into_owned();
         self.authenticate_by_password(&name, &Secret::new(secret)).await

@@ -266,10 +266,10 @@ fn templates(body: &JsonFields<'_>) -> Result<TemplateTexts, Problems> {
     const TYPE_ERROR: Problem = Problem::TemplateInvalid;
     let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
     let mut texts =
-        TemplateTexts { text: owned(body.text("template", TYPE_ERROR)?), ..TemplateTexts::default() };
+        TemplateTexts { text: owned(body.exact_text("template", TYPE_ERROR)?), ..TemplateTexts::default() };
     if let Some(email) = body.object("emailTemplate", TYPE_ERROR)? {
-        texts.email_subject = owned(email.text("subject", Problem::SubjectInvalid)?);
-        texts.email_body = owned(email.text("body", TYPE_ERROR)?);
+        texts.email_subject = owned(email.exact_text("subject", Problem::SubjectInvalid)?);
+        texts.email_body = owned(email.exact_text("body", TYPE_ERROR)?);
     }
     if texts.has_control_in_subject() {
         return Err(Problem::SubjectInvalid.into());

@@ -22,7 +22,7 @@ use crate::{
     store::Place,
 };
 
-/// The decoded parameters of the query string and of the path. An empty value counts as absent.
+/// The decoded parameters of the query string and of the path. A blank value counts as absent.
 pub struct Params(Vec<(String, Value)>);
 
 /// A decoded value, in two readings of a bare `+` in a query: as a space and as a plus. The kind of
@@ -51,11 +51,11 @@ impl Params {
         Ok(Self(in_path.chain(in_query).collect()))
     }
 
-    /// The values of a parameter that are not empty.
+    /// The values of a parameter that are not blank.
     fn values(&self, name: &str) -> impl Iterator<Item = &Value> {
         self.0
             .iter()
-            .filter(move |(key, value)| key == name && !value.form.is_empty())
+            .filter(move |(key, value)| key == name && !typed_text::is_absent(&value.form))
             .map(|(_, value)| value)
     }
 
@@ -64,7 +64,7 @@ impl Params {
     }
 
     fn get(&self, name: &str) -> Result<Option<&str>, Problem> {
-        only(self.values(name).map(|value| value.form.as_str()))
+        only(self.values(name).map(|value| typed_text::trim(&value.form)))
     }
 
     /// `source` and `accountId`.
@@ -136,7 +136,9 @@ impl Params {
 
     /// `threshold`, as the org's configuration interprets it.
     pub fn threshold(&self, org: &Org) -> Result<Option<Threshold>, Problems> {
-        let Some(text) = self.get("threshold")? else {
+        // As it was sent: in a query, a bare `+` is a space, and `+1` is no whole number.
+        let exact = self.0.iter().filter(|(key, value)| key == "threshold" && !value.form.is_empty());
+        let Some(text) = only(exact.map(|(_, value)| value.form.as_str()))? else {
             return Ok(None);
         };
         let seconds = whole_number(text).filter(|seconds| i64::try_from(*seconds).is_ok());
@@ -279,8 +281,18 @@ impl<'a> JsonFields<'a> {
         self.0.get(name).map(|value| value.get()).filter(|json| !matches!(*json, "null" | "\"\""))
     }
 
-    /// A field that must be text if it is present. A whole number is read as its digits.
+    /// A field that must be text if it is present, trimmed. Blank text counts as absent. A whole
+    /// number is read as its digits.
     pub fn text(&self, name: &str, type_error: Problem) -> Result<Option<Cow<'a, str>>, Problem> {
+        let text = self.exact_text(name, type_error)?.filter(|text| !typed_text::is_absent(text));
+        Ok(text.map(|text| match text {
+            Cow::Borrowed(text) => typed_text::trim(text).into(),
+            Cow::Owned(text) => typed_text::trim(&text).to_owned().into(),
+        }))
+    }
+
+    /// The same as [`Self::text`], without trimming: for templates, and for passwords.
+    pub fn exact_text(&self, name: &str, type_error: Problem) -> Result<Option<Cow<'a, str>>, Problem> {
         let Some(json) = self.get(name) else {
             return Ok(None);
         };

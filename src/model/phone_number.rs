@@ -105,9 +105,14 @@ impl PhoneNumberPlan {
     /// a national length. It may also be readable as a number with the org's country code. Then it
     /// is international, unless the org has a single national length and the whole number has that
     /// length.
+    ///
+    /// A decimal number is no mobile number: programs write whole numbers as `919010000022.0`.
     #[must_use]
     pub fn mobile(&self, typed: &str) -> Option<String> {
         let cleaned = typed_text::number(typed).to_ascii_lowercase();
+        if is_decimal(&cleaned) {
+            return None;
+        }
         let compact: String = cleaned.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '/')).collect();
         let compact =
             compact.strip_prefix("tel:").unwrap_or(&compact).replace("(0)", "").replace(['(', ')'], "");
@@ -169,6 +174,16 @@ impl PhoneNumberPlan {
     fn is_national(&self, number: &str) -> bool {
         self.national_lengths.contains(number.len())
     }
+}
+
+/// Whether a text is one run of digits with a point and zeros behind it. With the zeros as digits,
+/// it could be the number of another person.
+fn is_decimal(text: &str) -> bool {
+    let Some((whole, zeros)) = text.rsplit_once('.') else {
+        return false;
+    };
+    let digits = whole.strip_prefix(['+', '-']).unwrap_or(whole);
+    matches!(zeros, "0" | "00") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -241,9 +256,25 @@ mod tests {
             "(0)",
             "tel:",
             "8799361139,",
+            "8.799361139E9",
+            "8799361139E0",
         ] {
             assert_eq!(india().mobile(typed), None, "{typed}");
         }
+    }
+
+    #[test]
+    fn a_decimal_number_is_no_mobile() {
+        let germany = plan("49", "0", &[10, 11]);
+        for typed in
+            ["919010000022.0", "+919010000022.0", "919010000022.00", " 9190100000.0 ", "９１９０１００.０"]
+        {
+            assert_eq!(india().mobile(typed), None, "{typed}");
+            assert_eq!(germany.mobile(typed), None, "{typed}");
+        }
+        assert_eq!(germany.mobile("0160.70.00.019").as_deref(), Some("491607000019"));
+        assert_eq!(germany.mobile("0160.700.00.00").as_deref(), Some("491607000000"));
+        assert_eq!(india().mobile("879936113.9").as_deref(), Some("918799361139"));
     }
 
     #[test]
@@ -325,6 +356,7 @@ mod tests {
                 decorated.insert(at.min(decorated.len()), mark);
             }
             let decorated: String = decorated.into_iter().collect();
+            prop_assume!(!is_decimal(&typed_text::number(&decorated)));
             prop_assert_eq!(plan.mobile(&decorated), plan.mobile(&typed), "{:?}", decorated);
         }
 

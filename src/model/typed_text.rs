@@ -11,6 +11,7 @@
 //! | an external ID, a WeChat open id, an account id | [`opaque_id`] |
 //! | a mobile number, an OTP | [`number`] |
 //! | a person's name | [`name`] |
+//! | a value of an enumeration | [`trim`] |
 //!
 //! Each function is idempotent. Character properties are those of the Unicode version of
 //! `icu_properties`.
@@ -50,6 +51,18 @@ pub fn number(text: &str) -> String {
 pub fn name(text: &str) -> String {
     let is_mark = |c: char| c.is_control() || CodePointSetData::new::<BidiControl>().contains(c);
     trimmed(text.chars().map(plain_space).filter(|c| !is_mark(*c)))
+}
+
+/// The text without white space around it.
+#[must_use]
+pub fn trim(text: &str) -> &str {
+    text.trim()
+}
+
+/// Whether nothing is left of a text by [`identifier`], so that it counts as absent.
+#[must_use]
+pub fn is_absent(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || is_ignorable(c))
 }
 
 /// Whether a text that must be one line holds a control character or a line separator.

@@ -327,3 +327,102 @@ async fn a_bare_plus_behind_any_decoration_leads_to_the_international_number() {
     }
     assert_eq!(fetch("(65)98765432").await, national);
 }
+
+#[tokio::test]
+async fn spaces_around_a_value_of_an_enumeration_do_not_count() {
+    let (_table, service) = generous().await;
+    let body = json!({"profiles": [{"source": " INSTORE", "accountId": " ", "identifiers": [
+        {"type": " mobile\u{a0}", "value": "9010000022"},
+    ]}]});
+    assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    let body = json!({"entityType": "\tMOBILE", "entityValue": "9010000022", "action": "POINTS ", "source": "INSTORE\n",
+        "template": "  {{ otp_code }}  ", "channels": [{"type": " SMS ", "value": " 9010000022 "}]});
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200);
+    let fetch = "/v2/otp?source=INSTORE%20&scope=%20POINTS";
+    let answer = service.get(&format!("{fetch}&identifierName=+mobile&identifierValue=9010000022")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer =
+        service.get("/v2/customers/lookup?source=ALL%20&identifierName=email%20&identifierValue=a@b.c").await;
+    assert_eq!(answer.refusal(), (404, vec![8015]));
+}
+
+#[tokio::test]
+async fn a_blank_value_counts_as_absent() {
+    let (_table, service) = demo().await;
+    for blank in [" ", "\t\u{a0}", "\u{200b}"] {
+        for (identifier, code) in [
+            (json!({"type": "mobile", "value": blank}), 8093),
+            (json!({"type": "externalId", "value": blank}), 8093),
+            (json!({"type": blank, "value": "9010000022"}), 8092),
+        ] {
+            let answer = register(&service, json!([identifier])).await;
+            assert_eq!(answer.refusal(), (400, vec![code]), "{identifier}");
+            let absent = register(
+                &service,
+                json!([identifier
+                    .as_object()
+                    .unwrap()
+                    .iter()
+                    .filter(|(_, value)| **value != *blank)
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect::<serde_json::Map<_, _>>()]),
+            )
+            .await;
+            assert_eq!(answer.text, absent.text, "as if it were not there");
+        }
+        let body =
+            json!({"profiles": [{"source": blank, "identifiers": [{"type": "mobile", "value": "9"}]}]});
+        assert!(service.post("/v2/customers", &body).await.refusal().1.contains(&8016), "{blank:?}");
+        let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "code": blank, "action": "POINTS"});
+        assert_eq!(service.post("/v2/otp/validate", &body).await.refusal(), (400, vec![604]), "{blank:?}");
+    }
+    for (query, codes) in [
+        ("source=%20&identifierName=mobile&identifierValue=8799361139&scope=POINTS", vec![8016]),
+        ("source=INSTORE&identifierName=%20&identifierValue=%E2%80%8B&scope=POINTS", vec![8092, 8093]),
+        ("source=INSTORE&mobile=%09&scope=POINTS", vec![8092, 8093]),
+        ("source=INSTORE&mobile=8799361139&scope=+", vec![600]),
+        ("source=WECHAT&accountId=%20&mobile=8799361139&scope=POINTS", vec![8091]),
+    ] {
+        assert_eq!(service.get(&format!("/v2/otp?{query}")).await.refusal(), (400, codes), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_template_and_a_password_keep_their_spaces() {
+    let (_table, service) = demo().await;
+    let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS", "template": " "});
+    assert_eq!(service.post("/v2/otp/generate", &body).await.refusal(), (400, vec![400]));
+    let answer = service.request_token("store.server", " server123").await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_name_is_as_long_as_what_is_stored_of_it() {
+    let (_table, service) = demo().await;
+    let named = async |name: String, id: &str| {
+        let profile =
+            json!({"source": "INSTORE", "firstName": name, "identifiers": [{"type": "wechat", "value": id}]});
+        service.post("/v2/customers", &json!({"profiles": [profile]})).await
+    };
+    assert_eq!(named(format!("{}x\u{0}\u{0}", " ".repeat(300)), "w1").await.status, 200);
+    assert_eq!(named(format!(" {} ", "x".repeat(255)), "w2").await.status, 200);
+    assert_eq!(named("x".repeat(256), "w3").await.refusal(), (400, vec![400]));
+}
+
+#[tokio::test]
+async fn a_decimal_number_is_no_mobile() {
+    let (_table, service) = demo().await;
+    for value in
+        [json!("9190100000.0"), json!("+919010000022.0"), json!("9010000022.00"), json!(9_010_000_022.0_f64)]
+    {
+        let answer = register(&service, json!([{"type": "mobile", "value": value}])).await;
+        assert_eq!(answer.status, 400, "{value}: {answer:?}");
+        if value.is_string() {
+            assert_eq!(answer.refusal(), (400, vec![8056]), "{value}");
+        }
+    }
+    let url = "/v2/customers/lookup?source=INSTORE&identifierName=mobile&identifierValue=";
+    for value in ["9190100000.0", "%2B919010000022.0", "+919010000022.0"] {
+        assert_eq!(service.get(&format!("{url}{value}")).await.refusal(), (400, vec![8056]), "{value}");
+    }
+}

@@ -227,9 +227,9 @@ fn schemas() -> Value {
             "type": ["string", "integer"],
             "minimum": 10_u64.pow(u32::try_from(fewest).unwrap_or_default()),
             "exclusiveMaximum": 10_u64.pow(u32::try_from(most + 1).unwrap_or_default()),
-            "pattern": format!(r"^[{spaces}]*(\+|00)?[ ./-]*[1-9]([ ./-]*[0-9]){{{fewest},{most}}}[{spaces}./-]*$"),
+            "pattern": format!(r"^(?![{spaces}]*\+?[0-9]+\.00?[{spaces}]*$)[{spaces}]*(\+|00)?[ ./-]*[1-9]([ ./-]*[0-9]){{{fewest},{most}}}[{spaces}./-]*$"),
             "description": "With country code, or as a national number of the org. Spaces, `-`, `.`, `/`, parentheses, a \
-                            `(0)` and a leading `tel:` do not count.",
+                            `(0)` and a leading `tel:` do not count. A decimal number, such as `919010000022.0`, is none.",
         },
         "Email": {
             "type": "string",
