@@ -59,7 +59,8 @@ impl Call<'_> {
 
     /// The user id in the path.
     pub(super) fn customer_id(&self) -> Result<UserId, Problem> {
-        let id = self.path_id.as_deref().and_then(whole_number);
+        // An id has one spelling, so that a path names one resource: `01` is no id.
+        let id = self.path_id.as_deref().filter(|id| !id.starts_with('0')).and_then(whole_number);
         id.map(UserId).ok_or(Problem::CustomerUnknown)
     }
 

@@ -234,7 +234,17 @@ impl ApiError {
     /// Whether the cause is one corrupt item, while the service works.
     #[cfg(feature = "cli")]
     pub fn is_about_a_corrupt_item(&self) -> bool {
-        self.cause().and_then(|cause| cause.downcast_ref::<StoreError>()).is_some_and(StoreError::is_corrupt)
+        self.store_error().is_some_and(StoreError::is_corrupt)
+    }
+
+    /// Whether the cause is that other requests kept changing the same items, while the service
+    /// works.
+    pub fn is_about_contention(&self) -> bool {
+        self.store_error().is_some_and(StoreError::is_contended)
+    }
+
+    fn store_error(&self) -> Option<&StoreError> {
+        self.cause()?.downcast_ref()
     }
 
     pub fn status(&self) -> StatusCode {

@@ -480,8 +480,11 @@ fn log(
             )
         };
     }
-    // Errors of the service raise an alarm. Errors of the caller do not.
-    if status.is_server_error() {
+    // Errors of the service raise an alarm. Errors of the caller do not, and requests that compete
+    // for one customer either.
+    if error.is_some_and(ApiError::is_about_contention) {
+        line!(warn);
+    } else if status.is_server_error() {
         line!(error);
     } else {
         line!(info);

@@ -426,10 +426,14 @@ impl Customer {
         let (mut customer, mut unchanged) = (self.clone(), 0);
         let is_another = |owner: Option<UserId>| owner.is_some_and(|owner| owner != self.user);
         for identity in change.remove.iter().filter(|identity| !change.add.contains(identity)) {
-            let listed = StoredIdentifier::from(identity);
-            let before = customer.identifiers.len();
-            customer.identifiers.retain(|own| *own != listed);
-            if customer.identifiers.len() == before {
+            let wanted = StoredIdentifier::from(identity);
+            // External IDs and card numbers are one name space, so either removes the other, unless
+            // the customer has the number as both.
+            let own = customer.identifiers.iter().position(|own| *own == wanted);
+            let own = own.or_else(|| customer.identifiers.iter().position(|own| own.key() == wanted.key()));
+            if let Some(own) = own {
+                customer.identifiers.remove(own);
+            } else {
                 if is_another(owners.of(identity)) {
                     return Err(ChangeRefusal::BelongsToAnother);
                 }
@@ -661,6 +665,8 @@ mod tests {
             (instore(), vec![("mobile", MOBILE)], vec![("cuid", "C")], Ok((2, 1, 2))),
             (instore(), vec![("mobile", MOBILE)], vec![("mobile", MOBILE)], Ok((2, 1, 1))),
             (instore(), vec![("externalId", "X2")], vec![("externalId", "X1")], Ok((2, 1, 0))),
+            (instore(), vec![], vec![("cardnumber", "X1")], Ok((1, 1, 0))),
+            (wechat(), vec![("externalId", "X2")], vec![("cardnumber", "X1")], Ok((2, 1, 0))),
             (instore(), vec![("externalId", "X2")], vec![], Err(ChangeRefusal::Taken)),
             (instore(), vec![("email", "a@example.com")], vec![], Err(ChangeRefusal::Taken)),
             (wechat(), vec![], vec![("email", "a@example.com")], Err(ChangeRefusal::BelongsToAnother)),

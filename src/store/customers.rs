@@ -11,7 +11,7 @@ use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     customer_writes::{Before, CustomerWrites, USER_ID, Written},
     keys,
-    retries::is_partial,
+    retries::{LostRaces, is_partial},
     tombstones::is_gone,
 };
 use crate::model::{
@@ -51,9 +51,6 @@ pub enum Change<A> {
     Replay(StoredResponse),
 }
 
-/// How many lost races against other changes of the same customer or identifiers a request
-/// tolerates.
-pub(super) const MAX_LOST_RACES: u32 = 16;
 /// The maximum number of keys in a batch.
 const BATCH: usize = 100;
 
@@ -160,7 +157,8 @@ impl Store {
         request: Option<&IdempotentRequest>,
         respond: impl Fn(usize) -> Result<A, E>,
     ) -> Result<Change<A>, E> {
-        for _ in 0..MAX_LOST_RACES {
+        let mut lost_races = LostRaces::new();
+        loop {
             let Some(stored) = self.stored_customer(org, user).await? else {
                 return Ok(Change::CustomerUnknown);
             };
@@ -184,10 +182,11 @@ impl Store {
             match self.write_customer(org, &writes, to_store).await? {
                 Written::Done => return Ok(Change::Done(response)),
                 Written::Replay(earlier) => return Ok(Change::Replay(earlier)),
-                Written::Refused(_) => {}
+                Written::Refused(_) => {
+                    lost_races.pause("the customer or the identifiers keep changing").await?;
+                }
             }
         }
-        Err(StoreError::gave_up("the customer or the identifiers keep changing").into())
     }
 
     /// Who has which of these keys.

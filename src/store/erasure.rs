@@ -19,10 +19,10 @@ use super::{
     Attributes, Item, Store, StoreError,
     card_numbers::is_of_a_plan,
     customer_writes::{StoredCustomer, USER_ID},
-    customers::MAX_LOST_RACES,
     history::{CONCURRENT, addresses_of, contacts_of},
     keys::{self, Key, OwnedItem},
     messages,
+    retries::LostRaces,
     tombstones::{PENDING, Tombstone, is_gone},
     transaction::Outcome,
 };
@@ -76,7 +76,8 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<ErasureStart, StoreError> {
         let plans = self.plans(org).await?;
-        for _ in 0..MAX_LOST_RACES {
+        let mut lost_races = LostRaces::new();
+        loop {
             let Some(attributes) = self.get(&keys::profile(org.id(), user)).await? else {
                 return Ok(ErasureStart::Unknown);
             };
@@ -84,10 +85,14 @@ impl Store {
                 Some(Tombstone { merged_into: Some(into), .. }) => return Ok(ErasureStart::Merged(into)),
                 Some(Tombstone { pending: None, gone_at, .. }) => return Ok(ErasureStart::Erased(gone_at)),
                 Some(tombstone) => tombstone,
-                None => match self.bury_erased(org, user, &attributes, &plans, now).await? {
-                    Some(tombstone) => tombstone,
-                    None => continue,
-                },
+                None => {
+                    let buried = self.bury_erased(org, user, &attributes, &plans, now).await?;
+                    let Some(tombstone) = buried else {
+                        lost_races.pause("the customer keeps changing").await?;
+                        continue;
+                    };
+                    tombstone
+                }
             };
             let mut erasure = Erasure {
                 user,
@@ -102,7 +107,6 @@ impl Store {
             erasure.deleted = self.sweep(org, user, &erasure.identifiers).await?;
             return Ok(ErasureStart::Begun(erasure));
         }
-        Err(StoreError::gave_up("the customer keeps changing"))
     }
 
     /// Deletes what requests that were under way have still written, and then the identifiers from
@@ -155,7 +159,8 @@ impl Store {
         plans: &[NumberingPlan],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        for _ in 0..MAX_LOST_RACES {
+        let mut lost_races = LostRaces::new();
+        loop {
             let own = self.own_identities(org, user, keys).await?;
             let mut done = true;
             for chunk in own.chunks(IDENTITIES_AT_ONCE) {
@@ -166,8 +171,8 @@ impl Store {
             if done {
                 return Ok(());
             }
+            lost_races.pause("the identifiers keep changing their owners").await?;
         }
-        Err(StoreError::gave_up("the identifiers keep changing their owners"))
     }
 
     fn free_identity(

@@ -26,6 +26,8 @@ pub struct StoreError {
 enum Kind {
     /// A later attempt may succeed.
     Unavailable,
+    /// Other callers kept changing the same items. DynamoDB works, and a later attempt may succeed.
+    Contended,
     /// Every attempt fails until an operator repairs something: a missing table, a denied action.
     Failed,
     /// An item is corrupt. Other items may not be.
@@ -63,8 +65,18 @@ impl StoreError {
         Self::new(Kind::Unavailable, what.into(), None)
     }
 
-    /// DynamoDB kept cancelling a transaction for transient reasons.
-    pub(super) fn cancelled_transiently(reasons: &[&str]) -> Self {
+    /// An operation was abandoned, because others kept changing what it had read.
+    pub(super) fn contended(what: impl Into<String>) -> Self {
+        Self::new(Kind::Contended, what.into(), None)
+    }
+
+    /// DynamoDB kept cancelling a transaction because of others that changed the same items.
+    pub(super) fn cancelled_by_conflicts(reasons: &[&str]) -> Self {
+        Self { kind: Kind::Contended, ..Self::cancelled(reasons) }
+    }
+
+    /// DynamoDB kept cancelling a transaction because the throughput is exceeded.
+    pub(super) fn throttled(reasons: &[&str]) -> Self {
         Self { kind: Kind::Unavailable, ..Self::cancelled(reasons) }
     }
 
@@ -126,7 +138,13 @@ impl StoreError {
     /// Whether a later attempt may succeed.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        self.kind == Kind::Unavailable
+        matches!(self.kind, Kind::Unavailable | Kind::Contended)
+    }
+
+    /// Whether other callers kept changing the same items, and nothing is wrong with DynamoDB.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.kind == Kind::Contended
     }
 }
 

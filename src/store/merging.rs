@@ -12,9 +12,9 @@ use chrono::{DateTime, Utc};
 use super::{
     Item, Store, StoreError,
     customer_writes::{StoredCustomer, USER_ID, org_wide_identity},
-    customers::MAX_LOST_RACES,
     item::{NewItem, n},
     keys,
+    retries::LostRaces,
     tombstones::Tombstone,
     transaction::Outcome,
 };
@@ -93,7 +93,8 @@ impl Store {
         if kept == merged {
             return refuse(MergeRefusal::Same);
         }
-        for _ in 0..MAX_LOST_RACES {
+        let mut lost_races = LostRaces::new();
+        loop {
             let into = match self.to_merge(org, kept).await? {
                 Ok(stored) => stored,
                 Err((refusal, _)) => return refuse(refusal),
@@ -128,8 +129,8 @@ impl Store {
                 let identifiers = from.customer.identifiers.len();
                 return Ok(Merge::Done { identifiers, names_kept: combined.names_kept });
             }
+            lost_races.pause("the customers keep changing").await?;
         }
-        Err(StoreError::gave_up("the customers keep changing"))
     }
 
     /// A customer who can be merged, or why not, with the time of an earlier end.

@@ -17,7 +17,8 @@ use chrono::{DateTime, Utc};
 use super::{
     CardNumber, IdempotentRequest, NumberingError, ResponseToStore, Store, StoreError, StoredResponse,
     customer_writes::{Before, CustomerWrites, Part, ProfileItem, Written},
-    customers::{MAX_LOST_RACES, owner_keys},
+    customers::owner_keys,
+    retries::LostRaces,
 };
 use crate::model::{
     customer::{Account, IdentifierName, Identity, UserId},
@@ -94,20 +95,15 @@ impl Store {
         respond: impl Fn(UserId, Registrant) -> Result<A, E>,
         on_refresh: &(dyn Fn(&Arc<Org>) + Sync),
     ) -> Result<Registration<A>, E> {
-        let (mut allocated, mut lost_races, mut skipped) = (Allocated::default(), 0, 0);
-        while lost_races < MAX_LOST_RACES && skipped < MAX_SKIPPED {
+        let (mut allocated, mut lost_races, mut skipped) = (Allocated::default(), LostRaces::new(), 0);
+        while skipped < MAX_SKIPPED {
             match self.try_register(org, new, request, &respond, on_refresh, &mut allocated).await? {
                 Attempt::Ended(result) => return Ok(result),
                 Attempt::NumberTaken => skipped += 1,
-                Attempt::LostRace => lost_races += 1,
+                Attempt::LostRace => lost_races.pause("the identifiers keep changing their owners").await?,
             }
         }
-        let reason = if skipped == MAX_SKIPPED {
-            "too many card numbers in a row were assigned manually"
-        } else {
-            "the identifiers keep changing their owners"
-        };
-        Err(StoreError::gave_up(reason).into())
+        Err(StoreError::gave_up("too many card numbers in a row were assigned manually").into())
     }
 
     /// Who has these identities, and who is found by them in other accounts.
@@ -147,6 +143,9 @@ impl Store {
                 }
             },
         };
+        if stored.as_ref().is_some_and(|stored| has_in_account(&stored.customer, &new.identities)) {
+            return Ok(Attempt::LostRace);
+        }
         let base = match &stored {
             Some(stored) => stored.customer.clone(),
             None => Customer::new(self.new_user(org, allocated).await?),
@@ -227,4 +226,12 @@ impl Store {
         allocated.identity = Some(identity.clone());
         Ok(identity)
     }
+}
+
+/// Whether the customer whom a registration joins has one of its identifiers in the same account.
+/// The customer had none when the owners were read, so another registration has added it since. It
+/// was the first to register in that account: the next attempt reads that, and is refused.
+fn has_in_account(customer: &Customer, identities: &[Identity]) -> bool {
+    let mut in_account = identities.iter().filter(|identity| identity.account().is_some());
+    in_account.any(|identity| customer.has_key(&StoredIdentifier::from(identity).key()))
 }

@@ -27,7 +27,11 @@ use aws_smithy_runtime_api::client::{
     retries::classifiers::RetryClassifierPriority,
 };
 use aws_smithy_types::retry::ErrorKind;
-use tokio::time::{error::Elapsed, timeout};
+use rand::RngExt;
+use tokio::time::{error::Elapsed, sleep, timeout};
+
+use super::error::StoreError;
+use crate::secret::os_rng;
 
 /// The number of attempts for one operation. With [`FIRST_BACKOFF`], the backoffs between them take
 /// 1.6 seconds on average and 3.2 at most.
@@ -55,6 +59,12 @@ const QUOTA_REFILL: f32 = 10.0;
 const THROTTLING_COST: u32 = 5;
 const TRANSIENT_COST: u32 = 10;
 const CONFLICT_COST: u32 = 0;
+
+/// The upper limit of the first pause after a lost race, and of the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+/// How long an operation without a deadline repeats after lost races.
+const LOST_RACES_FOR: Duration = Duration::from_secs(10);
 
 tokio::task_local! {
     /// The deadline of the current request.
@@ -91,6 +101,38 @@ pub(super) fn retry_partition() -> RetryPartition {
 /// [`Elapsed`] when the time is over.
 pub async fn within<T>(time_limit: Duration, request: impl Future<Output = T>) -> Result<T, Elapsed> {
     DEADLINE.scope(Instant::now() + time_limit, timeout(time_limit, request)).await
+}
+
+/// The lost races of an operation that reads, decides, and writes on the condition that what it has
+/// read is unchanged. In each round, one of the operations that compete succeeds.
+pub(super) struct LostRaces {
+    give_up_at: Instant,
+    longest_pause: Duration,
+}
+
+impl LostRaces {
+    /// An operation that begins now and has lost no race yet. It may be repeated until the deadline
+    /// of the request.
+    pub(super) fn new() -> Self {
+        let deadline = DEADLINE.try_with(|deadline| *deadline).unwrap_or(Instant::now() + LOST_RACES_FOR);
+        let give_up_at = deadline.checked_sub(TIME_FOR_AN_ATTEMPT).unwrap_or(deadline);
+        Self { give_up_at, longest_pause: FIRST_PAUSE }
+    }
+
+    /// Waits before the next round, for a random time: competitors that were in step are not any
+    /// more. Its limit doubles with each lost race.
+    ///
+    /// # Errors
+    /// [`StoreError::contended`] with the text `what` when no time is left for another round.
+    pub(super) async fn pause(&mut self, what: &'static str) -> Result<(), StoreError> {
+        let pause = self.longest_pause.mul_f64(os_rng().random_range(0.0..1.0));
+        self.longest_pause = LONGEST_PAUSE.min(self.longest_pause * 2);
+        if Instant::now() + pause > self.give_up_at {
+            return Err(StoreError::contended(what));
+        }
+        sleep(pause).await;
+        Ok(())
+    }
 }
 
 /// Sends a transaction and records the start of its first attempt for the classifier.
@@ -306,5 +348,22 @@ mod tests {
         assert_eq!(time_is_short, RetryAction::RetryForbidden);
         let again = TRANSACTION_BEGAN.scope(began(5_200), time_left(60)).await.unwrap();
         assert_eq!(again, RetryAction::RetryForbidden);
+    }
+
+    #[tokio::test]
+    async fn lost_races_are_repeated_until_there_is_no_time_for_another_round() {
+        let lose = async {
+            let mut lost_races = LostRaces::new();
+            let mut rounds = 0;
+            loop {
+                rounds += 1;
+                if let Err(error) = lost_races.pause("it keeps changing").await {
+                    return (rounds, error);
+                }
+            }
+        };
+        let (rounds, error) = within(TIME_FOR_AN_ATTEMPT + Duration::from_millis(300), lose).await.unwrap();
+        assert!(rounds >= 5, "pauses of at most 10, 20, 40 and 80 ms fit in: {rounds}");
+        assert!(error.is_contended() && error.is_unavailable());
     }
 }

@@ -43,9 +43,8 @@ impl Store {
                 let existing_item = |at: usize| cancelled.cancellation_reasons().get(at)?.item.clone();
                 Ok(Outcome::Refused(positions.into_iter().map(|at| (at, existing_item(at))).collect()))
             }
-            Cancellation::Conflict | Cancellation::Throttled => {
-                Err(StoreError::cancelled_transiently(&reason_codes(cancelled)))
-            }
+            Cancellation::Conflict => Err(StoreError::cancelled_by_conflicts(&reason_codes(cancelled))),
+            Cancellation::Throttled => Err(StoreError::throttled(&reason_codes(cancelled))),
             Cancellation::Other => Err(StoreError::cancelled(&reason_codes(cancelled))),
         }
     }

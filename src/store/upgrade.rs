@@ -29,10 +29,10 @@ use super::{
         ACCOUNTS, Before, CustomerWrites, IDENTIFIERS, Part, StoredCustomer, USER_ID, Written,
         org_wide_identity,
     },
-    customers::MAX_LOST_RACES,
     error_chain,
     item::{n, s},
     keys,
+    retries::LostRaces,
     tombstones::is_gone,
     transaction::Outcome,
 };
@@ -237,7 +237,8 @@ impl Store {
         dry_run: bool,
         report: &mut UpgradeReport,
     ) -> Result<(), StoreError> {
-        for _ in 0..MAX_LOST_RACES {
+        let mut lost_races = LostRaces::new();
+        loop {
             let upgraded = self.move_identities(org, &mut stored, dry_run, report).await?
                 && self.write_org_wide_identities(org, &stored, dry_run, report).await?;
             if upgraded {
@@ -247,8 +248,8 @@ impl Store {
                 Some(current) => stored = current,
                 None => return Ok(()),
             }
+            lost_races.pause("a customer keeps changing").await?;
         }
-        Err(StoreError::gave_up("a customer keeps changing"))
     }
 
     /// Moves a customer's identifiers to their normal form. Returns `false` after a lost race: the

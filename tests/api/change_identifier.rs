@@ -68,6 +68,11 @@ async fn an_external_id_is_replaced_by_removing_it() {
     assert_changed(&change(&service, user, INSTORE, &[], &[("externalId", "X2")]).await, user, 0);
     assert_eq!(instore(&service, user).await, ["cardnumber=X2", "mobile=919010000022"]);
     assert_consistent(&table).await;
+    // Either kind removes the other.
+    assert_changed(&change(&service, user, INSTORE, &[], &[("externalId", "X2")]).await, user, 0);
+    assert_eq!(instore(&service, user).await, ["mobile=919010000022"]);
+    assert_consistent(&table).await;
+    assert_eq!(new_customer(&service, INSTORE, &[("cardnumber", "X2")]).await, user + 1);
 }
 
 #[tokio::test]
@@ -247,5 +252,31 @@ async fn an_identifier_that_is_removed_and_registered_at_once_never_points_at_tw
         let answers = all_at_once(&processes(&table), 4, work).await;
         assert!(answers.iter().all(|answer| [200, 409].contains(&answer.status)), "{answers:?}");
         assert_consistent(&table).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_40_concurrent_changes_of_one_customer_every_one_succeeds() {
+    let (table, service) = demo().await;
+    let user = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
+    let work = move |service: TestService, i: usize| async move {
+        change(&service, user, INSTORE, &[("cuid", &format!("C{i}"))], &[]).await
+    };
+    let answers = all_at_once(&processes(&table), 40, work).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(instore(&service, user).await.len(), 42, "with the mobile and the external ID");
+    assert_consistent(&table).await;
+}
+
+#[tokio::test]
+async fn an_id_with_a_leading_zero_is_no_id() {
+    let (_table, service) = demo().await;
+    for id in [format!("0{USER}"), format!("00{USER}"), "0".to_owned(), format!("+{USER}")] {
+        let answer = service.get(&format!("/v2/customers/{id}?source=INSTORE")).await;
+        assert_eq!(answer.refusal(), (404, vec![8009]), "{id}");
+        let body = json!({"add": [{"type": "cuid", "value": "C1"}]});
+        let answer =
+            service.post(&format!("/v2/customers/{id}/changeIdentifier?source=INSTORE"), &body).await;
+        assert_eq!(answer.refusal(), (404, vec![8009]), "{id}");
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::HashSet, future::Future};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::common::{MOBILE, TestService, TestTable, USER, demo, demo_with};
+use crate::{
+    common::{MOBILE, TestService, TestTable, USER, demo, demo_with},
+    joining::{assert_consistent, profiles},
+};
 
 /// Four processes on one table.
 pub fn processes(table: &TestTable) -> Vec<TestService> {
@@ -161,4 +164,37 @@ async fn concurrent_registrations_get_different_users_and_numbers() {
     let users: HashSet<u64> = all_at_once(&processes(&table), 40, work).await.into_iter().collect();
     assert_eq!(users, (USER + 1..=USER + 40).collect());
     assert_eq!(service.card_number().await, "1000000050");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_concurrent_registrations_that_join_in_one_account_exactly_one_succeeds() {
+    let (table, service) = demo().await;
+    for round in 0..15 {
+        let email = format!("ann{round}@example.com");
+        let body = |account: &str, cuid: Option<String>| {
+            let mut identifiers = vec![json!({"type": "email", "value": email})];
+            identifiers.extend(cuid.map(|cuid| json!({"type": "cuid", "value": cuid})));
+            let (source, id) = account.split_once(':').unwrap();
+            json!({"profiles": [{"source": source, "accountId": id, "identifiers": identifiers}]})
+        };
+        let known = service.post("/v2/customers", &body("INSTORE:", None)).await;
+        let user = known.json["createdId"].as_u64().unwrap();
+        // Half of the registrations are in one account, the others in another one.
+        let accounts = ["WECHAT:WECHAT-API1", "MARTJACK:SHOP"];
+        let bodies: Vec<_> = (0..8).map(|i| body(accounts[i % 2], Some(format!("{round}-{i}")))).collect();
+        let work = move |service: TestService, i: usize| {
+            let body = bodies[i].clone();
+            async move { service.post("/v2/customers", &body).await }
+        };
+        let answers = all_at_once(&processes(&table), 8, work).await;
+        let joined = answers.iter().filter(|answer| answer.status == 200).count();
+        assert_eq!(joined, accounts.len(), "{answers:?}");
+        for answer in answers.iter().filter(|answer| answer.status != 200) {
+            assert_eq!(answer.refusal(), (409, vec![8006]), "{answer:?}");
+        }
+        let profiles = profiles(&service, user).await;
+        let cuids = profiles.values().flatten().filter(|identifier| identifier.starts_with("cuid="));
+        assert_eq!(cuids.count(), accounts.len(), "{profiles:?}");
+    }
+    assert_consistent(&table).await;
 }
