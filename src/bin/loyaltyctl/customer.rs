@@ -33,9 +33,9 @@ pub enum Command {
     ///
     /// It may be interrupted. Running it again skips the customers who are there already. Rows that
     /// cannot be imported are in the error file with the reason, once the command is done; that
-    /// file can be corrected and imported. An error file of the same name that was there before is
-    /// kept with a `~` at its end. A file with card numbers that the org's plan could give again is
-    /// refused.
+    /// file can be corrected and imported. Before anything is imported, the whole file is checked:
+    /// one with a row that has too few or too many fields or an open quote is refused, and so is
+    /// one with card numbers that the org's plan could give again.
     Import(import::Options),
     /// Find who has an identifier, in every source and account
     ///

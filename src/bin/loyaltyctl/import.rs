@@ -1,18 +1,16 @@
 //! `loyaltyctl customer import`.
 
 use std::{
-    collections::HashSet,
-    ffi::OsString,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
-    io,
-    os::unix::fs::MetadataExt,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use clap::Args;
-use csv::StringRecord;
+use csv::{ByteRecord, StringRecord};
 use indicatif::ProgressBar;
 use loyalty_codes::{
     api::{
@@ -37,7 +35,8 @@ pub struct Options {
     /// The org that the customers belong to
     #[arg(long, value_name = "ID")]
     org: u32,
-    /// Where to write rows that cannot be imported [default: FILE with the extension errors.csv]
+    /// Where to write rows that cannot be imported; it must not exist yet [default: FILE with the
+    /// extension errors.csv, and none in a dry run]
     #[arg(long, value_name = "PATH")]
     errors: Option<PathBuf>,
     /// Check the file and say what would happen, and change nothing
@@ -54,16 +53,22 @@ const REASON: &str = "error";
 const IMPORT: &str = "customer import";
 
 pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<(), Failure> {
+    let mut rows = Rows::open(&options.file)?;
+    let default = (!options.dry_run).then(|| options.file.with_extension("errors.csv"));
+    let errors = options.errors.clone().or(default).map(ErrorFile::new).transpose()?;
     let store = &target.store().await?;
     let id = OrgId(options.org);
     let org = output.with_spinner("reading the org", store.org(id)).await?;
     let org = org.ok_or_else(|| Failure::not_found(format!("there is no org {id}")))?;
-    let errors = options.errors.clone().unwrap_or_else(|| options.file.with_extension("errors.csv"));
-    let errors = ErrorFile::new(errors, &options.file)?;
+    if !org.customers_join {
+        return Err(Failure::refused(format!(
+            "the customers of org {id} do not join across sources yet, so rows of one person would become several \
+             customers: run `loyaltyctl table upgrade --org {id}` first"
+        )));
+    }
     let app = Arc::new(App::new(store.clone(), Clock::system()));
-    check_numbers(&options.file, id, &app, store).await?;
+    check(&options.file, id, &app, store).await?;
 
-    let mut rows = Rows::open(&options.file)?;
     let progress = output.progress(rows.length);
     progress.enable_steady_tick(Duration::from_millis(200));
     let mut import = Running {
@@ -75,6 +80,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         in_progress: HashSet::new(),
         counts: Counts::default(),
         errors,
+        first_failures: BTreeMap::new(),
     };
     let done = if options.dry_run {
         import.rows(&mut rows, &progress).await
@@ -89,7 +95,8 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     };
     progress.finish_and_clear();
     done?;
-    let path = import.errors.finish()?.map(|path| path.display().to_string());
+    let path = import.errors.map(ErrorFile::finish).transpose()?.flatten();
+    let path = path.map(|path| path.display().to_string());
     let Counts { rows, registered, joined, existed, failed } = import.counts;
     let verb = if options.dry_run { "would be " } else { "" };
     output.print(
@@ -103,10 +110,18 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         ),
     )?;
     match path {
-        None => Ok(()),
         Some(path) => Err(Failure::refused(format!(
             "{failed} rows cannot be imported; {path} has them with the reasons. Correct them there, and import that file"
         ))),
+        None if failed > 0 => {
+            let lines =
+                import.first_failures.iter().map(|(line, reason)| format!("\n  line {line}: {reason}"));
+            Err(Failure::refused(format!(
+                "{failed} rows cannot be imported; --errors PATH writes all of them to a file. The first ones:{}",
+                lines.collect::<String>()
+            )))
+        }
+        None => Ok(()),
     }
 }
 
@@ -132,8 +147,14 @@ struct Running {
     /// imported in their order, because the first one decides on the card number.
     in_progress: HashSet<StoredIdentifier>,
     counts: Counts,
-    errors: ErrorFile,
+    /// `None` in a dry run that writes no file.
+    errors: Option<ErrorFile>,
+    /// The reasons of the first rows that cannot be imported, by line.
+    first_failures: BTreeMap<u64, String>,
 }
+
+/// How many problems of a file are shown at most.
+const SHOWN: usize = 10;
 
 impl Running {
     async fn rows(&mut self, rows: &mut Rows, progress: &ProgressBar) -> Result<(), Failure> {
@@ -141,6 +162,9 @@ impl Running {
             self.counts.rows += 1;
             progress.set_position(rows.position());
             progress.set_message(format!("{} rows", self.counts.rows));
+            if let Some(problem) = &row.malformed {
+                return Err(Failure::refused(format!("stopped at line {}: {problem}", row.line)));
+            }
             let read = match &row.body {
                 Ok(body) => {
                     self.app.read_import(self.org, body).await.map_err(|error| stopped(&row, &error))?
@@ -205,7 +229,14 @@ impl Running {
 
     fn failed(&mut self, rows: &Rows, row: &Row, reason: &str) -> Result<(), Failure> {
         self.counts.failed += 1;
-        self.errors.write(&rows.heading, &row.record, reason)
+        self.first_failures.insert(row.line, reason.to_owned());
+        if self.first_failures.len() > SHOWN {
+            self.first_failures.pop_last();
+        }
+        match &mut self.errors {
+            Some(errors) => errors.write(&rows.heading, &row.record, reason),
+            None => Ok(()),
+        }
     }
 }
 
@@ -223,7 +254,10 @@ fn reason(error: &ApiError) -> String {
 /// A row of the file.
 struct Row {
     line: u64,
-    record: StringRecord,
+    /// As it is in the file, in any encoding.
+    record: ByteRecord,
+    /// Why the file cannot be read from this row on.
+    malformed: Option<String>,
     /// The body of a request that registers the customer, or why there is none.
     body: Result<Vec<u8>, String>,
 }
@@ -231,15 +265,15 @@ struct Row {
 /// The rows of a file, read one by one.
 struct Rows {
     path: PathBuf,
-    reader: csv::Reader<File>,
+    reader: csv::Reader<io::Chain<File, &'static [u8]>>,
     /// In bytes.
     length: u64,
-    heading: StringRecord,
+    heading: ByteRecord,
     columns: Vec<Column>,
 }
 
 /// What a column contains.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Column {
     /// A field of the profile.
     Field(&'static str),
@@ -262,9 +296,17 @@ impl Column {
 impl Rows {
     fn open(path: &Path) -> Result<Self, Failure> {
         let fails = |error: &dyn std::error::Error| Failure::refused(format!("{}: {error}", path.display()));
+        // Before it is opened, because that waits for the other end of a pipe.
+        if !fs::metadata(path).map_err(|error| fails(&error))?.is_file() {
+            return Err(Failure::refused(format!(
+                "{} is not a regular file: the file is read twice; it cannot be a pipe",
+                path.display()
+            )));
+        }
         let file = File::open(path).map_err(|error| fails(&error))?;
         let length = file.metadata().map_err(|error| fails(&error))?.len();
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file);
+        // With a line break at the end, a field whose quote is still open there has one.
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(file.chain(&b"\n"[..]));
         let heading = reader.headers().map_err(|error| fails(&error))?.clone();
         let columns = heading.iter().map(|name| {
             Column::parse(name).ok_or_else(|| {
@@ -276,10 +318,18 @@ impl Rows {
             })
         });
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        // A customer may have several mobiles, but one name.
+        let is_repeated = |(at, column): &(usize, &Column)| {
+            !matches!(column, Column::Identifier(_)) && columns[..*at].contains(column)
+        };
+        if let Some((at, _)) = columns.iter().enumerate().find(is_repeated) {
+            let name = heading[at].trim();
+            return Err(Failure::refused(format!("{}: the column {name} is there twice", path.display())));
+        }
         if !columns.iter().any(|column| matches!(column, Column::Identifier(_))) {
             return Err(Failure::refused(format!("{}: no column is an identifier", path.display())));
         }
-        Ok(Self { path: path.to_owned(), reader, length, heading, columns })
+        Ok(Self { path: path.to_owned(), reader, length, heading: heading.into_byte_record(), columns })
     }
 
     /// How far the file was read, in bytes.
@@ -288,33 +338,30 @@ impl Rows {
     }
 
     fn read(&mut self) -> Result<Option<Row>, Failure> {
-        let mut record = csv::ByteRecord::new();
+        let mut record = ByteRecord::new();
         let read = self.reader.read_byte_record(&mut record);
         if !read.map_err(|error| Failure::failed(format!("{}: {error}", self.path.display())))? {
             return Ok(None);
         }
         let line = record.position().map_or(0, csv::Position::line);
-        let (record, body) = match StringRecord::from_byte_record(record) {
-            Ok(record) => {
-                let body = self.body(&record);
-                (record, body)
-            }
-            Err(error) => {
-                let record = StringRecord::from_byte_record_lossy(error.into_byte_record());
-                (record, Err("the row is not UTF-8".to_owned()))
-            }
+        let malformed = self.malformed(&record);
+        let body = match StringRecord::from_byte_record(record.clone()) {
+            Ok(record) => self.body(&record),
+            Err(_) => Err("the row is not UTF-8".to_owned()),
         };
-        Ok(Some(Row { line, record, body }))
+        Ok(Some(Row { line, record, malformed, body }))
+    }
+
+    /// Why a record is not what the heading promises.
+    fn malformed(&self, record: &ByteRecord) -> Option<String> {
+        if record.iter().any(|field| field.contains(&b'\n') || field.contains(&b'\r')) {
+            return Some("a field has a line break; a quote may be missing at its end".to_owned());
+        }
+        let (fields, columns) = (record.len(), self.columns.len());
+        (fields != columns).then(|| format!("the row has {fields} fields, and the heading {columns}"))
     }
 
     fn body(&self, record: &StringRecord) -> Result<Vec<u8>, String> {
-        if record.len() > self.columns.len() {
-            return Err(format!(
-                "the row has {} fields, and the heading {}",
-                record.len(),
-                self.columns.len()
-            ));
-        }
         let mut profile = Map::new();
         if !self.columns.iter().any(|column| matches!(column, Column::Field("source"))) {
             profile.insert("source".to_owned(), json!("INSTORE"));
@@ -323,6 +370,11 @@ impl Rows {
         for (column, value) in self.columns.iter().zip(record).filter(|(_, value)| !value.trim().is_empty()) {
             match column {
                 Column::Field(field) => {
+                    if value.contains(char::REPLACEMENT_CHARACTER) {
+                        return Err(format!(
+                            "{field} has a U+FFFD, which stands for a character that was lost in a conversion"
+                        ));
+                    }
                     profile.insert((*field).to_owned(), value.into());
                 }
                 Column::Identifier(kind) => identifiers.push(json!({"type": kind, "value": value})),
@@ -342,37 +394,38 @@ struct ErrorFile {
 }
 
 impl ErrorFile {
-    /// The error file at `path` for the rows of `rows`.
-    fn new(path: PathBuf, rows: &Path) -> Result<Self, Failure> {
-        // The target of a link is replaced, and not the link.
-        let path = fs::canonicalize(&path).unwrap_or(path);
-        if let Ok(found) = fs::metadata(&path) {
-            let is_same = |rows: fs::Metadata| (rows.dev(), rows.ino()) == (found.dev(), found.ino());
-            if !found.is_file() {
-                return Err(Failure::usage(format!("{} is no file", path.display())));
-            }
-            if fs::metadata(rows).is_ok_and(is_same) {
-                return Err(Failure::usage("the error file cannot be the file itself"));
-            }
+    /// The error file at `path`. That it can be written there is found out before anything is
+    /// imported.
+    fn new(path: PathBuf) -> Result<Self, Failure> {
+        // Also one that is a link to nothing.
+        if path.symlink_metadata().is_ok() {
+            return Err(Failure::refused(format!(
+                "{} is there already, and may have corrections: import or remove it, or name another error file by \
+                 --errors",
+                path.display()
+            )));
         }
+        create_beside(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
         Ok(Self { path, writer: None })
     }
 
-    fn write(&mut self, heading: &StringRecord, record: &StringRecord, reason: &str) -> Result<(), Failure> {
+    fn write(&mut self, heading: &ByteRecord, record: &ByteRecord, reason: &str) -> Result<(), Failure> {
         let path = &self.path;
         let fails = |error: csv::Error| Failure::failed(format!("{}: {error}", path.display()));
         // An error file that was corrected has the column already.
-        let reason_at = heading.iter().position(|name| name.trim() == REASON).unwrap_or(heading.len());
-        let with = |record: &StringRecord, reason: &str| -> Vec<String> {
-            let mut fields: Vec<String> = record.iter().map(str::to_owned).collect();
-            fields.resize(fields.len().max(reason_at + 1), String::new());
-            reason.clone_into(&mut fields[reason_at]);
+        let reason_at = heading.iter().position(|name| name.trim_ascii() == REASON.as_bytes());
+        let reason_at = reason_at.unwrap_or(heading.len());
+        let with = |record: &ByteRecord, reason: &str| -> Vec<Vec<u8>> {
+            let mut fields: Vec<Vec<u8>> = record.iter().map(<[u8]>::to_vec).collect();
+            fields.resize(fields.len().max(reason_at + 1), Vec::new());
+            fields[reason_at] = reason.into();
             fields
         };
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
-                let writer = none.insert(create_beside(path).map_err(|error| fails(error.into()))?);
+                let file = create_beside(path).map_err(|error| fails(error.into()))?;
+                let writer = none.insert(csv::Writer::from_writer(file));
                 writer.write_record(with(heading, REASON)).map_err(fails)?;
                 writer
             }
@@ -380,8 +433,7 @@ impl ErrorFile {
         writer.write_record(with(record, reason)).map_err(fails)
     }
 
-    /// Gives the file its name. What was there under that name is kept under another one, because
-    /// somebody may be correcting it. Returns the path, or `None` if no row was written.
+    /// Gives the file its name. Returns the path, or `None` if no row was written.
     fn finish(self) -> Result<Option<PathBuf>, Failure> {
         let Self { path, writer } = self;
         let Some(writer) = writer else {
@@ -389,31 +441,30 @@ impl ErrorFile {
         };
         let fails = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
         let file = writer.into_inner().map_err(|error| fails(error.into_error()))?;
-        if path.exists() {
-            let mut earlier = OsString::from(&path);
-            earlier.push("~");
-            fs::rename(&path, earlier).map_err(fails)?;
-        }
-        file.persist(&path).map_err(|error| fails(error.error))?;
+        file.persist_noclobber(&path).map_err(|error| fails(error.error))?;
         Ok(Some(path))
     }
 }
 
-fn create_beside(path: &Path) -> io::Result<csv::Writer<NamedTempFile>> {
+/// A file without a name yet, in the folder of `path`.
+fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let file = NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))?;
-    // Rows with too many fields are written as they are.
-    Ok(csv::WriterBuilder::new().flexible(true).from_writer(file))
+    NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))
 }
 
-/// Refuses a file with card numbers that the org's plan could give again. A registration skips a
-/// number that somebody has, but `GET /v2/cardNumber` does not know of it. A plan that is applied
-/// later is compared with the customers' numbers then.
-async fn check_numbers(path: &Path, id: OrgId, app: &App, store: &Store) -> Result<(), Failure> {
+/// Refuses a file that cannot be read to its end, and one with card numbers that the org's plan
+/// could give again. A registration skips a number that somebody has, but `GET /v2/cardNumber` does
+/// not know of it. A plan that is applied later is compared with the customers' numbers then.
+async fn check(path: &Path, id: OrgId, app: &App, store: &Store) -> Result<(), Failure> {
     let issued = store.issued_card_numbers(id).await?;
     let (mut held, mut first, mut plan) = (HeldNumbers::default(), 0, None);
     let mut rows = Rows::open(path)?;
+    let mut malformed = Vec::new();
     while let Some(row) = rows.read()? {
+        malformed.extend(row.malformed.as_ref().map(|problem| format!("\n  line {}: {problem}", row.line)));
+        if malformed.len() > SHOWN {
+            break;
+        }
         let Ok(body) = &row.body else {
             continue;
         };
@@ -431,6 +482,13 @@ async fn check_numbers(path: &Path, id: OrgId, app: &App, store: &Store) -> Resu
             held.add(value);
             plan = customer.plan().cloned();
         }
+    }
+    if !malformed.is_empty() {
+        return Err(Failure::refused(format!(
+            "{}: nothing was imported{}",
+            path.display(),
+            malformed.concat()
+        )));
     }
     let Some(plan) = plan else {
         return Ok(());
