@@ -90,18 +90,26 @@ async fn a_preview_says_until_when_the_numbers_last_at_the_rate_of_the_last_mont
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_of_a_file_that_cannot_be_written_are_not_lost() {
+async fn no_numbers_are_taken_for_a_folder_that_cannot_be_written() {
     let operator = with_demo_org().await;
     let take = ["numbers", "take", "--org", "966", "--count", "5", "--to", "/nowhere/cards.csv"];
     let (code, message) = operator.refusal(&take);
-    assert!(code == 1 && message.contains("loyaltyctl numbers taken "), "{message}");
-    let act = &operator.acts("numbers take")[0];
-    assert_eq!(act["outcome"], "failed");
+    assert!(code == 1 && message.contains("/nowhere/cards.csv"), "{message}");
+    assert_eq!(operator.acts("numbers take").len(), 0);
+    assert_eq!(operator.json(&["numbers", "preview", "--org", "966"])["next"][0], "1000000010");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taken_numbers_are_written_again_to_another_file() {
+    let operator = with_demo_org().await;
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("cards.csv");
-    let id = act["id"].as_str().unwrap();
-    operator.json(&["numbers", "taken", id, "--org", "966", "--to", file.to_str().unwrap()]);
-    assert_eq!(fs::read_to_string(file).unwrap().lines().count(), 6);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let taken =
+        operator.json(&["numbers", "take", "--org", "966", "--count", "5", "--to", &path("cards.csv")]);
+    fs::remove_file(path("cards.csv")).unwrap();
+    let id = taken["id"].as_str().unwrap();
+    operator.json(&["numbers", "taken", id, "--org", "966", "--to", &path("again.csv")]);
+    assert_eq!(fs::read_to_string(path("again.csv")).unwrap().lines().count(), 6);
     assert_eq!(operator.refusal(&["numbers", "taken", "nothing", "--org", "966", "--to", "x"]).0, 4);
 }
 
@@ -215,4 +223,34 @@ async fn every_act_of_an_operator_is_in_the_audit_with_who_did_it() {
         assert_eq!(entry["outcome"], "done");
     }
     assert!(!entries.to_string().contains(created["password"].as_str().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_of_all_orgs_are_raised_or_of_none() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let small = common::DEMO_ORG
+        .replace("id = 966", "id = 967")
+        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 3")
+        .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", "CONF_CARD_NUMBER_OFFSET = 500");
+    operator.json(&["org", "apply", &write(&folder, &small)]);
+    let next = |org: &str| operator.json(&["numbers", "preview", "--org", org])["next"][0].clone();
+    for _ in 0..2 {
+        let (code, message) = operator.refusal(&["table", "restored", "--margin", "1000", "--yes"]);
+        assert!(
+            code == 3 && message.contains("are left in org 967; no counter of any org was raised"),
+            "{message}"
+        );
+        assert_eq!((next("966"), next("967")), (json!("1000000010"), json!("500")));
+    }
+    operator.json(&["table", "restored", "--margin", "100", "--org", "967", "--yes"]);
+    operator.json(&["table", "restored", "--margin", "1000", "--org", "966", "--yes"]);
+    assert_eq!((next("966"), next("967")), (json!("1000001010"), json!("600")));
+    assert_eq!(operator.refusal(&["table", "restored", "--org", "9", "--yes"]).0, 4);
+
+    // A plan that is used up gives no number twice.
+    let file = folder.path().join("rest.csv");
+    operator.json(&["numbers", "take", "--org", "967", "--count", "400", "--to", file.to_str().unwrap()]);
+    let raised = operator.json(&["table", "restored", "--margin", "1000", "--yes"]);
+    assert_eq!(raised["orgs"][1]["card_numbers"], 1000, "{raised}");
 }

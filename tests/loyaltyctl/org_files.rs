@@ -162,7 +162,10 @@ async fn a_change_that_concerns_stored_customers_is_applied_with_a_warning() {
     let body =
         json!({"profiles": [{"source": "WECHAT", "accountId": "WECHAT-API2", "identifiers": identifiers}]});
     assert_eq!(service.post("/v2/customers", &body).await.status, 200);
+    std::fs::write(&full, &without_wechat).unwrap();
+    let announced = operator.json(&["org", "diff", &full])["warnings"].clone();
     let warnings = apply(&without_wechat)["warnings"].clone();
+    assert_eq!(announced, warnings, "a diff says what apply will say");
     assert_eq!(warnings.as_array().unwrap().len(), 2, "{warnings}");
     assert!(warnings[0].as_str().unwrap().contains("loyaltyctl table upgrade --org 966"), "{warnings}");
     let unreachable = warnings[1].as_str().unwrap();
@@ -203,4 +206,33 @@ async fn a_number_that_is_too_large_is_reported_with_its_key_and_its_range() {
         assert!(message.contains(&format!("id is {id}; it must be a whole number")), "{message}");
         assert!(message.contains(problem), "{message}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_does_not_revert_what_was_changed_meanwhile() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, common::DEMO_ORG);
+    operator.json(&["org", "apply", &file]);
+    write(&folder, &common::DEMO_ORG.replace("[config]", "[config]\nCONF_OTP_DAILY_LIMIT = 7"));
+    // While the editor is open, somebody else applies another file.
+    let program = env!("CARGO_BIN_EXE_loyaltyctl");
+    let endpoint = operator.table.endpoint();
+    let target = format!("--endpoint {endpoint} --table {}", operator.table.name());
+    let script = folder.path().join("editor.sh");
+    let other = format!("{program} {target} org apply {file}");
+    let text = format!("#!/bin/sh\n{other} && sed -i s/^CONF_OTP_LENGTH.*/CONF_OTP_LENGTH=8/ \"$1\"\n");
+    std::fs::write(&script, text).unwrap();
+    let editor = format!("sh {}", script.display());
+    let mut command = loyaltyctl(&["--endpoint", &endpoint, "--table", operator.table.name()]);
+    let command = command.args(["org", "edit", "966", "--yes"]).env("EDITOR", editor).env_remove("VISUAL");
+    let edited = finish(command);
+    let message = String::from_utf8(edited.stderr).unwrap();
+    assert_eq!(edited.status.code(), Some(3), "{message}");
+    assert!(message.contains("the org was changed since it was read"), "{message}");
+    let kept = message.rsplit("The edited file is ").next().unwrap().trim();
+    assert!(std::fs::read_to_string(kept).unwrap().contains("CONF_OTP_LENGTH=8"), "{message}");
+    std::fs::remove_file(kept).unwrap();
+    let config = operator.json(&["org", "show", "966"])["definition"]["config"].clone();
+    assert_eq!((&config["CONF_OTP_DAILY_LIMIT"], &config["CONF_OTP_LENGTH"]), (&json!(7), &json!(7)));
 }

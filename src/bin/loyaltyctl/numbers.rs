@@ -21,6 +21,7 @@ use loyalty_codes::{
     store::{AuditEntry, NumberingError, Store, StoreError, error_chain},
 };
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::{Target, audit, failure::Failure, org, output::Output, restored};
 
@@ -286,8 +287,10 @@ async fn take(
     to: &Path,
 ) -> Result<(), Failure> {
     refuse_existing(to)?;
+    // Before numbers are taken, so that none are taken for a folder that cannot be written.
+    let file = create_beside(to)?;
     let deliver = |taken: &Taken| {
-        write_numbers(output, to, taken).map_err(|failure| {
+        write_numbers(output, file, to, taken).map_err(|failure| {
             failure.with_detail(&format!(
                 "The numbers are taken: `loyaltyctl numbers taken {} --org {id} --to FILE` writes the file.",
                 taken.id
@@ -300,7 +303,7 @@ async fn take(
 async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
     let taken = output.with_spinner("reading", taken_numbers(store, id, entry_id)).await?;
     refuse_existing(to)?;
-    write_numbers(output, to, &taken)?;
+    write_numbers(output, create_beside(to)?, to, &taken)?;
     print_written(output, to, &taken)
 }
 
@@ -323,13 +326,16 @@ fn refuse_existing(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes numbers to a file of this process, and then gives it its name, unless there is a file of
-/// that name.
-fn write_numbers(output: &Output, to: &Path, taken: &Taken) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", to.display()));
+/// A file without a name yet, in the folder of `to`.
+fn create_beside(to: &Path) -> Result<NamedTempFile, Failure> {
     let folder =
         to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    NamedTempFile::new_in(folder).map_err(|error| Failure::failed(format!("{}: {error}", to.display())))
+}
+
+/// Writes numbers to `file`, and then gives it its name, unless there is a file of that name.
+fn write_numbers(output: &Output, mut file: NamedTempFile, to: &Path, taken: &Taken) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format!("{}: {error}", to.display()));
     let bar = output.progress(taken.range.next - taken.range.first);
     {
         let mut writer = BufWriter::new(file.as_file_mut());

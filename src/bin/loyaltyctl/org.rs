@@ -23,7 +23,7 @@ use loyalty_codes::{
         webhook::WebhookSecret,
     },
     secret::os_rng,
-    store::{Applied, AuditEntry, Store},
+    store::{Applied, AuditEntry, Store, StoreError},
 };
 use serde_json::{Value, json};
 
@@ -104,7 +104,7 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         Command::Apply { file } => {
             // The file is checked before any call to DynamoDB.
             let definition = read(&file)?;
-            apply(&target.store().await?, output, &target.operator().await?, &definition).await
+            apply(&target.store().await?, output, &target.operator().await?, &definition, None).await
         }
         Command::Diff { file } => {
             let definition = read(&file)?;
@@ -124,8 +124,14 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
     }
 }
 
-async fn apply(store: &Store, output: &Output, who: &str, definition: &Definition) -> Result<(), Failure> {
-    let applying = apply_definition(store, who, definition, None);
+async fn apply(
+    store: &Store,
+    output: &Output,
+    who: &str,
+    definition: &Definition,
+    version: Option<u64>,
+) -> Result<(), Failure> {
+    let applying = apply_definition(store, who, definition, version);
     let (applied, warnings) = output.with_spinner("applying", applying).await?;
     print_applied(output, definition, &applied, &warnings)
 }
@@ -156,33 +162,56 @@ pub async fn apply_definition(
         Ok(applied)
     };
     let applied = audit::record(store, definition.id, who, "org apply", json!({}), act).await?;
+    let before = match &applied {
+        Applied::Updated(before) => Some(&**before),
+        Applied::Created | Applied::Unchanged => None,
+    };
+    let warnings = warnings(store, before, definition).await?;
+    Ok((applied, warnings))
+}
+
+/// The warnings about a definition, and about what a change from `before` means for the customers.
+async fn warnings(
+    store: &Store,
+    before: Option<&Definition>,
+    definition: &Definition,
+) -> Result<Vec<String>, StoreError> {
     let mut warnings = definition.warnings();
-    if let Applied::Updated(before) = &applied {
+    if let Some(before) = before {
         let concerns_customers: Vec<_> =
             upgrade::advice(before, definition).into_iter().chain(unreachable(before, definition)).collect();
         if !concerns_customers.is_empty() && store.has_customers(definition.id, FIRST_USER).await? {
             warnings.extend(concerns_customers);
         }
     }
-    Ok((applied, warnings))
+    Ok(warnings)
 }
 
-/// What applying `definition` would change: the result that `org apply` would name, and the
-/// changes.
-async fn preview(store: &Store, definition: &Definition) -> Result<(&'static str, Vec<Change>), Failure> {
+/// What `org apply` would do.
+struct Preview {
+    /// What it would name the result.
+    result: &'static str,
+    changes: Vec<Change>,
+    warnings: Vec<String>,
+}
+
+/// What applying `definition` would change.
+async fn preview(store: &Store, definition: &Definition) -> Result<Preview, Failure> {
     let Some(org) = store.org(definition.id).await? else {
-        return Ok(("created", Vec::new()));
+        let warnings = warnings(store, None, definition).await?;
+        return Ok(Preview { result: "created", changes: Vec::new(), warnings });
     };
     let changes = changes(&org.definition, definition);
     if let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers) {
         next_value(store, &org, &plan).await?;
     }
-    Ok((if changes.is_empty() { "unchanged" } else { "updated" }, changes))
+    let result = if changes.is_empty() { "unchanged" } else { "updated" };
+    Ok(Preview { result, changes, warnings: warnings(store, Some(&org.definition), definition).await? })
 }
 
 async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
-    let (result, changes) = output.with_spinner("reading", preview(store, definition)).await?;
-    let warnings = definition.warnings();
+    let Preview { result, changes, warnings } =
+        output.with_spinner("reading", preview(store, definition)).await?;
     let json = json!({
         "id": definition.id, "result": result, "changes": changes_as_json(&changes), "warnings": warnings,
     });
@@ -199,8 +228,9 @@ async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result
 
 async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<(), Failure> {
     let store = target.store().await?;
-    let before = find(&store, output, id).await?.definition;
-    let text = org_file::write(&before).map_err(|error| Failure::failed(error.to_string()))?;
+    let found = output.with_spinner("reading", store.org_with_version(id)).await?;
+    let (before, version) = found.ok_or_else(|| no_such_org(id))?;
+    let text = org_file::write(&before.definition).map_err(|error| Failure::failed(error.to_string()))?;
     let failed = |error: io::Error| Failure::failed(format!("cannot edit the file: {error}"));
     let file = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed)?;
     std::fs::write(file.path(), &text).map_err(failed)?;
@@ -218,15 +248,18 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
     }
     let applying = async {
         let definition = read_for(id, file.path())?;
-        let (_, changes) = preview(&store, &definition).await?;
+        let Preview { changes, warnings, .. } = preview(&store, &definition).await?;
         if changes.is_empty() {
             return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
         }
         if !yes {
             output::before_question(&changes_as_table(output, &changes));
+            for warning in &warnings {
+                output.warn(warning);
+            }
             output::ask("Apply this?")?;
         }
-        apply(&store, output, &target.operator().await?, &definition).await
+        apply(&store, output, &target.operator().await?, &definition, Some(version)).await
     };
     match applying.await {
         Ok(()) => Ok(()),

@@ -22,6 +22,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     margin: u64,
 
+    /// Only the counters of this org; may be repeated
+    #[arg(long, value_name = "ID")]
+    org: Vec<u32>,
+
     /// Do it without asking
     #[arg(long)]
     yes: bool,
@@ -34,8 +38,21 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     let store = target.store().await?;
     let orgs = output.with_spinner("reading", store.orgs()).await?;
     let margin = options.margin;
+    let mut orgs: Vec<OrgId> = orgs.into_iter().map(|(id, _)| id).collect();
+    if let Some(missing) = options.org.iter().find(|id| !orgs.contains(&OrgId(**id))) {
+        return Err(Failure::not_found(format!("there is no org {missing}")));
+    }
+    orgs.retain(|id| options.org.is_empty() || options.org.contains(&id.0));
     if orgs.is_empty() {
         return Err(Failure::not_found("the table has no org"));
+    }
+    let too_small = output.with_spinner("checking", too_small(&store, &orgs, margin)).await?;
+    if !too_small.is_empty() {
+        return Err(Failure::refused(format!(
+            "fewer than {margin} card numbers are left in org {}; no counter of any org was raised. Give it a smaller \
+             --margin with --org, or another plan, and then each of the others by --org",
+            listed(&too_small)
+        )));
     }
     let question = format!(
         "Raise the counters of card numbers and user ids of {} orgs in table {} by {margin}?\nWhat lies between is \
@@ -48,8 +65,17 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     }
     let who = target.operator().await?;
     let mut raised = Vec::new();
-    for (org, _) in orgs {
-        raised.push(raise(&store, &who, org, margin).await?);
+    for org in &orgs {
+        match raise(&store, &who, *org, margin).await {
+            Ok(done) => raised.push(done),
+            Err(failure) => {
+                let done: Vec<OrgId> = raised.iter().map(|raised| raised.org).collect();
+                let done = if done.is_empty() { "none".to_owned() } else { listed(&done) };
+                return Err(failure.with_detail(&format!(
+                    "Orgs whose counters were raised: {done}. Raise those of org {org} and of the others by --org ID."
+                )));
+            }
+        }
     }
     let rows: Vec<_> = raised
         .iter()
@@ -62,14 +88,34 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         &json!({"margin": margin, "orgs": orgs}),
         &output.table(&["org", "card numbers from", "user ids from"], &rows),
     )?;
-    let full = raised.iter().filter(|raised| raised.card_numbers == CardNumbers::RangeTooSmall).count();
-    if full > 0 {
+    let full = raised.iter().filter(|raised| raised.card_numbers == CardNumbers::RangeTooSmall);
+    let full: Vec<OrgId> = full.map(|raised| raised.org).collect();
+    if !full.is_empty() {
         return Err(Failure::refused(format!(
-            "{full} orgs have fewer than {margin} card numbers left: their counters were not raised. Give them another \
-             plan, or a smaller --margin, before traffic returns."
+            "the counter of card numbers of org {} was not raised: it has fewer than {margin} left by now. The counters of \
+             user ids were raised. Give it another plan, or a smaller --margin with --org, before traffic returns.",
+            listed(&full)
         )));
     }
     Ok(())
+}
+
+/// The orgs whose plan has fewer than `margin` card numbers left.
+async fn too_small(store: &Store, orgs: &[OrgId], margin: u64) -> Result<Vec<OrgId>, Failure> {
+    let mut too_small = Vec::new();
+    for org in orgs {
+        let current = store.issued_card_numbers(*org).await?;
+        let left = current.map(|current| current.plan.end().saturating_sub(current.next));
+        // A plan that is used up gives none twice.
+        if left.is_some_and(|left| (1..margin).contains(&left)) {
+            too_small.push(*org);
+        }
+    }
+    Ok(too_small)
+}
+
+fn listed(orgs: &[OrgId]) -> String {
+    orgs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The counters of an org, with the first values that will be given.
@@ -111,14 +157,21 @@ impl fmt::Display for CardNumbers {
 /// Raises both counters of an org.
 async fn raise(store: &Store, who: &str, org: OrgId, margin: u64) -> Result<Raised, Failure> {
     let act = async |_: &mut AuditEntry| {
-        let users = store.take_user_ids(org, margin).await?;
+        let failed = |counter: &str, failure: Failure| {
+            failure.with_detail(&format!("The counter of {counter} of org {org} was not raised for certain."))
+        };
+        let users = store.take_user_ids(org, margin).await;
+        let users = users.map_err(|error| failed("user ids", error.into()))?;
         let card_numbers = match store.issued_card_numbers(org).await? {
             None => CardNumbers::NoPlan,
+            Some(current) if current.next >= current.plan.end() => CardNumbers::From(current.next),
             Some(current) => match store.take_values(org, &current.plan, margin).await {
                 Ok(Some(first)) => CardNumbers::From(first + margin),
                 Ok(None) => CardNumbers::RangeTooSmall,
-                Err(NumberingError::Store(error)) => return Err(error.into()),
-                Err(error) => return Err(Failure::refused(format!("org {org}: {error}"))),
+                Err(NumberingError::Store(error)) => return Err(failed("card numbers", error.into())),
+                Err(error) => {
+                    return Err(failed("card numbers", Failure::refused(format!("org {org}: {error}"))));
+                }
             },
         };
         Ok(Raised { org, card_numbers, user_ids: users.0 + margin })
