@@ -16,8 +16,11 @@ use super::{
 };
 use crate::{model::content, secret::Secret, wire::hex};
 
-/// How long the secret that was replaced signs beside the new one.
+/// How long a secret that was replaced signs beside the new one.
 pub const SECRET_OVERLAP: TimeDelta = TimeDelta::days(1);
+
+/// The most replaced secrets that sign, too. Each is a signature in every request.
+const MAX_PREVIOUS: usize = 4;
 
 /// The key that an org's webhooks are signed with. `{:?}` does not show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,22 +55,27 @@ impl WebhookSecret {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebhookSecrets {
     pub current: WebhookSecret,
-    /// The one before, and the time until which it still signs.
-    pub previous: Option<(WebhookSecret, DateTime<Utc>)>,
+    /// Those before, the latest first, and the times until which they still sign.
+    pub previous: Vec<(WebhookSecret, DateTime<Utc>)>,
 }
 
 impl WebhookSecrets {
     /// The secrets after the current one of `secrets` was replaced by `new` at `now`.
     #[must_use]
     pub fn replaced(secrets: Option<Self>, new: WebhookSecret, now: DateTime<Utc>) -> Self {
-        Self { current: new, previous: secrets.map(|secrets| (secrets.current, now + SECRET_OVERLAP)) }
+        let Some(Self { current, previous }) = secrets else {
+            return Self { current: new, previous: Vec::new() };
+        };
+        let still_used = previous.into_iter().filter(|(_, until)| now < *until);
+        let previous = [(current, now + SECRET_OVERLAP)].into_iter().chain(still_used).take(MAX_PREVIOUS);
+        Self { current: new, previous: previous.collect() }
     }
 
     /// The value of `webhook-signature` for a request with that id and body at `now`: a signature
     /// by each secret that is in use.
     #[must_use]
     pub fn signatures(&self, id: &str, body: &str, now: DateTime<Utc>) -> String {
-        let previous = self.previous.as_ref().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
+        let previous = self.previous.iter().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
         let sign = |secret: &WebhookSecret| signature(secret.expose(), id, now.timestamp(), body);
         [&self.current].into_iter().chain(previous).map(sign).collect::<Vec<_>>().join(" ")
     }
@@ -205,8 +213,15 @@ mod tests {
         assert_eq!(count(&both, now), 2);
         assert_eq!(count(&both, now + TimeDelta::seconds(86_399)), 2);
         assert_eq!(count(&both, now + TimeDelta::days(1)), 1);
-        let again = WebhookSecrets::replaced(Some(both), third, now);
-        assert_eq!(again.previous.unwrap().0, second);
+        let again = WebhookSecrets::replaced(Some(both), third.clone(), now + TimeDelta::hours(1));
+        let until = |hours| now + TimeDelta::hours(hours);
+        assert_eq!(again.previous, [(second, until(25)), (first, until(24))], "its day is not cut short");
+        let later = WebhookSecrets::replaced(Some(again.clone()), third, until(24));
+        assert_eq!(later.previous.len(), 2, "those whose day is over are forgotten");
+        let many = (0..9).fold(again, |secrets, byte| {
+            WebhookSecrets::replaced(Some(secrets), WebhookSecret::stored([byte; 32]), now)
+        });
+        assert_eq!(count(&many, now), 1 + MAX_PREVIOUS);
     }
 
     #[test]
@@ -217,7 +232,7 @@ mod tests {
         let secrets = WebhookSecrets::replaced(None, secret, DateTime::UNIX_EPOCH);
         assert_eq!(
             format!("{secrets:?}"),
-            "WebhookSecrets { current: WebhookSecret([secret]), previous: None }"
+            "WebhookSecrets { current: WebhookSecret([secret]), previous: [] }"
         );
     }
 

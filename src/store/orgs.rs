@@ -32,10 +32,11 @@ const VERSION: &str = "version";
 const CUSTOMERS_JOIN: &str = "customers_join";
 /// Plans before the current one under which numbers were issued.
 const RETIRED: &str = "retired_plans";
-/// The secret of the webhooks, the one before, and the time until which that one signs, too.
+/// The secret of the webhooks, and those before, each with the time until which it signs, too.
 const WEBHOOK_SECRET: &str = "webhook_secret";
-const PREVIOUS_SECRET: &str = "previous_webhook_secret";
-const PREVIOUS_UNTIL: &str = "previous_webhook_secret_until";
+const PREVIOUS_SECRETS: &str = "previous_webhook_secrets";
+const SECRET: &str = "secret";
+const UNTIL: &str = "until";
 const NAME: &str = "name";
 const ID: &str = "id";
 /// On the counter: its plan, and the first value of the plan.
@@ -415,21 +416,20 @@ fn webhook_secrets(item: &Item<'_>) -> Result<Option<WebhookSecrets>, StoreError
     if !item.has(WEBHOOK_SECRET) {
         return Ok(None);
     }
-    let secret = |name| item.bytes(name).map(WebhookSecret::stored);
-    let previous = if item.has(PREVIOUS_SECRET) {
-        Some((secret(PREVIOUS_SECRET)?, item.millis(PREVIOUS_UNTIL)?))
-    } else {
-        None
-    };
-    Ok(Some(WebhookSecrets { current: secret(WEBHOOK_SECRET)?, previous }))
+    let secret = |item: &Item<'_>, name| item.bytes(name).map(WebhookSecret::stored);
+    let previous = item.items(PREVIOUS_SECRETS)?;
+    let previous = previous.iter().map(|entry| Ok((secret(entry, SECRET)?, entry.millis(UNTIL)?)));
+    let previous = previous.collect::<Result<_, StoreError>>()?;
+    Ok(Some(WebhookSecrets { current: secret(item, WEBHOOK_SECRET)?, previous }))
 }
 
 fn with_secrets(item: NewItem, secrets: &WebhookSecrets) -> NewItem {
-    let item = item.with(WEBHOOK_SECRET, b(secrets.current.expose()));
-    match &secrets.previous {
-        Some((previous, until)) => {
-            item.with(PREVIOUS_SECRET, b(previous.expose())).with(PREVIOUS_UNTIL, millis(*until))
-        }
-        None => item,
-    }
+    let entry = |(secret, until): &(WebhookSecret, DateTime<Utc>)| {
+        AttributeValue::M(Attributes::from([
+            (SECRET.to_owned(), b(secret.expose())),
+            (UNTIL.to_owned(), millis(*until)),
+        ]))
+    };
+    let previous = secrets.previous.iter().map(entry).collect();
+    item.with(WEBHOOK_SECRET, b(secrets.current.expose())).with(PREVIOUS_SECRETS, AttributeValue::L(previous))
 }

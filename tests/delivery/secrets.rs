@@ -28,7 +28,7 @@ async fn a_secret_is_replaced_and_the_one_before_is_kept_for_a_day() {
     assert!(store.replace_webhook_secret(ORG, secret(2), now).await.unwrap());
     let secrets = store.webhook_secrets(ORG).await.unwrap().unwrap();
     assert_eq!(secrets.current, secret(2));
-    assert_eq!(secrets.previous, Some((secret(1), now + TimeDelta::days(1))));
+    assert_eq!(secrets.previous, [(secret(1), now + TimeDelta::days(1))]);
 
     service.apply(&demo_org_with("CONF_OTP_LENGTH = 8")).await.unwrap();
     assert_eq!(store.webhook_secrets(ORG).await.unwrap(), Some(secrets), "an applied file keeps them");
