@@ -322,6 +322,10 @@ impl Deliverer {
         };
         match sent {
             Ok(provider_id) => (Outcome::Sent { provider_id }, String::new()),
+            // The OTP expired while there was time for another attempt.
+            Err(error) if error.is_transient && validity < self.limits.total => {
+                (Outcome::Expired, String::new())
+            }
             Err(AttemptError { reason, provider_code, .. }) => (Outcome::Failed(reason), provider_code),
         }
     }

@@ -1,6 +1,6 @@
 //! Orgs: their definition, their permutation key, and the history of their numbering plans.
 
-use aws_sdk_dynamodb::types::TransactWriteItem;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use chrono::{DateTime, Utc};
 
 use super::{

@@ -210,6 +210,16 @@ async fn nothing_is_sent_after_the_otp_has_expired_or_was_consumed() {
 }
 
 #[tokio::test]
+async fn a_message_whose_otp_expires_while_its_provider_is_silent_has_expired() {
+    let world = World::new(BY_AWS).await;
+    world.providers.reply(|_, _| Reply::Silent);
+    let key = world.put(&sms()).await;
+    world.clock().advance(TimeDelta::milliseconds(299_900));
+    assert_eq!(shown(&world.deliver(&key).await), ["expired"]);
+    assert_eq!(world.providers.received().len(), 1);
+}
+
+#[tokio::test]
 async fn messages_of_the_first_version_and_of_orgs_without_delivery_are_left_alone() {
     let world = World::new(BY_AWS).await;
     let key = world.put(&sms()).await;
