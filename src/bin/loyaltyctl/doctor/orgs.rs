@@ -183,7 +183,7 @@ async fn webhook(store: &Store, id: OrgId, delivery: &DeliverySettings, local: b
         ),
         Ok(Some(secrets)) => Check::ok(
             NAME,
-            if !secrets.previous.is_empty() { "a secret, and one before it" } else { "a secret" },
+            if secrets.previous.is_empty() { "a secret" } else { "a secret, and one before it" },
         ),
     }];
     let Some(settings) = &delivery.webhook else {
