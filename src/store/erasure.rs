@@ -82,7 +82,11 @@ impl Store {
                 return Ok(ErasureStart::Unknown);
             };
             let tombstone = match Tombstone::read(&Item(&attributes))? {
-                Some(Tombstone { merged_into: Some(into), .. }) => return Ok(ErasureStart::Merged(into)),
+                Some(Tombstone { merged_into: Some(into), .. }) => {
+                    // A merge that was interrupted has left them.
+                    self.delete_rest(org, user).await?;
+                    return Ok(ErasureStart::Merged(into));
+                }
                 Some(Tombstone { pending: None, gone_at, .. }) => return Ok(ErasureStart::Erased(gone_at)),
                 Some(tombstone) => tombstone,
                 None => {
@@ -141,7 +145,9 @@ impl Store {
     ) -> Result<Option<Tombstone>, StoreError> {
         let stored = StoredCustomer::read(attributes)?;
         let identifiers = stored.customer.identifiers.clone();
-        let own = self.own_identities(org, user, &identity_keys(&identifiers)).await?;
+        let mut own = self.own_identities(org, user, &identity_keys(&identifiers)).await?;
+        // Those by which OTPs can be asked for go first, if one transaction cannot free all.
+        own.sort_by_key(|key| !key.1.receives_otps());
         let tombstone = Tombstone { gone_at: now, merged_into: None, pending: Some(identifiers) };
         let mut writes = self.bury(org, &stored, &tombstone)?;
         for key in own.iter().take(IDENTITIES_AT_ONCE) {

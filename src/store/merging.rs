@@ -95,16 +95,17 @@ impl Store {
         }
         let mut lost_races = LostRaces::new();
         loop {
-            let into = match self.to_merge(org, kept).await? {
-                Ok(stored) => stored,
-                Err((refusal, _)) => return refuse(refusal),
-            };
+            // First, because the rest of an interrupted merge is deleted whatever the kept customer is.
             let from = match self.to_merge(org, merged).await? {
                 Ok(stored) => stored,
                 Err((MergeRefusal::Merged(_, into), at)) if into == kept => {
                     self.delete_rest(org, merged).await?;
                     return Ok(Merge::DoneBefore(at));
                 }
+                Err((refusal, _)) => return refuse(refusal),
+            };
+            let into = match self.to_merge(org, kept).await? {
+                Ok(stored) => stored,
                 Err((refusal, _)) => return refuse(refusal),
             };
             let combined = match into.customer.combined_with(&from.customer, as_card_number) {
@@ -185,7 +186,7 @@ impl Store {
     }
 
     /// Deletes the OTPs of a merged customer, with everything that belongs to them.
-    async fn delete_rest(&self, org: &Org, merged: UserId) -> Result<(), StoreError> {
+    pub(super) async fn delete_rest(&self, org: &Org, merged: UserId) -> Result<(), StoreError> {
         let rest = self.partition(&keys::customer_partition(org.id(), merged)).await?;
         self.delete_all(&rest).await.map(|_| ())
     }

@@ -8,6 +8,7 @@ use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{millis, n, ttl},
     keys,
+    tombstones::GONE_AT,
     transaction::Outcome,
 };
 use crate::{
@@ -228,13 +229,14 @@ impl Store {
         Ok(TransactWriteItem::builder().update(consume).build())
     }
 
-    /// The check that an identifier is not registered.
+    /// The check that an identifier is not registered. The number of an erased customer is not.
     fn check_unregistered(&self, org: OrgId, identity: &Identity) -> Result<TransactWriteItem, StoreError> {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(keys::identity(org, identity).attributes()))
-            .condition_expression("attribute_not_exists(#pk)")
+            .condition_expression("attribute_not_exists(#pk) OR attribute_exists(#gone)")
             .expression_attribute_names("#pk", keys::PK)
+            .expression_attribute_names("#gone", GONE_AT)
             .build()
             .map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().condition_check(check).build())
@@ -299,10 +301,14 @@ pub(super) fn read_otp(item: &Item<'_>) -> Result<Otp, StoreError> {
     })
 }
 
-/// The condition that no failed attempt was counted since `snapshot` was read.
+/// The condition that no failed attempt was counted since `snapshot` was read, and that the customer
+/// has not been erased or merged: then the item has [`GONE_AT`].
 fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
     match snapshot.version {
         0 => ("attribute_not_exists(#version)", None),
-        version => ("#version = :version", Some(Attributes::from([(":version".to_owned(), n(version))]))),
+        version => (
+            "#version = :version AND attribute_not_exists(gone_at)",
+            Some(Attributes::from([(":version".to_owned(), n(version))])),
+        ),
     }
 }

@@ -45,7 +45,10 @@ impl Store {
                 .table_name(&self.table)
                 .set_key(Some(key.attributes()))
                 .update_expression("SET #consumed = :now, #revoked = :now")
-                .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
+                // The SDK repeats a write whose answer was lost, which then finds itself.
+                .condition_expression(
+                    "attribute_exists(#pk) AND (attribute_not_exists(#consumed) OR #revoked = :now)",
+                )
                 .expression_attribute_names("#pk", keys::PK)
                 .expression_attribute_names("#consumed", CONSUMED_AT)
                 .expression_attribute_names("#revoked", REVOKED_AT)

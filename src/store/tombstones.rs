@@ -38,7 +38,7 @@ use crate::model::{
 };
 
 /// On every tombstone and mark: when the customer was erased or merged.
-const GONE_AT: &str = "gone_at";
+pub(super) const GONE_AT: &str = "gone_at";
 /// On the tombstone of a merged customer: the user id of the customer who has the identifiers.
 #[cfg(feature = "cli")]
 const MERGED_INTO: &str = "merged_into";

@@ -215,6 +215,10 @@ async fn numbers_of_the_plan_are_never_given_again_and_others_are_free() {
         let url = format!("/v2/customers/{USER}/changeIdentifier?source=INSTORE");
         assert_eq!(service.post(&url, &change).await.status, 409);
     }
+    let mut guess = request_for("EXTERNAL_ID", number, "GENERIC", &[]);
+    guess["code"] = "0000000".into();
+    let guessed = service.post("/v2/otp/validate", &guess).await;
+    assert_eq!((guessed.status, &guessed.json["entity"]), (200, &json!(false)), "as of any contact");
     let next = new_customer(&service, INSTORE, &[("mobile", "9010000022"), ("externalId", "HAND-7")]).await;
     assert!(next > user);
     let org = org(&service).await;

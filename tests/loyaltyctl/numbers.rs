@@ -151,7 +151,7 @@ async fn a_number_is_checked_against_every_plan_of_the_org() {
     );
     operator.json(&["org", "apply", &write(&folder, &luhn)]);
     let check = |number: &str| operator.json(&["numbers", "check", number, "--org", "966"]);
-    let found = |number: &str, customer: Value, plan: Value, given: bool, digit: &str| json!({"number": number, "customer": customer, "plan": plan, "given": given, "check_digit": digit});
+    let found = |number: &str, customer: Value, plan: Value, given: bool, digit: &str| json!({"number": number, "customer": customer, "erased": null, "plan": plan, "given": given, "check_digit": digit});
     assert_eq!(check("1000000011"), found("1000000011", Value::Null, json!("earlier"), true, "none"));
     assert_eq!(check("1000000013"), found("1000000013", Value::Null, json!("earlier"), false, "none"));
     let next = operator.json(&["numbers", "preview", "--org", "966"])["next"][0].as_str().unwrap().to_owned();
@@ -167,6 +167,13 @@ async fn a_number_is_checked_against_every_plan_of_the_org() {
     let profile = json!({"source": "INSTORE", "identifiers": identifiers});
     let registered = service.post("/v2/customers", &json!({"profiles": [profile]})).await;
     assert_eq!(check("CARD-1")["customer"], registered.json["createdId"]);
+
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": [{"type": "mobile", "value": "9010000022"}]}]});
+    let user = service.post("/v2/customers", &body).await.json["createdId"].to_string();
+    let number = &operator.json(&["customer", "show", &user, "--org", "966", "--reveal"])["external_id"];
+    let number = number.as_str().unwrap_or(&next).to_owned();
+    operator.json(&["customer", "erase", &user, "--org", "966", "--yes", "--settle", "0"]);
+    assert_eq!(check(&number)["erased"].to_string(), user, "nobody gets it again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

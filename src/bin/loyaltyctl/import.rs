@@ -99,7 +99,8 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     let path = path.map(|path| path.display().to_string());
     let Counts { rows, registered, joined, existed, failed } = import.counts;
     let verb = if options.dry_run { "would be " } else { "" };
-    output.print(
+    // A closed output ends a command quietly, but not one that failed.
+    let printed = output.print(
         &json!({
             "org": options.org, "dry_run": options.dry_run, "rows": rows, "registered": registered,
             "joined": joined, "existed": existed, "failed": failed, "errors": path,
@@ -108,7 +109,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
             "{rows} rows: {registered} {verb}registered, {joined} {verb}added to customers of other accounts, {existed} \
              there already, {failed} with errors"
         ),
-    )?;
+    );
     match path {
         Some(path) => Err(Failure::refused(format!(
             "{failed} rows cannot be imported; {path} has them with the reasons. Correct them there, and import that file"
@@ -121,7 +122,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
                 lines.collect::<String>()
             )))
         }
-        None => Ok(()),
+        None => printed,
     }
 }
 

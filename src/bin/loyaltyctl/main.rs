@@ -264,9 +264,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(options) => serve::run(&cli.target, &options, output).await,
         Command::Table(TableCommand::Create) => create_table(&cli.target.store().await?, output).await,
-        Command::Table(TableCommand::Upgrade(options)) => {
-            upgrade::run(&options, &cli.target.store().await?, output).await
-        }
+        Command::Table(TableCommand::Upgrade(options)) => upgrade::run(&options, &cli.target, output).await,
         Command::Org(command) => org::run(command, &cli.target, output).await,
         Command::Till(command) => till::run(command, &cli.target, output).await,
         Command::Numbers(command) => numbers::run(command, &cli.target, output).await,

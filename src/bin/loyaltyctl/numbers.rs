@@ -15,7 +15,7 @@ use loyalty_codes::{
             permutation::PermutationKey,
             rate::{Rate, Reading},
         },
-        customer::{Account, IdentifierName, Identity, UserId},
+        customer::{IdentifierName, UserId},
         org::{Org, OrgId},
     },
     store::{AuditEntry, NumberingError, Store, StoreError, error_chain},
@@ -363,12 +363,13 @@ async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Resul
     let identifier = org
         .identifier(IdentifierName::ExternalId, number)
         .map_err(|_| Failure::usage("that is no external ID"))?;
-    let owner = store.find_customer(id, &Identity::new(Account::instore(), identifier.clone())).await?;
+    let search = store.search(&org, &identifier).await?;
+    let owner = search.customers.keys().next().copied();
     let current = store.issued_card_numbers(id).await?;
     let retired = store.retired_card_numbers(id).await?;
     let plans =
         current.iter().map(|range| ("current", range)).chain(retired.iter().map(|range| ("earlier", range)));
-    let mut finding = Finding::default();
+    let mut finding = Finding { erased: search.erased, ..Finding::default() };
     for (which, range) in plans {
         match range.plan.read(identifier.value(), &org.permutation_key) {
             NumberReading::NotOfPlan => {}
@@ -391,6 +392,8 @@ struct Finding {
     given: bool,
     check_digit_right: bool,
     wrong_check_digit: bool,
+    /// The erased customer who had it.
+    erased: Option<UserId>,
 }
 
 impl Finding {
@@ -406,6 +409,7 @@ impl Finding {
         json!({
             "number": number,
             "customer": owner,
+            "erased": self.erased,
             "plan": self.plan,
             "given": self.given,
             "check_digit": self.check_digit(),
@@ -413,9 +417,13 @@ impl Finding {
     }
 
     fn text(&self, number: &str, owner: Option<UserId>) -> String {
+        let erased = self
+            .erased
+            .map(|user| format!("was a number of customer {user}, who was erased; nobody gets it again"));
         let whose = match (owner, self.given, self.plan) {
             (Some(user), true, _) => format!("belongs to customer {user}, and was generated"),
             (Some(user), false, _) => format!("belongs to customer {user}, and was assigned manually"),
+            (None, ..) if erased.is_some() => erased.unwrap_or_default(),
             (None, true, _) => "was given, and belongs to no customer".to_owned(),
             (None, false, Some(_)) => "was never given".to_owned(),
             (None, false, None) => "is no number of any plan of the org".to_owned(),

@@ -156,7 +156,9 @@ pub async fn apply_definition(
         };
         entry.detail["result"] = applied_name(&applied).into();
         if let Applied::Updated(before) = &applied {
-            let keys: Vec<_> = changes(before, definition).into_iter().map(|(key, ..)| key).collect();
+            let mut keys: Vec<_> =
+                changes(before, definition).into_iter().map(|(key, ..)| without_identifier(key)).collect();
+            keys.dedup();
             entry.detail["changed"] = json!(keys);
         }
         Ok(applied)
@@ -269,6 +271,12 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
             Err(error) => Err(failure.with_detail(&format!("The edited file is lost: {error}"))),
         },
     }
+}
+
+/// A changed key as the audit may keep it: the keys of `[test_identifiers]` are identifiers.
+fn without_identifier(key: String) -> String {
+    const TABLE: &str = "test_identifiers";
+    if key.starts_with(TABLE) { TABLE.to_owned() } else { key }
 }
 
 /// The warning about accounts that the org does not have any more, if it has customers.
@@ -569,11 +577,18 @@ async fn test_delivery(
     }
     let provider = org.definition.delivery.as_ref().and_then(|delivery| delivery.provider(channel_type));
     let needs = Needs { private_webhooks: target.has_plain_endpoint(), aws: provider == Some(Provider::Aws) };
-    let deliverer = delivery::deliverer(target, store, Delivery::AsConfigured, needs).await?;
+    let deliverer = delivery::deliverer(target, store.clone(), Delivery::AsConfigured, needs).await?;
     let channel = Channel { channel_type, value: address.value().to_owned() };
     let code = Code::generate(org.config().otp_type, org.otp_length(), &mut os_rng());
-    let sending = deliverer.send_one(id, scope, &channel, &code);
-    let Some(ended) = output.with_spinner("sending", sending).await? else {
+    let act = async |entry: &mut AuditEntry| {
+        let sending = deliverer.send_one(id, scope, &channel, &code);
+        let ended = output.with_spinner("sending", sending).await?;
+        entry.detail["outcome"] = ended.as_ref().map(|ended| ended.outcome.name()).into();
+        Ok(ended)
+    };
+    let detail = json!({"channel": channel_type, "scope": scope});
+    let who = target.operator().await?;
+    let Some(ended) = audit::record(&store, id, &who, "org test-delivery", detail, act).await? else {
         return Err(Failure::not_found(format!("there is no org {id}")));
     };
     let milliseconds = ended.latency.num_milliseconds();

@@ -84,10 +84,10 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         })
         .collect();
     let orgs: Vec<_> = raised.iter().map(Raised::to_json).collect();
-    output.print(
+    let printed = output.print(
         &json!({"margin": margin, "orgs": orgs}),
         &output.table(&["org", "card numbers from", "user ids from"], &rows),
-    )?;
+    );
     let full = raised.iter().filter(|raised| raised.card_numbers == CardNumbers::RangeTooSmall);
     let full: Vec<OrgId> = full.map(|raised| raised.org).collect();
     if !full.is_empty() {
@@ -97,7 +97,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
             listed(&full)
         )));
     }
-    Ok(())
+    printed
 }
 
 /// The orgs whose plan has fewer than `margin` card numbers left.

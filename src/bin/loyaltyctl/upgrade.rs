@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use clap::Args;
 use loyalty_codes::{
     model::org::{Definition, OrgId},
-    store::{Reason, Store, Undecided, UpgradeOptions},
+    store::{Act, ActOutcome, Reason, Undecided, UpgradeOptions},
 };
 use serde_json::json;
 
-use crate::{failure::Failure, output::Output};
+use crate::{Target, failure::Failure, output::Output};
 
 #[derive(Args)]
 pub struct Options {
@@ -21,12 +22,25 @@ pub struct Options {
     dry_run: bool,
 }
 
-pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<(), Failure> {
+pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<(), Failure> {
+    let store = &target.store().await?;
     let org = options.org.map(OrgId);
     if let Some(id) = org
         && store.org(id).await?.is_none()
     {
         return Err(Failure::not_found(format!("there is no org {id}")));
+    }
+    let mut acts = Vec::new();
+    if !options.dry_run {
+        let who = target.operator().await?;
+        let orgs = match org {
+            Some(id) => vec![id],
+            None => store.orgs().await?.into_iter().map(|(id, _)| id).collect(),
+        };
+        for org in orgs {
+            let (who, what) = (who.clone(), "table upgrade");
+            acts.push(store.begin_act(&Act { org, who, what, detail: json!({}), at: Utc::now() }).await?);
+        }
     }
     let progress = output.spinner();
     progress.enable_steady_tick(Duration::from_millis(80));
@@ -35,6 +49,10 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
         .upgrade(options, |report| progress.set_message(format!("{} customers", report.customers)))
         .await;
     progress.finish_and_clear();
+    for mut act in acts {
+        act.outcome = if report.is_ok() { ActOutcome::Done } else { ActOutcome::Failed };
+        store.write_entry(&act).await?;
+    }
     let report = report?;
     let verb = if options.dry_run { "would be moved" } else { "moved" };
     let (written, join) =
@@ -62,9 +80,9 @@ pub async fn run(options: &Options, store: &Store, output: &Output) -> Result<()
     }
     let mut json = json!(report);
     json["dry_run"] = options.dry_run.into();
-    output.print(&json, &text)?;
+    let printed = output.print(&json, &text);
     match report.unreadable.len() {
-        0 => Ok(()),
+        0 => printed,
         unreadable => Err(Failure::failed(format!(
             "{unreadable} customers cannot be read; the customers of their orgs do not join before they are repaired"
         ))),

@@ -182,7 +182,7 @@ impl Browser {
         let started = send(address, &request(address, "GET", path, &[], ""));
         assert_eq!((started.status, started.location()), (303, "/console/"), "{started:?}");
         let cookie = started.header("set-cookie").unwrap();
-        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/console/"] {
+        for attribute in ["HttpOnly", "SameSite=Strict", "Path=/console;"] {
             assert!(cookie.contains(attribute), "{cookie}");
         }
         Self { address, cookie: cookie.split(';').next().unwrap().to_owned() }

@@ -143,6 +143,12 @@ async fn two_editors_do_not_overwrite_each_other() {
         assert!(refused.body.contains("Somebody changed the org"), "{}", refused.body);
         assert_eq!(refused.field("CONF_OTP_LENGTH"), "8", "what was typed is kept");
     }
+    // Nor after a mistake was corrected.
+    let mistyped =
+        browser.post(REGISTRATION, &changed(form, &[("CONF_OTP_LENGTH", "x"), ("action", "review")]));
+    assert_eq!(mistyped.status, 422);
+    let corrected = changed(mistyped.fields(), &[("CONF_OTP_LENGTH", "8"), ("action", "review")]);
+    assert_eq!(browser.post(REGISTRATION, &corrected).status, 409);
     let config = || operator.json(&["org", "show", "966"])["definition"]["config"].clone();
     assert_eq!((&config()["CONF_OTP_LENGTH"], &config()["CONF_OTP_DAILY_LIMIT"]), (&json!(7), &json!(20)));
 

@@ -41,5 +41,14 @@ if (form && outlook) {
   });
 }
 
+// A double click must not send a form twice.
+for (const sent of document.querySelectorAll('form[method="post"]')) {
+  sent.addEventListener("submit", (event) => {
+    if (sent.dataset.sent) event.preventDefault();
+    sent.dataset.sent = "yes";
+    setTimeout(() => delete sent.dataset.sent, 2000);
+  });
+}
+
 // Leads to what is to be corrected.
 document.querySelector(".problems")?.focus();

@@ -399,7 +399,13 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
             // Nobody waits if the browser has gone; the erasure goes on.
             let _ = begun.send(());
         };
-        support::erase(&background.store, &background.who, &org, user, SETTLE, tell).await
+        let erased = support::erase(&background.store, &background.who, &org, user, SETTLE, tell).await;
+        if let Err(failure) = &erased {
+            tracing::warn!(cause = %failure, "an erasure has not ended");
+            let text = format!("Customer {user} is not wholly erased. Erase the customer again: {failure}");
+            background.notify(Notice::warning(text));
+        }
+        erased
     });
     let text = if has_begun.await.is_ok() {
         let seconds = SETTLE.as_secs();

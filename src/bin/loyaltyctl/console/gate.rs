@@ -110,7 +110,8 @@ impl Gate {
         }
         *expected = None;
         let (name, session) = (self.cookie_name(), self.session.expose());
-        HeaderValue::from_str(&format!("{name}={session}; Path={HOME}; HttpOnly; SameSite=Strict")).ok()
+        let path = HOME.trim_end_matches('/');
+        HeaderValue::from_str(&format!("{name}={session}; Path={path}; HttpOnly; SameSite=Strict")).ok()
     }
 
     fn has_session(&self, headers: &HeaderMap) -> bool {
@@ -202,7 +203,11 @@ pub async fn session(State(console): State<Arc<Console>>, request: Request, next
         return next.run(request).await;
     }
     match read_form(&console.gate, request).await {
-        Ok(request) => next.run(request).await,
+        // Goes on if the browser leaves, so that what was begun is also recorded.
+        Ok(request) => tokio::spawn(next.run(request)).await.unwrap_or_else(|_| {
+            let text = "The request ended early. The page Activity says what was done.";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "Failed", text).into_response()
+        }),
         Err(refusal) => refusal.into_response(),
     }
 }

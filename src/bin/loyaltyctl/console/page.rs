@@ -116,8 +116,9 @@ impl Refusal {
 
     /// A form that may be sent once was sent again.
     pub fn sent_before() -> Self {
-        let text = "This form was sent before, and nothing was done now. A password that it gave was shown that once. \
-                    Go back to the page for another form.";
+        let text = "This form was sent before, and nothing was done now. What it did the first time was done once: \
+                    numbers are listed on the page Numbers, and a till whose password you did not see can be \
+                    rotated. Go back to the page for another form.";
         Self::new(StatusCode::CONFLICT, "Sent before", text)
     }
 }

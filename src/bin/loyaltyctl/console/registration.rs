@@ -476,6 +476,8 @@ pub async fn submit(
     let read_version = form.text("version").parse::<u64>().ok();
     let mut draft = Draft::of_form(&console, id, form, check).await?;
     if !draft.problems.is_empty() {
+        // The version that the editor has seen, so that what others changed is not overwritten later.
+        draft.version = read_version.unwrap_or(draft.version);
         return draft.page(&console, StatusCode::UNPROCESSABLE_ENTITY, Vec::new());
     }
     if matches!(action.as_str(), "review" | "apply") && read_version != Some(draft.version) {
@@ -492,7 +494,8 @@ pub async fn submit(
                     Ok(Redirect::to(&org_path(id, "registration")).into_response())
                 }
                 Err(failure) if failure.is_refusal() => {
-                    draft.version = Draft::stored(&console, id).await?.version;
+                    let now = Draft::stored(&console, id).await?;
+                    (draft.org, draft.version) = (now.org, now.version);
                     draft.problems.push(Problem::of(failure.to_string()));
                     draft.page(&console, StatusCode::CONFLICT, Vec::new())
                 }
