@@ -128,8 +128,8 @@ fn other_machines_are_let_in_only_where_the_operator_says_so() {
     let console = Console::run(loyaltyctl(&["--endpoint", served.dynamodb()]).args(open));
     let address = SocketAddr::from(([127, 0, 0, 1], console.address().port()));
     assert_eq!(Browser::open(address, console.path()).get("/console/").status, 200);
-    let rebound = ("Host", "attacker.example:80");
-    assert_eq!(send(address, &request(address, "GET", "/console/", &[rebound], "")).status, 403);
+    let rebound = format!("attacker.example:{}", address.port());
+    assert_eq!(send(address, &request(address, "GET", "/console/", &[("Host", &rebound)], "")).status, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,9 @@ if (form && outlook) {
     // The fragment is a page of this console, in which all values are escaped.
     const fragment = new DOMParser().parseFromString(await response.text(), "text/html");
     outlook.replaceChildren(...fragment.body.childNodes);
+    // A screen reader says how much would change, and not all of it at each pause.
+    const changes = outlook.querySelectorAll("tbody tr").length;
+    document.getElementById("outlook-status").textContent = `Keys that would change: ${changes}`;
   };
   form.addEventListener("input", () => {
     clearTimeout(timer);
