@@ -89,6 +89,8 @@ struct RevokePage {
     name: String,
     which: &'static str,
     what: &'static str,
+    /// The passwords that are asked about.
+    seen: String,
     once: String,
 }
 
@@ -252,6 +254,13 @@ fn show_password(console: &Console, org: &Org, till: &Till, password: &Password,
     })
 }
 
+/// Which passwords a till has, by the times when they were made.
+fn passwords_of(till: &Till) -> String {
+    let times =
+        till.credentials.iter().map(|credential| credential.created_at.timestamp_millis().to_string());
+    times.collect::<Vec<_>>().join(",")
+}
+
 /// `POST …/tills/revoke`: asks, and revokes when that was confirmed.
 pub async fn revoke(
     State(console): State<Arc<Console>>,
@@ -275,8 +284,13 @@ pub async fn revoke(
             name: till.name.to_string(),
             which,
             what,
+            seen: passwords_of(&till),
             once: console.gate.open_form(),
         });
+    }
+    if form.text("seen") != passwords_of(&till) {
+        let text = "the till's passwords were changed after you were asked, so none was revoked";
+        return Err(Failure::refused(text).into());
     }
     let Revoked { revoked, left } =
         till::revoke_passwords(&console.store, &console.who, &till.name, passwords).await?;
