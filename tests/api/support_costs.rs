@@ -160,6 +160,10 @@ const MANY: usize = 2_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn support_and_erasure_cost_the_same_with_ten_customers_and_with_many() {
+    // Other engines report no units for some operations, and write customers slowly.
+    if std::env::var_os("DYNAMODB_ENDPOINT").is_some() {
+        return;
+    }
     let many = std::env::var("CUSTOMERS").map_or(MANY, |count| count.parse().unwrap());
     let (few, many) = (consumption(10).await, consumption(many).await);
     assert_eq!(few, many);
