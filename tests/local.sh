@@ -101,7 +101,7 @@ for _ in {1..600}; do
 done
 
 # Runs the printed commands. Each must be answered with a 2xx.
-sed -n '/^# /,$p' "$folder/calls.log" >"$folder/calls"
+sed -n '/^: /,$p' "$folder/calls.log" >"$folder/calls"
 {
   echo 'set -euo pipefail; curl() { command curl --fail-with-body --max-time 60 "$@"; }'
   cat "$folder/calls"
