@@ -41,7 +41,7 @@ test: ## Run all tests
 OPTIMIZED := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
 
 test-interleavings: export ORDERS := 1000
-test-interleavings: ## Run concurrent requests in up to 1000 orders of their DynamoDB calls (ORDERS=250; RACES='generate | validate')
+test-interleavings: ## Run concurrent requests in up to 1000 orders of their DynamoDB calls (ORDERS=150; RACES='generate | validate')
 	$(OPTIMIZED) cargo test --locked --all-features --test interleavings -- --nocapture
 
 test-scale: ## Count what support and erasure cost in a table with 100,000 customers (CUSTOMERS=…)
