@@ -266,8 +266,8 @@ pub const MAX_IDENTIFIERS_PER_CUSTOMER: usize = 500;
 /// for the whole item is 400 KB.
 pub const MAX_CUSTOMER_BYTES: usize = 300_000;
 /// How many bytes of JSON the identifiers have at most when each profile repeats them, as a
-/// response with the customer's details does. Lambda's limit for a response is 6 MB, with the body's
-/// quotes escaped.
+/// response with the customer's details does. Lambda's limit for a response is 6 MB, with the
+/// body's quotes escaped.
 pub const MAX_DETAILS_BYTES: usize = 1_300_000;
 
 /// A customer who was made of two.

@@ -95,7 +95,7 @@ impl Store {
         }
         let mut lost_races = LostRaces::new();
         loop {
-            // First, because the rest of an interrupted merge is deleted whatever the kept customer is.
+            // First, because an interrupted merge goes on whatever the kept customer is.
             let from = match self.to_merge(org, merged).await? {
                 Ok(stored) => stored,
                 Err((MergeRefusal::Merged(_, into), at)) if into == kept => {

@@ -301,8 +301,8 @@ pub(super) fn read_otp(item: &Item<'_>) -> Result<Otp, StoreError> {
     })
 }
 
-/// The condition that no failed attempt was counted since `snapshot` was read, and that the customer
-/// has not been erased or merged: then the item has [`GONE_AT`].
+/// The condition that no failed attempt was counted since `snapshot` was read, and that the
+/// customer has not been erased or merged: then the item has [`GONE_AT`].
 fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
     match snapshot.version {
         0 => ("attribute_not_exists(#version)", None),

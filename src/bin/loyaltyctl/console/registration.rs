@@ -476,7 +476,7 @@ pub async fn submit(
     let read_version = form.text("version").parse::<u64>().ok();
     let mut draft = Draft::of_form(&console, id, form, check).await?;
     if !draft.problems.is_empty() {
-        // The version that the editor has seen, so that what others changed is not overwritten later.
+        // The version that the editor has seen, so that others' changes are not overwritten later.
         draft.version = read_version.unwrap_or(draft.version);
         return draft.page(&console, StatusCode::UNPROCESSABLE_ENTITY, Vec::new());
     }
