@@ -187,7 +187,7 @@ impl Rehearsal {
 impl Rehearsed {
     /// Adds what is owned by the rehearsal.
     fn complete(&self, owners: &mut Owners, imported: &ImportedCustomer) {
-        for key in imported.identifiers().flat_map(|one| [Some(one.key()), one.person()]).flatten() {
+        for key in imported.identifiers().flat_map(|identifier| identifier.keys()) {
             if let Some(owner) = self.owners.get(&key) {
                 owners.insert(key, *owner);
             }

@@ -82,6 +82,11 @@ impl StoredIdentifier {
     pub fn person(&self) -> Option<Self> {
         self.1.identifies_person().then(|| Self(None, self.1, self.2.clone()))
     }
+
+    /// The keys of its identity items: its own, and that of the person whom it identifies.
+    pub fn keys(&self) -> impl Iterator<Item = Self> + use<> {
+        [Some(self.key()), self.person()].into_iter().flatten()
+    }
 }
 
 impl From<&Identity> for StoredIdentifier {
@@ -515,11 +520,8 @@ mod tests {
         let all = customers
             .iter()
             .flat_map(|(user, identities)| identities.iter().map(|identity| (UserId(*user), identity)));
-        all.flat_map(|(user, identity)| {
-            let listed = StoredIdentifier::from(identity);
-            [Some(listed.key()), listed.person()].into_iter().flatten().map(move |key| (key, user))
-        })
-        .collect()
+        all.flat_map(|(user, identity)| StoredIdentifier::from(identity).keys().map(move |key| (key, user)))
+            .collect()
     }
 
     fn customer(user: u64, identities: &[Identity]) -> Customer {

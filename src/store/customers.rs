@@ -1,6 +1,7 @@
 //! Finding customers by their identifiers, and changing these.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeSet, HashMap},
     pin::Pin,
 };
@@ -63,9 +64,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn find_customer(&self, org: OrgId, identity: &Identity) -> Result<Option<UserId>, StoreError> {
-        let found = self.get(&keys::identity(org, identity)).await?;
-        let found = found.as_ref().map(Item).filter(|item| !is_gone(item));
-        found.map(|item| item.n(USER_ID).map(UserId)).transpose()
+        self.user_of(&keys::identity(org, identity)).await
     }
 
     /// The customer who has a mobile or an e-mail address in any account, by its org-wide identity.
@@ -76,8 +75,14 @@ impl Store {
         let Some(person) = StoredIdentifier::from(identity).person() else {
             return Ok(None);
         };
-        let found = self.get(&keys::owner(org, &person)).await?;
-        found.map(|attributes| Item(&attributes).n(USER_ID).map(UserId)).transpose()
+        self.user_of(&keys::owner(org, &person)).await
+    }
+
+    /// The customer whom an identity item points at, if it is there and no tombstone.
+    async fn user_of(&self, identity: &keys::Key) -> Result<Option<UserId>, StoreError> {
+        let found = self.get(identity).await?;
+        let found = found.as_ref().map(Item).filter(|item| !is_gone(item));
+        found.map(|item| item.n(USER_ID).map(UserId)).transpose()
     }
 
     /// The identifiers of a customer in all accounts, the last added one at the end. Empty if there
@@ -163,7 +168,7 @@ impl Store {
                 return Ok(Change::CustomerUnknown);
             };
             let identities = change.add.iter().chain(&change.remove);
-            let owners = self.owners(org, &owner_keys(identities)).await?;
+            let owners = self.owners(org, &owner_keys(identities.map(StoredIdentifier::from))).await?;
             let changed = match stored.customer.changed(change, &owners) {
                 Ok(changed) => changed,
                 Err(refusal) => return Ok(Change::Refused(refusal)),
@@ -250,9 +255,10 @@ impl Store {
     }
 }
 
-/// The keys of identities and of the persons whom they identify.
-pub(super) fn owner_keys<'a>(identities: impl Iterator<Item = &'a Identity>) -> Vec<StoredIdentifier> {
-    let keys =
-        identities.map(StoredIdentifier::from).flat_map(|stored| [Some(stored.key()), stored.person()]);
-    keys.flatten().collect::<BTreeSet<_>>().into_iter().collect()
+/// The keys of the identity items of identifiers, each once.
+pub(super) fn owner_keys(
+    identifiers: impl IntoIterator<Item = impl Borrow<StoredIdentifier>>,
+) -> Vec<StoredIdentifier> {
+    let keys = identifiers.into_iter().flat_map(|identifier| identifier.borrow().keys());
+    keys.collect::<BTreeSet<_>>().into_iter().collect()
 }

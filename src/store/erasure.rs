@@ -19,6 +19,7 @@ use super::{
     Attributes, Item, Store, StoreError,
     card_numbers::is_of_a_plan,
     customer_writes::{StoredCustomer, USER_ID},
+    customers::owner_keys,
     history::{CONCURRENT, addresses_of, contacts_of},
     keys::{self, Key, OwnedItem},
     messages,
@@ -105,7 +106,7 @@ impl Store {
                 numbers_kept: 0,
                 identifiers: tombstone.pending.unwrap_or_default(),
             };
-            let keys = identity_keys(&erasure.identifiers);
+            let keys = owner_keys(&erasure.identifiers);
             erasure.numbers_kept = keys.iter().filter(|key| is_of_a_plan(org, &plans, key)).count();
             self.free_identities(org, user, &keys, &plans, erasure.began_at).await?;
             erasure.deleted = self.sweep(org, user, &erasure.identifiers).await?;
@@ -145,7 +146,7 @@ impl Store {
     ) -> Result<Option<Tombstone>, StoreError> {
         let stored = StoredCustomer::read(attributes)?;
         let identifiers = stored.customer.identifiers.clone();
-        let mut own = self.own_identities(org, user, &identity_keys(&identifiers)).await?;
+        let mut own = self.own_identities(org, user, &owner_keys(&identifiers)).await?;
         // Those by which OTPs can be asked for go first, if one transaction cannot free all.
         own.sort_by_key(|key| !key.1.receives_otps());
         let tombstone = Tombstone { gone_at: now, merged_into: None, pending: Some(identifiers) };
@@ -305,7 +306,7 @@ impl Store {
         contacts: &BTreeSet<StoredIdentifier>,
     ) -> Result<BTreeSet<StoredIdentifier>, StoreError> {
         let keys: Vec<_> = contacts.iter().cloned().collect();
-        let owners = self.owner_items(org.id(), &identity_keys(&keys)).await?;
+        let owners = self.owner_items(org.id(), &owner_keys(&keys)).await?;
         let mut others = BTreeSet::new();
         for (key, attributes) in owners {
             if Item(&attributes).n::<u64>(USER_ID)? != user.0 {
@@ -333,10 +334,4 @@ impl Store {
         let others: BTreeSet<_> = others.into_iter().map(|key| (key.1, key.2)).collect();
         Ok(&addresses - &others)
     }
-}
-
-/// The keys of the identities of identifiers, and of the persons whom they identify.
-fn identity_keys(identifiers: &[StoredIdentifier]) -> Vec<StoredIdentifier> {
-    let keys = identifiers.iter().flat_map(|listed| [Some(listed.key()), listed.person()]).flatten();
-    keys.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use super::{
     Attributes, Item, Store, StoreError,
     customer_writes::{ACCOUNTS, REGISTERED_AT, StoredCustomer, USER_ID},
+    customers::owner_keys,
     issuing::ISSUED,
     keys::{self, OwnedItem},
     messages,
@@ -177,13 +178,7 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails or an item is corrupt.
     pub async fn search(&self, org: &Org, identifier: &Identifier) -> Result<Search, StoreError> {
         let in_accounts: Vec<StoredIdentifier> = in_every_account(org, identifier);
-        let keys: Vec<StoredIdentifier> = in_accounts
-            .iter()
-            .flat_map(|stored| [Some(stored.key()), stored.person()])
-            .flatten()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let keys = owner_keys(&in_accounts);
         let mut search = Search::default();
         for (key, attributes) in self.owner_items(org.id(), &keys).await? {
             let item = Item(&attributes);

@@ -4,14 +4,13 @@
 //! replaces that customer by a tombstone that names the other; see `tombstones`. The OTPs of the
 //! merged customer, which no request reaches any more, are deleted with their messages.
 
-use std::collections::BTreeSet;
-
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use chrono::{DateTime, Utc};
 
 use super::{
     Item, Store, StoreError,
     customer_writes::{StoredCustomer, USER_ID, org_wide_identity},
+    customers::owner_keys,
     item::{NewItem, n},
     keys,
     retries::LostRaces,
@@ -112,8 +111,7 @@ impl Store {
                 Ok(combined) => combined,
                 Err(refusal) => return refuse(MergeRefusal::Combine(refusal)),
             };
-            let keys = from.customer.identifiers.iter().flat_map(|own| [Some(own.key()), own.person()]);
-            let keys: Vec<_> = keys.flatten().collect::<BTreeSet<_>>().into_iter().collect();
+            let keys = owner_keys(&from.customer.identifiers);
             if keys.len() > MAX_IDENTITIES {
                 return refuse(MergeRefusal::TooMany(merged, keys.len(), MAX_IDENTITIES));
             }

@@ -254,6 +254,7 @@ impl Store {
             .set_key(Some(keys::failed_attempts(series).attributes()))
             .condition_expression(condition)
             .expression_attribute_names("#version", VERSION)
+            .expression_attribute_names("#gone", GONE_AT)
             .set_expression_attribute_values(version)
             .build()
             .map_err(StoreError::from_build)?;
@@ -280,6 +281,7 @@ impl Store {
             .expression_attribute_names("#times", TIMES)
             .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_names("#version", VERSION)
+            .expression_attribute_names("#gone", GONE_AT)
             .set_expression_attribute_values(version)
             .expression_attribute_values(":times", AttributeValue::L(times))
             .expression_attribute_values(":expires", ttl(now + limit.window))
@@ -305,9 +307,9 @@ pub(super) fn read_otp(item: &Item<'_>) -> Result<Otp, StoreError> {
 /// customer has not been erased or merged: then the item has [`GONE_AT`].
 fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
     match snapshot.version {
-        0 => ("attribute_not_exists(#version)", None),
+        0 => ("attribute_not_exists(#version) AND attribute_not_exists(#gone)", None),
         version => (
-            "#version = :version AND attribute_not_exists(gone_at)",
+            "#version = :version AND attribute_not_exists(#gone)",
             Some(Attributes::from([(":version".to_owned(), n(version))])),
         ),
     }

@@ -112,7 +112,7 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     #[cfg(feature = "cli")]
     pub async fn owners_of(&self, org: OrgId, identities: &[Identity]) -> Result<Owners, StoreError> {
-        self.owners(org, &owner_keys(identities.iter())).await
+        self.owners(org, &owner_keys(identities.iter().map(StoredIdentifier::from))).await
     }
 
     async fn try_register<A: AsRef<str>, E: From<StoreError>>(
@@ -125,7 +125,8 @@ impl Store {
         allocated: &mut Allocated,
     ) -> Result<Attempt<A>, E> {
         // Read first, so that no card number is spent on a registration that is refused.
-        let owners = self.owners(org.id(), &owner_keys(new.identities.iter())).await?;
+        let owners =
+            self.owners(org.id(), &owner_keys(new.identities.iter().map(StoredIdentifier::from))).await?;
         let refuse = |refusal| Ok(Attempt::Ended(Registration::Refused(refusal)));
         let registrant = match registrant(&new.identities, &owners, org.customers_join) {
             Ok(registrant) => registrant,

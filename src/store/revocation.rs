@@ -3,10 +3,11 @@
 
 use chrono::{DateTime, Utc};
 
-use aws_sdk_dynamodb::{error::ProvideErrorMetadata, types::AttributeValue};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{
     OwnerHistory, Store, StoreError,
+    error::unmet_condition,
     item::{millis, n},
     keys::{self, Key},
     otps::{CONSUMED_AT, TIMES, VERSION},
@@ -55,7 +56,7 @@ impl Store {
                 .expression_attribute_values(":now", millis(now));
             match revocation.send().await {
                 Ok(_) => revoked.push(otp.created_id),
-                Err(error) if error.code() == Some("ConditionalCheckFailedException") => {}
+                Err(error) if unmet_condition(&error).is_some() => {}
                 Err(error) => return Err(StoreError::from_sdk(error)),
             }
         }
@@ -94,7 +95,7 @@ impl Store {
             match forget.send().await {
                 Ok(_) => forgotten.push(of),
                 // DynamoDB has deleted it meanwhile, because it has expired.
-                Err(error) if error.code() == Some("ConditionalCheckFailedException") => {}
+                Err(error) if unmet_condition(&error).is_some() => {}
                 Err(error) => return Err(StoreError::from_sdk(error)),
             }
         }

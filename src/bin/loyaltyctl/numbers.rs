@@ -417,16 +417,15 @@ impl Finding {
     }
 
     fn text(&self, number: &str, owner: Option<UserId>) -> String {
-        let erased = self
-            .erased
-            .map(|user| format!("was a number of customer {user}, who was erased; nobody gets it again"));
-        let whose = match (owner, self.given, self.plan) {
-            (Some(user), true, _) => format!("belongs to customer {user}, and was generated"),
-            (Some(user), false, _) => format!("belongs to customer {user}, and was assigned manually"),
-            (None, ..) if erased.is_some() => erased.unwrap_or_default(),
-            (None, true, _) => "was given, and belongs to no customer".to_owned(),
-            (None, false, Some(_)) => "was never given".to_owned(),
-            (None, false, None) => "is no number of any plan of the org".to_owned(),
+        let whose = match (owner, self.erased, self.given, self.plan) {
+            (Some(user), _, true, _) => format!("belongs to customer {user}, and was generated"),
+            (Some(user), _, false, _) => format!("belongs to customer {user}, and was assigned manually"),
+            (None, Some(user), ..) => {
+                format!("was a number of customer {user}, who was erased; nobody gets it again")
+            }
+            (None, None, true, _) => "was given, and belongs to no customer".to_owned(),
+            (None, None, false, Some(_)) => "was never given".to_owned(),
+            (None, None, false, None) => "is no number of any plan of the org".to_owned(),
         };
         let number = crate::output::printable(number);
         match self.check_digit() {

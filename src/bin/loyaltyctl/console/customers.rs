@@ -25,7 +25,7 @@ use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Refusal, Shell, page, page_with},
+    page::{Notice, Page, Shell, page, page_with},
 };
 use crate::{
     failure::Failure,
@@ -307,9 +307,7 @@ pub async fn act(
     Extension(form): Extension<Form>,
 ) -> Page {
     let user = UserId(user);
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let org = org_of(&console, id).await?;
     let path = customer_path(org.id(), user);
     let subject = Subject::Customer(user);
@@ -339,9 +337,7 @@ pub async fn act_on_contact(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let org = org_of(&console, id).await?;
     let subject = Subject::Contact(identifier(&org, &form)?);
     let back = org_path(org.id(), "customers");
@@ -395,12 +391,17 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
     let (begun, has_begun) = oneshot::channel();
     let background = Arc::clone(console);
     let erasing = tokio::spawn(async move {
+        let mut is_begun = false;
         let tell = || {
+            is_begun = true;
             // Nobody waits if the browser has gone; the erasure goes on.
             let _ = begun.send(());
         };
         let erased = support::erase(&background.store, &background.who, &org, user, SETTLE, tell).await;
-        if let Err(failure) = &erased {
+        // The page itself tells a failure before that.
+        if let Err(failure) = &erased
+            && is_begun
+        {
             tracing::warn!(cause = %failure, "an erasure has not ended");
             let text = format!("Customer {user} is not wholly erased. Erase the customer again: {failure}");
             background.notify(Notice::warning(text));

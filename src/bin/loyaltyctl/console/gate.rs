@@ -88,11 +88,14 @@ impl Gate {
         token
     }
 
-    /// Whether a form of [`Self::open_form`] is sent for the first time.
-    pub fn close_form(&self, token: &str) -> bool {
+    /// Takes a form of [`Self::open_form`], which is accepted once.
+    ///
+    /// # Errors
+    /// A refusal when it was sent before, or was never opened.
+    pub fn close_form(&self, token: &str) -> Result<(), Refusal> {
         let mut open = self.open_forms.lock().unwrap_or_else(PoisonError::into_inner);
         let position = open.iter().position(|known| known == token);
-        position.and_then(|position| open.remove(position)).is_some()
+        position.and_then(|position| open.remove(position)).map(|_| ()).ok_or_else(Refusal::sent_before)
     }
 
     /// The name of the session cookie. Browsers send cookies to every port of a host, so that two
@@ -354,11 +357,12 @@ mod tests {
     fn a_form_is_sent_once() {
         let gate = gate("127.0.0.1:3001");
         let first = gate.open_form();
-        assert!(gate.close_form(&first) && !gate.close_form(&first) && !gate.close_form("other"));
+        assert!(gate.close_form(&first).is_ok());
+        assert!(gate.close_form(&first).is_err() && gate.close_form("other").is_err());
         let oldest = gate.open_form();
         for _ in 0..MAX_OPEN_FORMS {
             gate.open_form();
         }
-        assert!(!gate.close_form(&oldest), "too many were opened since");
+        assert!(gate.close_form(&oldest).is_err(), "too many were opened since");
     }
 }

@@ -26,7 +26,7 @@ use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Refusal, Shell, page, page_with},
+    page::{Notice, Page, Shell, page, page_with},
 };
 use crate::{
     failure::Failure,
@@ -205,9 +205,7 @@ pub async fn take(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let org = org_of(&console, id).await?;
     let id = org.id();
     let typed = form.text("count").trim();

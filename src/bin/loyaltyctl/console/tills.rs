@@ -183,9 +183,7 @@ pub async fn create(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let org = org_of(&console, id).await?;
     let entered = Entered::of(&form);
     let (name, permissions, lifetime) = match entered.read() {
@@ -215,9 +213,7 @@ pub async fn rotate(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let (org, till) = till_of(&console, id, &form).await?;
     let rotation = Rotation::new(&console.store, &till.name).await?;
     rotation.write(&console.store, &console.who).await?;
@@ -273,9 +269,7 @@ pub async fn revoke(
         "new" => (Passwords::New, "new", "The newer password of the till stops working"),
         _ => return Err(Failure::usage("the form does not say which passwords").into()),
     };
-    if !console.gate.close_form(form.text("once")) {
-        return Err(Refusal::sent_before());
-    }
+    console.gate.close_form(form.text("once"))?;
     let (org, till) = till_of(&console, id, &form).await?;
     if form.text("confirmed") != "yes" {
         return page(&RevokePage {
