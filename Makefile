@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run test test-console screenshots test-interleavings test-scale test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
-  openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom dist test-dist fmt bench \
+  openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom sbom-files dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -208,17 +208,20 @@ advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustS
 
 # Lists a few crates that are not compiled, because Cargo also resolves the features of test
 # dependencies.
-sbom: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
-sbom: $(CARGO_CYCLONEDX) ## Write the functions' CycloneDX bills of materials, target/{loyalty-codes,deliver}.cdx.json (ARCH=arm64 or x86_64)
+sbom: sbom-files ## Write and check the functions' CycloneDX bills of materials, target/{loyalty-codes,deliver}.cdx.json (ARCH=arm64 or x86_64)
+	cargo test --locked --all-features --test dependencies -- --ignored
+
+sbom-files: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+sbom-files: $(CARGO_CYCLONEDX)
 	for bin in loyalty-codes deliver; do \
 	  $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
 	    --no-default-features $$([ $$bin = deliver ] && echo --features deliver) --target $$SBOM_TARGET; \
 	  mv $${bin}_bin.cdx.json target/$$bin.cdx.json; \
 	  rm *_bin.cdx.json; \
 	done
-	cargo test --locked --all-features --test dependencies -- --ignored
 
-dist: $(VENV) $(CARGO_CYCLONEDX) ## Make the release archive in dist/: functions, loyaltyctl, templates, bills of materials (on x86-64)
+dist: export ARCHS := x86_64 arm64
+dist: $(VENV) $(CARGO_CYCLONEDX) ## Make the release archive in dist/: functions, loyaltyctl, templates, bills of materials (on x86-64; ARCHS=x86_64)
 	python3 -B dist.py
 
 test-dist: ## Test the release archive with programs that build nothing

@@ -1,6 +1,6 @@
 """Makes the release archive `dist/loyalty-codes-VERSION.tar.gz`; `make dist` runs it.
 
-It has both functions for both architectures, each as a zip with a template that deploys it,
+It has both functions for the architectures in `ARCHS`, each as a zip with a template that deploys it,
 `loyaltyctl` for x86-64 Linux with its completions and man pages, bills of materials, the documents,
 and the checksums of all that. `make` and `cargo` build what goes into it.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
-ARCHITECTURES = ("x86_64", "arm64")
+ARCHITECTURES = os.environ["ARCHS"].split()
 FUNCTIONS = ("loyalty-codes", "deliver")
 DOCUMENTS = (
     "README.md",
@@ -73,7 +73,7 @@ def functions(version):
     """Builds the functions and their bills of materials."""
     files = {}
     for architecture in ARCHITECTURES:
-        for target in ("build", "sbom"):
+        for target in ("build", "sbom-files"):
             run("make", "--no-print-directory", target, f"ARCH={architecture}")
         for function in FUNCTIONS:
             name = f"{function}-{version}-{architecture}"

@@ -40,7 +40,7 @@ completions) echo "completions for $2" ;;
 man) echo page > "$2/loyaltyctl.1" ;;
 esac
 ''')
-elif arguments[0] != "test":
+else:
     sys.exit(f"cargo {{arguments}}")
 """
 

@@ -1,5 +1,5 @@
-//! The delivery function: cold start, size, and the time from an event of the stream to the
-//! requests of the providers. Polling the stream is Lambda's part and is not measured.
+//! The delivery function: cold start, size, and the time to the requests of the providers, from an
+//! event of the stream, and from the insert of the item.
 
 use std::{
     process::Stdio,
@@ -7,7 +7,10 @@ use std::{
 };
 
 use chrono::Utc;
+use loyalty_codes::{secret::os_rng, store::keys::Key};
+use rand::RngExt;
 use serde_json::{Value, json};
+use tokio::time::{sleep, sleep_until};
 
 use crate::{
     Function,
@@ -19,14 +22,17 @@ use crate::{
     measure::{Values, memory},
     providers::Called,
     report,
+    stream::{POLL_INTERVAL, Stream},
     world::{BY_AWS, MOBILE, World},
 };
 
 const STARTS: usize = 20;
 /// Messages after the first one of a process.
 const WARM: usize = 25;
+/// Messages of a process whose time counts from their insert.
+const INSERTED: usize = 5;
 
-/// Times from the moment at which an event is sent.
+/// Times from the moment at which an event is sent, or an item was put.
 struct Delivered {
     by_aws: Duration,
     by_webhook: Duration,
@@ -39,11 +45,13 @@ struct Process {
     /// The first message.
     cold: Delivered,
     warm: Vec<Delivered>,
+    inserted: Vec<Delivered>,
     peak_mib: f64,
 }
 
 pub async fn run() {
     let world = World::new(BY_AWS).await;
+    let mut stream = Stream::open(&world.table).await;
     let tls = TlsEndpoint::start(&world.table.endpoint()).await;
     let (deliver, hello) = (Function::deliver(), Function::hello());
     let mut processes = Vec::new();
@@ -51,7 +59,8 @@ pub async fn run() {
     // In turn, so that other load on the machine affects both. The first round fills the file
     // system cache and does not count.
     for round in 0..=STARTS {
-        let (hello_init, process) = (start_hello(&hello, &tls).await, measure(&deliver, &world, &tls).await);
+        let (hello_init, process) =
+            (start_hello(&hello, &tls).await, measure(&deliver, &world, &mut stream, &tls).await);
         if round > 0 {
             hello_inits.push(milliseconds(hello_init));
             processes.push(process);
@@ -61,9 +70,17 @@ pub async fn run() {
     let cold = |of: fn(&Process) -> Duration| {
         Values::new(processes.iter().map(|process| milliseconds(of(process))).collect())
     };
-    let warm = |of: fn(&Delivered) -> Duration| {
-        let all = processes.iter().flat_map(|process| &process.warm);
+    let all = |messages: fn(&Process) -> &Vec<Delivered>, of: fn(&Delivered) -> Duration| {
+        let all = processes.iter().flat_map(messages);
         Values::new(all.map(|delivered| milliseconds(of(delivered))).collect())
+    };
+    let row = |messages: fn(&Process) -> &Vec<Delivered>| {
+        vec![
+            Values::new(Vec::new()),
+            all(messages, |delivered| delivered.by_aws),
+            all(messages, |delivered| delivered.by_webhook),
+            all(messages, |delivered| delivered.answer),
+        ]
     };
     let init = cold(|process| process.init);
     let init_ratio = init.median() / Values::new(hello_inits).median();
@@ -71,7 +88,7 @@ pub async fn run() {
     let peak = Values::new(processes.iter().map(|process| process.peak_mib).collect());
     println!(
         "\nDelivery, {STARTS} processes with {} messages each: median (p99) in milliseconds\n",
-        WARM + 1
+        1 + WARM + INSERTED
     );
     report::table(
         &["init", "request to AWS", "request to webhook", "answer"],
@@ -85,15 +102,8 @@ pub async fn run() {
                     cold(|process| process.cold.answer),
                 ],
             ),
-            (
-                "later messages",
-                vec![
-                    Values::new(Vec::new()),
-                    warm(|delivered| delivered.by_aws),
-                    warm(|delivered| delivered.by_webhook),
-                    warm(|delivered| delivered.answer),
-                ],
-            ),
+            ("later messages", row(|process| &process.warm)),
+            ("from the insert", row(|process| &process.inserted)),
         ],
     );
     println!("\npeak memory {:.2} MiB\n", peak.median());
@@ -116,7 +126,7 @@ async fn start_hello(hello: &Function, tls: &TlsEndpoint) -> Duration {
 }
 
 /// Starts the function and has messages delivered, each by AWS and by a webhook.
-async fn measure(deliver: &Function, world: &World, tls: &TlsEndpoint) -> Process {
+async fn measure(deliver: &Function, world: &World, stream: &mut Stream, tls: &TlsEndpoint) -> Process {
     let mut runtime = Runtime::start().await;
     let mut command = deliver.command(&runtime, tls, &[]);
     command.env("AWS_ENDPOINT_URL_PINPOINT_SMS_VOICE_V2", world.providers.endpoint());
@@ -130,23 +140,49 @@ async fn measure(deliver: &Function, world: &World, tls: &TlsEndpoint) -> Proces
     for _ in 0..WARM {
         warm.push(send(&mut runtime, world).await);
     }
-    Process { init: ready - started, cold, warm, peak_mib: memory(process.id().unwrap(), "VmHWM") }
+    let mut inserted = Vec::new();
+    while stream.poll().await.is_some() {}
+    for _ in 0..INSERTED {
+        inserted.push(insert(&mut runtime, world, stream).await);
+    }
+    let peak_mib = memory(process.id().unwrap(), "VmHWM");
+    Process { init: ready - started, cold, warm, inserted, peak_mib }
 }
 
-async fn send(runtime: &mut Runtime, world: &World) -> Delivered {
+/// Puts a message for both providers.
+async fn put(world: &World) -> Key {
     // The function has the system's clock.
     world.clock().advance(Utc::now() - world.clock().now());
     let channels = json!([{"type": "SMS", "value": MOBILE}, {"type": "WHATSAPP", "value": MOBILE}]);
-    let message = world.put(&channels).await;
-    let event = read_stream_event(STREAM_EVENTS[0], &message);
+    world.put(&channels).await
+}
+
+/// Sends the event of a new message.
+async fn send(runtime: &mut Runtime, world: &World) -> Delivered {
+    let event = read_stream_event(STREAM_EVENTS[0], &put(world).await);
+    deliver(runtime, world, event, Instant::now()).await
+}
+
+/// Puts a message somewhere between two polls of the stream, and sends what the second one reads.
+async fn insert(runtime: &mut Runtime, world: &World, stream: &mut Stream) -> Delivered {
+    let poll_at = tokio::time::Instant::now() + POLL_INTERVAL;
+    sleep(POLL_INTERVAL.mul_f64(os_rng().random_range(0.0..0.9))).await;
+    put(world).await;
+    let put_at = Instant::now();
+    sleep_until(poll_at).await;
+    let event = stream.poll().await.expect("the record of the message");
+    deliver(runtime, world, event, put_at).await
+}
+
+/// Sends an event. Times count from `start`.
+async fn deliver(runtime: &mut Runtime, world: &World, event: String, start: Instant) -> Delivered {
     let before = world.providers.received().len();
-    let sent = Instant::now();
     let (answered, answer): (Instant, Value) = runtime.invoke_timed(event).await;
     assert_eq!(answer, json!({"batchItemFailures": []}));
     let received = world.providers.received();
     let at = |called: Called| {
         let request = received[before..].iter().find(|request| request.called == called).unwrap();
-        request.at - sent
+        request.at - start
     };
-    Delivered { by_aws: at(Called::Text), by_webhook: at(Called::Webhook), answer: answered - sent }
+    Delivered { by_aws: at(Called::Text), by_webhook: at(Called::Webhook), answer: answered - start }
 }

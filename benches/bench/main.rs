@@ -34,6 +34,7 @@ mod dynamodb;
 mod functions;
 mod instructions;
 mod report;
+mod stream;
 mod warm;
 
 use dynamodb::DynamoDb;

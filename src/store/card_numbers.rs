@@ -22,7 +22,7 @@ use crate::model::{
     org::{NotNumbered, Org, OrgId},
 };
 #[cfg(feature = "cli")]
-use crate::model::{customer::IdentifierName, profile::StoredIdentifier};
+use crate::model::{card_number::history::IssuedRange, customer::IdentifierName, profile::StoredIdentifier};
 
 /// The next value of the sequence.
 pub(super) const NEXT: &str = "next";
@@ -31,6 +31,7 @@ pub(super) const FORMAT: &str = "shape";
 
 /// How many changes of the plan one allocation tolerates.
 const MAX_PLAN_CHANGES: usize = 8;
+const PLAN_KEPT_CHANGING: &str = "the numbering plan kept changing";
 
 /// An allocated value of an org's sequence. It is never allocated again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,23 @@ pub struct CardNumber {
     pub number: String,
     /// The percentage of the range that is used, this number included: 0 to 100.
     pub percent_used: f64,
+}
+
+/// Card numbers that an operator has taken.
+#[cfg(feature = "cli")]
+#[derive(Debug)]
+pub struct TakenNumbers {
+    pub range: IssuedRange,
+    pub org: Org,
+}
+
+#[cfg(feature = "cli")]
+impl TakenNumbers {
+    /// The number of a value of the sequence.
+    #[must_use]
+    pub fn number(&self, value: u64) -> String {
+        self.range.plan.number(value, &self.org.permutation_key)
+    }
 }
 
 /// Why no card number was allocated.
@@ -98,16 +116,20 @@ impl Store {
                 Allocation::Exhausted => return Err(NumberingError::Exhausted),
                 Allocation::PlanChanged => {}
             }
-            let fresh = self.org(org.id()).await?;
-            let fresh =
-                Arc::new(fresh.ok_or_else(|| StoreError::corrupt("the org does not exist any more"))?);
-            on_refresh(&fresh);
-            if fresh.numbering_plan() == org.numbering_plan() {
-                return Err(NumberingError::PlanMismatch);
-            }
-            org = fresh;
+            org = Arc::new(self.with_changed_plan(&org).await?);
+            on_refresh(&org);
         }
-        Err(StoreError::gave_up("the numbering plan kept changing").into())
+        Err(StoreError::gave_up(PLAN_KEPT_CHANGING).into())
+    }
+
+    /// Reads again an org whose plan the counter does not have.
+    async fn with_changed_plan(&self, org: &Org) -> Result<Org, NumberingError> {
+        let fresh = self.org(org.id()).await?;
+        let fresh = fresh.ok_or_else(|| StoreError::corrupt("the org does not exist any more"))?;
+        if fresh.numbering_plan() == org.numbering_plan() {
+            return Err(NumberingError::PlanMismatch);
+        }
+        Ok(fresh)
     }
 
     /// Drops the blocks of card numbers of every org for which `keep` returns `false`.
@@ -138,11 +160,38 @@ impl Store {
         self.allocate_until(org, plan, count, plan.last_start(count)).await
     }
 
+    /// Allocates the next `count` card numbers of an org for an operator, in one write. `None` if
+    /// the range has no room for that many. `org` may be outdated.
+    ///
+    /// # Errors
+    /// [`NumberingError`] when the org gives no numbers, or DynamoDB fails.
+    #[cfg(feature = "cli")]
+    pub async fn take_card_numbers(
+        &self,
+        mut org: Org,
+        count: u64,
+    ) -> Result<Option<TakenNumbers>, NumberingError> {
+        for _ in 0..MAX_PLAN_CHANGES {
+            let plan = org.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()))?.clone();
+            match self.take_values(org.id(), &plan, count).await {
+                Err(NumberingError::PlanMismatch) => org = self.with_changed_plan(&org).await?,
+                taken => {
+                    return Ok(taken?.map(|first| {
+                        let range = IssuedRange { plan, first, next: first + count };
+                        TakenNumbers { range, org }
+                    }));
+                }
+            }
+        }
+        Err(StoreError::gave_up(PLAN_KEPT_CHANGING).into())
+    }
+
     /// Allocates the next `count` values of an org's sequence for an operator, in one write.
     /// Returns the first of them. `None` if the range has no room for that many.
     ///
     /// # Errors
     /// [`NumberingError`] when the counter has another plan, or DynamoDB fails.
+    #[cfg(feature = "cli")]
     pub async fn take_values(
         &self,
         org: OrgId,

@@ -54,6 +54,8 @@ use aws_sdk_dynamodb::Client;
 
 #[cfg(feature = "cli")]
 pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
+#[cfg(feature = "cli")]
+pub use card_numbers::TakenNumbers;
 pub use card_numbers::{CardNumber, NumberingError};
 pub use client::{OPERATION_TIMEOUT, connect_on_lambda, connect_with};
 #[cfg(feature = "cli")]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,17 +19,10 @@ use loyalty_codes::{
 };
 use rand::RngExt;
 use serde_json::{Value, json};
-use tokio::{
-    sync::{SetOnce, oneshot},
-    task::AbortHandle,
-    time::sleep,
-};
+use tokio::{sync::SetOnce, time::sleep};
 
 use crate::{
-    common::{
-        MOBILE, TestService, TestTable, USER, demo,
-        faults::{Fault, with_fault_proxy},
-    },
+    common::{MOBILE, TestService, TestTable, USER, demo, faults::killed_after_writes},
     guard::{request_for, sending},
     idempotency,
     joining::{INSTORE, WECHAT, assert_consistent, new_customer, register, unmark},
@@ -44,7 +37,7 @@ pub async fn org(service: &TestService) -> Org {
     service.store.org(OrgId(966)).await.unwrap().unwrap()
 }
 
-async fn begin(store: &Store, service: &TestService, user: u64) -> ErasureStart {
+pub async fn begin(store: &Store, service: &TestService, user: u64) -> ErasureStart {
     store.begin_erasure(&org(service).await, UserId(user), service.clock.now()).await.unwrap()
 }
 
@@ -63,7 +56,10 @@ async fn items_with(table: &TestTable, values: &[&str]) -> Vec<String> {
 }
 
 /// The items of a customer's partition that are neither the tombstone nor a mark.
-async fn written_after_the_tombstone(table: &TestTable, user: u64) -> Vec<HashMap<String, AttributeValue>> {
+pub async fn written_after_the_tombstone(
+    table: &TestTable,
+    user: u64,
+) -> Vec<HashMap<String, AttributeValue>> {
     let mut items = table.items("").await;
     items.retain(|item| {
         item["PK"].as_s().unwrap() == &format!("ORG#966#USER#{user}") && !item.contains_key("gone_at")
@@ -273,42 +269,23 @@ async fn a_customer_with_the_most_identifiers_is_erased_wholly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_is_killed_at_any_write_is_finished_by_the_next_one() {
-    let is_write = |operation: &str| ["TransactWriteItems", "DeleteItem", "UpdateItem"].contains(&operation);
     let mut killed_at = Vec::new();
     for position in 0.. {
         let (table, service, codes) = with_traces().await;
-        let (proxied, faults) = with_fault_proxy(&table, "store.server").await;
-        let org = Arc::new(org(&service).await);
-        let handle = Arc::<OnceLock<AbortHandle>>::default();
-        let (killer, mut writes) = (Arc::clone(&handle), 0);
-        faults.inject(move |operation, _| {
-            if !is_write(operation) {
-                return None;
-            }
-            writes += 1;
-            (writes == position + 1).then(|| Fault::Killed(killer.get().unwrap().clone()))
-        });
-        let (start, started) = oneshot::channel::<()>();
-        let now = service.clock.now();
-        let running = tokio::spawn({
-            let org = Arc::clone(&org);
-            async move {
-                started.await.unwrap();
-                let begun = proxied.store.begin_erasure(&org, UserId(USER), now).await.unwrap();
-                let ErasureStart::Begun(erasure) = begun else { panic!("it was erased before") };
-                proxied.store.finish_erasure(&org, &erasure).await.unwrap();
-            }
-        });
-        handle.set(running.abort_handle()).unwrap();
-        start.send(()).unwrap();
-        let completed = running.await.is_ok();
+        let (org, now) = (org(&service).await, service.clock.now());
+        let completed = killed_after_writes(&table, position, |process| async move {
+            let begun = process.store.begin_erasure(&org, UserId(USER), now).await.unwrap();
+            let ErasureStart::Begun(erasure) = begun else { panic!("it was erased before") };
+            process.store.finish_erasure(&org, &erasure).await.unwrap();
+        })
+        .await;
         if position == 0 {
             assert_eq!(service.fetch().await.refusal(), (404, vec![8015]), "the first write is the erasure");
         }
         match begin(&service.store, &service, USER).await {
             ErasureStart::Begun(erasure) => {
                 assert!(!completed);
-                service.store.finish_erasure(&org, &erasure).await.unwrap();
+                service.store.finish_erasure(&self::org(&service).await, &erasure).await.unwrap();
             }
             ErasureStart::Erased(_) => {}
             other => panic!("{other:?}"),

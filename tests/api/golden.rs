@@ -24,16 +24,20 @@ use std::{
 
 use aws_sdk_dynamodb::{primitives::Blob, types::AttributeValue};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use chrono::TimeDelta;
 use loyalty_codes::{
     model::{access_token::TokenDigest, customer::UserId, org::OrgId, till::TillName},
-    store::UpgradeOptions,
+    store::{Act, ActOutcome, ErasureStart, Merge, UpgradeOptions},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
     common::{MOBILE, TestService, TestTable, USER},
+    erasure,
     guard::sending,
-    idempotency, joining,
+    idempotency,
+    joining::{self, INSTORE},
+    merging,
 };
 
 type Item = HashMap<String, AttributeValue>;
@@ -122,6 +126,10 @@ fn kind(item: &Item) -> &'static str {
         (_, "ORG") => "org",
         ("ORGS", _) => "org-listing",
         (_, sk) if sk.starts_with("TILL#") => "till-listing",
+        (_, "PROFILE") if item.contains_key("gone_at") => "tombstone",
+        (_, "ID") if item.contains_key("gone_at") => "number-tombstone",
+        (_, sk) if item.contains_key("gone_at") && sk.starts_with("QUOTA#") => "quota-mark",
+        (_, sk) if item.contains_key("gone_at") && sk.ends_with("#GUESSES") => "failed-attempts-mark",
         (_, "ID") if item.contains_key("accounts") => "org-wide-identity",
         (_, "ID") => "identity",
         (_, "PROFILE") => "customer",
@@ -133,6 +141,8 @@ fn kind(item: &Item) -> &'static str {
         (pk, "COUNTER") if pk.ends_with("#CARD_NUMBER") => "card-number-counter",
         (pk, "COUNTER") if pk.ends_with("#USER_ID") => "user-id-counter",
         (_, "ANSWER") => "stored-response",
+        (pk, _) if pk.contains("#AUDIT#") => "audit-entry",
+        (pk, _) if pk.ends_with("#READINGS") => "reading",
         key => panic!("unknown kind of item: add it here, and record a new set: {key:?}"),
     }
 }
@@ -150,6 +160,15 @@ async fn everything() -> Set {
     assert_eq!(service.post("/v2/otp/generate", &for_a_contact()).await.status, 200);
     service.card_number().await;
     service.token().await;
+    gone_customers(&service).await;
+    let (store, now) = (&service.store, service.clock.now());
+    let detail = json!({"count": 5});
+    let act = Act { org: OrgId(966), who: "ann".to_owned(), what: "numbers take", detail, at: now };
+    let mut entry = store.begin_act(&act).await.unwrap();
+    entry.outcome = ActOutcome::Done;
+    store.write_entry(&entry).await.unwrap();
+    let counter = store.issued_card_numbers(OrgId(966)).await.unwrap().unwrap();
+    store.write_reading(OrgId(966), &counter, now).await.unwrap();
 
     let scanned = table.client().scan().table_name(table.name()).send().await.unwrap();
     assert!(scanned.last_evaluated_key.is_none());
@@ -161,6 +180,39 @@ async fn everything() -> Set {
         items.sort_by_key(|item| (item["PK"].as_s().unwrap().clone(), item["SK"].as_s().unwrap().clone()));
     }
     set
+}
+
+/// Leaves the tombstones of a customer who was erased, of one whose erasure has not ended, and of
+/// one who was merged.
+async fn gone_customers(service: &TestService) {
+    let new = async |mobile: &str| joining::new_customer(service, INSTORE, &[("mobile", mobile)]).await;
+    erasure::erase(service, new("9010000044").await).await;
+    let begun = erasure::begin(&service.store, service, new("9010000055").await).await;
+    assert!(matches!(begun, ErasureStart::Begun(_)), "{begun:?}");
+    let (kept, merged) = (new("9010000066").await, new("9010000077").await);
+    let merge = merging::merge(service, kept, merged, true).await;
+    assert!(matches!(merge, Merge::Done { .. }), "{merge:?}");
+}
+
+/// Checks that customers who are gone stay so, and that an erasure goes on.
+async fn gone_customers_stay_so(service: &TestService, version: &str, set: &Set) {
+    let items = |kind: &str| set.get(kind).cloned().unwrap_or_default();
+    let number = |item: &Item, name: &str| item[name].as_n().unwrap().parse::<u64>().unwrap();
+    for item in items("tombstone") {
+        let user = number(&item, "user_id");
+        let found = service.get(&format!("/v2/customers/{user}")).await;
+        assert_eq!(found.status, 404, "{version}: {found:?}");
+        match erasure::begin(&service.store, service, user).await {
+            ErasureStart::Merged(into) => assert_eq!(into.0, number(&item, "merged_into"), "{version}"),
+            ErasureStart::Begun(_) => assert!(item.contains_key("pending"), "{version}: {item:?}"),
+            other => assert!(matches!(other, ErasureStart::Erased(_)), "{version}: {other:?}"),
+        }
+    }
+    for item in items("number-tombstone") {
+        let number = item["PK"].as_s().unwrap().rsplit('#').next().unwrap().to_owned();
+        let again = joining::register(service, INSTORE, &[("externalId", &number)]).await;
+        assert_eq!(again.status, 409, "{version}: {again:?}");
+    }
 }
 
 fn with_message() -> Value {
@@ -267,6 +319,8 @@ async fn works_on(version: &str, set: &Set) {
     let accounts: Vec<String> = customer.profiles.iter().map(|profile| profile.account.to_string()).collect();
     assert_eq!(accounts.last().unwrap(), "WECHAT:WECHAT-API2", "{version}: {accounts:?}");
 
+    gone_customers_stay_so(&process, version, set).await;
+
     // Operators can list and change the existing items.
     assert_eq!(service.store.orgs().await.unwrap(), [(OrgId(966), "Demo Stores".to_owned())], "{version}");
     let tills = service.store.tills(OrgId(966)).await.unwrap();
@@ -275,6 +329,12 @@ async fn works_on(version: &str, set: &Set) {
         [&TillName::parse("store.server").unwrap()]
     );
     assert!(service.store.replace_credentials(&tills[0], &[]).await.unwrap(), "{version}");
+    let entries = set.get("audit-entry").into_iter().flatten();
+    let first = table.clock.now() - TimeDelta::days(400);
+    let acts = service.store.audit_entries(OrgId(966), first, table.clock.now()).await.unwrap();
+    assert_eq!(acts.len(), entries.count(), "{version}");
+    let readings = service.store.readings(OrgId(966)).await.unwrap();
+    assert_eq!(readings.len(), set.get("reading").map_or(0, Vec::len), "{version}");
     renumber(&service, version).await;
 }
 

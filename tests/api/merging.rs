@@ -8,14 +8,14 @@ use loyalty_codes::{
 use serde_json::json;
 
 use crate::{
-    common::{MOBILE, TestService, USER, demo},
-    erasure::{erase, org},
+    common::{MOBILE, TestService, USER, demo, faults::killed_after_writes},
+    erasure::{erase, org, written_after_the_tombstone},
     guard::sending,
     joining::{INSTORE, WECHAT, assert_consistent, new_customer, profiles, register, unmark},
     races::{all_at_once, processes},
 };
 
-async fn merge(service: &TestService, kept: u64, merged: u64, as_card_number: bool) -> Merge {
+pub async fn merge(service: &TestService, kept: u64, merged: u64, as_card_number: bool) -> Merge {
     let users = MergedUsers { kept: UserId(kept), merged: UserId(merged) };
     let now = service.clock.now();
     service.store.merge_customers(&org(service).await, users, as_card_number, now).await.unwrap()
@@ -71,6 +71,33 @@ async fn the_otps_of_a_merged_customer_are_deleted_and_the_tills_issue_to_the_ot
     assert_eq!(service.fetch().await.json["code"].as_str().map(str::len), Some(7));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_is_killed_at_any_write_is_finished_by_the_next_one() {
+    let mut killed_at = Vec::new();
+    for position in 0.. {
+        let (table, service) = sending("").await;
+        service.issue().await;
+        service.issue().await;
+        assert!(!service.is_right("WRONG").await);
+        let a = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
+        let completed = killed_after_writes(&table, position, |process| async move {
+            assert!(matches!(merge(&process, a, USER, true).await, Merge::Done { .. }));
+        })
+        .await;
+        assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "no old OTP is the other one's");
+        assert_eq!(merge(&service, a, USER, true).await, Merge::DoneBefore(service.clock.now()));
+        assert_eq!(table.items("MESSAGE#").await.len(), 0);
+        assert_eq!(written_after_the_tombstone(&table, USER).await, []);
+        assert_consistent(&table).await;
+        assert_eq!(profiles(&service, a).await[INSTORE].len(), 5, "all identifiers");
+        if completed {
+            break;
+        }
+        killed_at.push(position);
+    }
+    assert!(killed_at.len() > 4, "{killed_at:?}");
+}
+
 #[tokio::test]
 async fn customers_whom_an_upgrade_lists_are_merged() {
     let (table, service) = demo().await;
@@ -115,10 +142,7 @@ async fn requests_for_a_merged_customer_take_effect_before_or_reach_the_other_on
         }
         assert!(users.iter().all(|user| [a, USER].contains(user)), "{users:?}");
         assert_consistent(&table).await;
-        let partition = format!("ORG#966#USER#{USER}");
-        let mut left = table.items("").await;
-        left.retain(|item| item["PK"].as_s().unwrap() == &partition && !item.contains_key("gone_at"));
-        assert_eq!(left, [], "nothing was written to the merged customer");
+        assert_eq!(written_after_the_tombstone(&table, USER).await, []);
     }
 }
 

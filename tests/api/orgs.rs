@@ -129,6 +129,21 @@ async fn no_number_is_given_twice_while_the_plan_changes_under_load() {
             }
         });
     }
+    // Operators take numbers for printing meanwhile.
+    for _ in 0..2 {
+        let operator = table.service("store.server");
+        let (numbers, enough) = (Arc::clone(&numbers), Arc::clone(&enough));
+        callers.spawn(async move {
+            while !enough.load(Ordering::SeqCst) {
+                let org = operator.store.org(OrgId(966)).await.unwrap().unwrap();
+                let taken = operator.store.take_card_numbers(org, 7).await.unwrap().unwrap();
+                let values = taken.range.first..taken.range.next;
+                assert_eq!(values.end - values.start, 7);
+                let taken_numbers = values.map(|value| taken.number(value));
+                numbers.lock().unwrap().extend(taken_numbers);
+            }
+        });
+    }
     // Each plan stays in force until callers have numbers of it.
     let given = async |is_of_the_plan: fn(&str) -> bool| {
         while numbers.lock().unwrap().iter().filter(|number| is_of_the_plan(number)).count() < 40 {

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,7 +21,11 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use tokio::{net::TcpListener, sync::SetOnce, task::AbortHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{SetOnce, oneshot},
+    task::AbortHandle,
+};
 
 use super::{TestService, TestTable, client};
 
@@ -142,6 +146,41 @@ pub async fn with_fault_proxy(table: &TestTable, till: &str) -> (TestService, Fa
     });
     let faults = Faults(proxy);
     (table.service_with(client(table.name(), &faults.endpoint()), till), faults)
+}
+
+/// Runs `act` in another process, which is killed after that many writes and one more. Returns
+/// whether it ended before.
+pub async fn killed_after_writes<F: Future<Output = ()> + Send + 'static>(
+    table: &TestTable,
+    writes: usize,
+    act: impl FnOnce(TestService) -> F,
+) -> bool {
+    let (process, faults) = with_fault_proxy(table, "store.server").await;
+    let handle = Arc::<OnceLock<AbortHandle>>::default();
+    let (killer, mut left) = (Arc::clone(&handle), writes);
+    faults.inject(move |operation, _| {
+        if !["TransactWriteItems", "DeleteItem", "PutItem", "UpdateItem"].contains(&operation) {
+            return None;
+        }
+        let killed = left == 0;
+        left = left.saturating_sub(1);
+        killed.then(|| Fault::Killed(killer.get().unwrap().clone()))
+    });
+    let (start, started) = oneshot::channel::<()>();
+    let acting = act(process);
+    let running = tokio::spawn(async move {
+        started.await.unwrap();
+        acting.await;
+    });
+    handle.set(running.abort_handle()).unwrap();
+    start.send(()).unwrap();
+    match running.await {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(error.is_cancelled(), "{error}");
+            false
+        }
+    }
 }
 
 /// The first half of an answer's body. It reports no length of its own.

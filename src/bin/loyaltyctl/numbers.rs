@@ -18,7 +18,7 @@ use loyalty_codes::{
         customer::{IdentifierName, UserId},
         org::{Org, OrgId},
     },
-    store::{AuditEntry, NumberingError, Store, StoreError, error_chain},
+    store::{AuditEntry, NumberingError, Store, StoreError, TakenNumbers, error_chain},
 };
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -212,24 +212,25 @@ pub fn outlook(rate: Option<&Rate>, left: u64, now: DateTime<Utc>) -> String {
 pub struct Taken {
     /// The id of the audit entry.
     pub id: String,
-    pub range: IssuedRange,
-    pub org: Org,
+    pub numbers: TakenNumbers,
 }
 
 impl Taken {
     /// The first and the last number.
     pub fn ends(&self) -> (String, String) {
-        (self.number(self.range.first), self.number(self.range.next - 1))
+        let IssuedRange { first, next, .. } = self.numbers.range;
+        (self.numbers.number(first), self.numbers.number(next - 1))
     }
 
-    fn number(&self, value: u64) -> String {
-        self.range.plan.number(value, &self.org.permutation_key)
+    pub fn count(&self) -> u64 {
+        self.numbers.range.next - self.numbers.range.first
     }
 
     /// The lines of the file of these numbers, without line ends.
     pub fn lines(&self) -> impl Iterator<Item = String> + Send + use<> {
-        let (plan, key) = (self.range.plan.clone(), self.org.permutation_key.clone());
-        let numbers = (self.range.first..self.range.next).map(move |value| plan.number(value, &key));
+        let TakenNumbers { range, org } = &self.numbers;
+        let (plan, key) = (range.plan.clone(), org.permutation_key.clone());
+        let numbers = (range.first..range.next).map(move |value| plan.number(value, &key));
         std::iter::once("number".to_owned()).chain(numbers)
     }
 }
@@ -245,14 +246,14 @@ pub async fn take_numbers(
     let (org, plan) = numbering(store, id).await?;
     let detail = json!({"count": count, "plan": plan});
     let act = async |entry: &mut AuditEntry| {
-        let first = store.take_values(id, &plan, count).await.map_err(numbering_failure)?;
-        let first = first
+        let taken = store.take_card_numbers(org, count).await.map_err(numbering_failure)?;
+        let numbers = taken
             .ok_or_else(|| Failure::refused(format!("fewer than {count} numbers of the plan are left")))?;
-        entry.detail["first"] = first.into();
+        entry.detail["plan"] = json!(numbers.range.plan);
+        entry.detail["first"] = numbers.range.first.into();
         // Recorded before the file is written, so that the file can be written again.
         store.write_entry(entry).await?;
-        let range = IssuedRange { plan: plan.clone(), first, next: first + count };
-        let taken = Taken { id: entry.id.clone(), range, org };
+        let taken = Taken { id: entry.id.clone(), numbers };
         deliver(&taken)?;
         Ok(taken)
     };
@@ -275,7 +276,8 @@ pub async fn taken_numbers(store: &Store, id: OrgId, entry_id: &str) -> Result<T
             "that command ended before it recorded its numbers: up to {count} numbers were skipped, and nobody gets them"
         )));
     };
-    Ok(Taken { id: entry.id, range: IssuedRange { plan, first, next: first + count }, org })
+    let range = IssuedRange { plan, first, next: first + count };
+    Ok(Taken { id: entry.id, numbers: TakenNumbers { range, org } })
 }
 
 async fn take(
@@ -308,7 +310,7 @@ async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &P
 }
 
 fn print_written(output: &Output, to: &Path, taken: &Taken) -> Result<(), Failure> {
-    let (count, (first, last)) = (taken.range.next - taken.range.first, taken.ends());
+    let (count, (first, last)) = (taken.count(), taken.ends());
     let (entry, file) = (&taken.id, to.display().to_string());
     output.print(
         &json!({"id": entry, "count": count, "first": first, "last": last, "file": file}),
@@ -336,7 +338,7 @@ fn create_beside(to: &Path) -> Result<NamedTempFile, Failure> {
 /// Writes numbers to `file`, and then gives it its name, unless there is a file of that name.
 fn write_numbers(output: &Output, mut file: NamedTempFile, to: &Path, taken: &Taken) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::failed(format!("{}: {error}", to.display()));
-    let bar = output.progress(taken.range.next - taken.range.first);
+    let bar = output.progress(taken.count());
     {
         let mut writer = BufWriter::new(file.as_file_mut());
         for line in taken.lines() {

@@ -105,7 +105,7 @@ fn send(address: SocketAddr, request: &str) -> Answer {
     assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{policy}");
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        ("referrer-policy", "same-origin"),
         ("cache-control", "no-store"),
     ] {
         assert_eq!(answer.header(name), Some(value), "{request}: {answer:?}");
@@ -194,10 +194,10 @@ impl Browser {
 
     /// Sends a form as the browser does from a page of the console.
     fn post(&self, path: &str, fields: &[(String, String)]) -> Answer {
-        let body = encode(fields);
+        let (body, origin) = (encode(fields), format!("http://{}", self.address));
         let headers = [
             ("Cookie", self.cookie.as_str()),
-            ("Origin", "null"),
+            ("Origin", origin.as_str()),
             ("Sec-Fetch-Site", "same-origin"),
             ("Content-Type", "application/x-www-form-urlencoded"),
         ];

@@ -69,7 +69,9 @@ async fn requests_from_elsewhere_are_refused() {
     assert_eq!(sent(&[], &fields), 403, "a browser says where a form comes from");
     assert_eq!(sent(&[("Origin", "null")], &fields), 403);
     assert_eq!(sent(&[("Origin", &format!("http://127.0.0.1:{}", port ^ 1))], &fields), 403);
-    assert_eq!(sent(&[("Origin", "null"), ("Sec-Fetch-Site", "same-site")], &fields), 403);
+    for site in ["same-site", "same-origin"] {
+        assert_eq!(sent(&[("Origin", "null"), ("Sec-Fetch-Site", site)], &fields), 403, "{site}");
+    }
     assert_eq!(sent(&[("Origin", &origin)], "action=preview"), 403, "no token");
     assert_eq!(sent(&[("Origin", &origin)], "action=preview&csrf=AAAA"), 403, "a wrong token");
     let form_type = ("Content-Type", "application/x-www-form-urlencoded");

@@ -137,19 +137,16 @@ impl Gate {
             ));
         }
         let site = text(HeaderName::from_static("sec-fetch-site"));
-        let own_site = match site {
-            None => !self.address.ip().is_loopback(),
-            Some("same-origin") => true,
-            Some("none") => method.is_safe(),
-            Some(_) => return Err(Self::foreign()),
-        };
-        let own_origin = match text(header::ORIGIN) {
-            // Under `Referrer-Policy: no-referrer`, browsers send `null` with the console's own
-            // forms. They send `Sec-Fetch-Site`, too, at least to loopback addresses.
-            None | Some("null") => method.is_safe() || own_site,
+        let is_own = match text(header::ORIGIN) {
             Some(origin) => origin == format!("http://{host}"),
+            None => method.is_safe() || site == Some("same-origin"),
         };
-        if own_origin { Ok(()) } else { Err(Self::foreign()) }
+        let from_elsewhere = match site {
+            None | Some("same-origin") => false,
+            Some("none") => !method.is_safe(),
+            Some(_) => true,
+        };
+        if is_own && !from_elsewhere { Ok(()) } else { Err(Self::foreign()) }
     }
 
     fn foreign() -> Refusal {
@@ -266,7 +263,7 @@ pub async fn start(
 }
 
 /// The headers of every response: nothing is loaded from elsewhere, no script or style is inline,
-/// no other page shows the console in a frame, and nothing is cached or sent as a referrer.
+/// no other page shows the console in a frame, no other site gets a referrer, and nothing is cached.
 fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -277,7 +274,8 @@ fn secure(mut response: Response) -> Response {
         ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Under `no-referrer`, browsers would send `Origin: null` with the console's own forms.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
@@ -334,13 +332,15 @@ mod tests {
         assert!(loopback(Method::GET, &[]));
         assert!(loopback(Method::GET, &[(site, "none")]), "typed into the address bar");
         assert!(loopback(Method::POST, &[(origin, "http://127.0.0.1:3001")]));
-        assert!(loopback(Method::POST, &[(origin, "null"), (site, "same-origin")]));
+        assert!(loopback(Method::POST, &[(origin, "http://127.0.0.1:3001"), (site, "same-origin")]));
+        assert!(loopback(Method::POST, &[(site, "same-origin")]));
         for (method, lines) in [
             (Method::GET, &[(site, "cross-site")][..]),
             (Method::GET, &[(site, "same-site")]),
             (Method::GET, &[(origin, "http://attacker.example")]),
             (Method::POST, &[]),
             (Method::POST, &[(origin, "null")]),
+            (Method::POST, &[(origin, "null"), (site, "same-origin")]),
             (Method::POST, &[(site, "none")]),
             (Method::POST, &[(origin, "http://127.0.0.1:4000"), (site, "same-site")]),
             (Method::POST, &[(origin, "http://localhost:3001"), (site, "same-origin")]),
@@ -349,7 +349,8 @@ mod tests {
             assert!(!loopback(method.clone(), lines), "{method} {lines:?}");
         }
         // Browsers tell addresses without TLS no site, except loopback ones.
-        assert!(check("192.168.1.2:3001", Method::POST, &[(origin, "null")]));
+        assert!(check("192.168.1.2:3001", Method::POST, &[(origin, "http://192.168.1.2:3001")]));
+        assert!(!check("192.168.1.2:3001", Method::POST, &[(origin, "null")]));
         assert!(!check("192.168.1.2:3001", Method::POST, &[(origin, "http://attacker.example")]));
     }
 

@@ -254,13 +254,13 @@ async fn ask(console: &Console, id: OrgId, count: u64) -> Page {
 /// `GET …/numbers/taken/{entry}`: numbers that were taken.
 pub async fn taken(State(console): State<Arc<Console>>, Path((id, entry)): Path<(u32, String)>) -> Page {
     let taken = numbers::taken_numbers(&console.store, OrgId(id), &entry).await?;
-    let (first, last) = taken.ends();
-    let Taken { id: entry, range, org } = taken;
+    let (count, (first, last)) = (taken.count(), taken.ends());
+    let Taken { id: entry, numbers } = taken;
     page(&TakenPage {
-        shell: Shell::of_org(&console, &org, "numbers", "Numbers that were taken"),
-        id: org.id(),
+        shell: Shell::of_org(&console, &numbers.org, "numbers", "Numbers that were taken"),
+        id: numbers.org.id(),
         entry,
-        count: range.next - range.first,
+        count,
         first,
         last,
     })
