@@ -208,16 +208,17 @@ advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustS
 
 # Lists a few crates that are not compiled, because Cargo also resolves the features of test
 # dependencies.
-sbom: sbom-files ## Write and check the functions' CycloneDX bills of materials, target/{loyalty-codes,deliver}.cdx.json (ARCH=arm64 or x86_64)
+sbom: sbom-files ## Write and check CycloneDX bills of materials, target/{loyalty-codes,deliver,loyaltyctl}.cdx.json (ARCH=arm64 or x86_64)
 	cargo test --locked --all-features --test dependencies -- --ignored
 
 sbom-files: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 sbom-files: $(CARGO_CYCLONEDX)
-	for bin in loyalty-codes deliver; do \
+	for bin in loyalty-codes deliver loyaltyctl; do \
+	  case $$bin in deliver) features='--features deliver';; loyaltyctl) features='--features cli';; *) features=;; esac; \
 	  $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
-	    --no-default-features $$([ $$bin = deliver ] && echo --features deliver) --target $$SBOM_TARGET; \
+	    --no-default-features $$features --target $$SBOM_TARGET; \
 	  mv $${bin}_bin.cdx.json target/$$bin.cdx.json; \
-	  rm *_bin.cdx.json; \
+	  rm -f *_bin.cdx.json; \
 	done
 
 dist: export ARCHS := x86_64 arm64

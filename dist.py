@@ -25,12 +25,12 @@ ARCHITECTURES = os.environ["ARCHS"].split()
 FUNCTIONS = ("loyalty-codes", "deliver")
 DOCUMENTS = (
     "README.md",
+    *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "docs").rglob("*")) if file.is_file()),
     "CHANGELOG.md",
     "SECURITY.md",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "openapi.json",
-    *(f"docs/{page}.md" for page in ("api", "errors", "moving-in", "webhook")),
 )
 COMPLETIONS = {"bash": "loyaltyctl.bash", "zsh": "_loyaltyctl", "fish": "loyaltyctl.fish"}
 # The earliest time that a zip can hold.
@@ -83,11 +83,15 @@ def functions(version):
     return files
 
 
-def tool():
-    """Builds `loyaltyctl`, and has it write its completions and man pages."""
+def tool(version):
+    """Builds `loyaltyctl` and its bill of materials, and has it write its completions and man pages."""
     run("cargo", "build", "--locked", "--release", "--features", "cli", "--bin", "loyaltyctl")
     program = TARGET / "release/loyaltyctl"
-    files = {"bin/loyaltyctl": program.read_bytes()}
+    run("make", "--no-print-directory", "sbom-files", "ARCH=x86_64")
+    files = {
+        "bin/loyaltyctl": program.read_bytes(),
+        f"loyaltyctl-{version}.cdx.json": (ROOT / "target/loyaltyctl.cdx.json").read_bytes(),
+    }
     for shell, name in COMPLETIONS.items():
         files[f"completions/{name}"] = run(program, "completions", shell)
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +123,7 @@ def main():
         sys.exit("loyaltyctl is released for x86-64 Linux: run this there")
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     time = int(os.environ.get("SOURCE_DATE_EPOCH") or run("git", "log", "-1", "--format=%ct"))
-    files = {**functions(version), **tool()}
+    files = {**functions(version), **tool(version)}
     for document in DOCUMENTS:
         files[document] = (ROOT / document).read_bytes()
     files["org.toml"] = (ROOT / "src/bin/loyaltyctl/demo.toml").read_bytes()

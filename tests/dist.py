@@ -31,7 +31,7 @@ if arguments[:2] == ["lambda", "build"]:
     function = arguments[arguments.index("--bin") + 1]
     write(f"target/lambda/{{function}}/bootstrap", f"{{function}} for {{arguments[-1]}}")
 elif arguments[0] == "cyclonedx":
-    for function in ("loyalty-codes", "deliver"):
+    for function in ("loyalty-codes", "deliver", "loyaltyctl"):
         write(f"{{function}}_bin.cdx.json", f"{{function}} for {{arguments[-1]}}")
 elif arguments[0] == "build":
     write("target/release/loyaltyctl", '''#!/bin/sh
@@ -106,11 +106,12 @@ def main():
                 assert package.read("bootstrap").decode() == f"{function} for {option}", name
                 assert package.getinfo("bootstrap").external_attr >> 16 == 0o100755
             assert files[f"{name}.cdx.json"].decode() == f"{function} for {target}", name
+    assert files[f"loyaltyctl-{VERSION}.cdx.json"].decode() == "loyaltyctl for x86_64-unknown-linux-gnu"
     assert modes["bin/loyaltyctl"] == 0o755 and modes["README.md"] == 0o644
     assert files["man/man1/loyaltyctl.1"] == b"page\n"
     for shell, name in (("bash", "loyaltyctl.bash"), ("zsh", "_loyaltyctl"), ("fish", "loyaltyctl.fish")):
         assert files[f"completions/{name}"].decode() == f"completions for {shell}\n"
-    for document in ("CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "SECURITY.md", "docs/api.md", "org.toml"):
+    for document in ("CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "SECURITY.md", "docs/api.md", "docs/clients/loyalty.py", "org.toml"):
         assert files[document], document
     print(f"test dist: {len(files)} files, ok")
 
