@@ -2,12 +2,17 @@
 //! with the same client as the real one.
 
 use std::{
-    net::SocketAddr,
+    fs::OpenOptions,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use dynoxide::Database;
+use rand::RngExt;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::secret::os_rng;
 
 /// Where the embedded DynamoDB keeps its tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,20 @@ impl Embedded {
         Ok(Self { address, stop, serving })
     }
 
+    /// As [`start`](Self::start), on an address of loopback that only this process knows. Any
+    /// program, and any web page, could read and change the tables through one that it can guess:
+    /// the engine checks no credentials, and its answers allow every page to read them.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the file cannot be opened.
+    pub async fn start_hidden(storage: &Storage) -> Result<Self, EngineError> {
+        // 127.0.0.0/8 is loopback as a whole (RFC 1122, 3.2.1.3).
+        let hidden = Ipv4Addr::from(0x7f00_0000 + os_rng().random_range(0x1_0000..0xff_0000));
+        // Some systems have no address of loopback but 127.0.0.1.
+        let has_it = TcpListener::bind((hidden, 0)).await.is_ok();
+        Self::start(storage, (if has_it { hidden } else { Ipv4Addr::LOCALHOST }, 0).into()).await
+    }
+
     /// The endpoint for clients.
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -76,6 +95,24 @@ fn open(path: &Path) -> Result<Database, EngineError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
     }
+    // The engine would create a file that every user can read.
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    file.map_err(|error| failed(error.to_string()))?;
     let text = path.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned()))?;
     Database::new(text).map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hidden_engine_has_another_address_each_time() {
+        let (first, second) =
+            tokio::join!(Embedded::start_hidden(&Storage::Memory), Embedded::start_hidden(&Storage::Memory));
+        let (first, second) = (first.unwrap().address, second.unwrap().address);
+        assert!(first.ip().is_loopback() && second.ip().is_loopback());
+        assert_ne!(first.ip(), second.ip());
+        assert_ne!(first.ip(), Ipv4Addr::LOCALHOST);
+    }
 }

@@ -113,8 +113,7 @@ fn the_bills_of_materials_list_the_crates_of_each_binary_and_those_of_the_tool_i
             let is_listed = listed.contains(&(name.to_owned(), version.to_owned()));
             assert!(name == "loyalty-codes" || is_listed, "{binary}: {line}");
         }
-        for of_the_tool in
-            ["clap", "dynoxide-rs", "rusqlite", "axum", "indicatif", "swagger-ui-dist", "toml"]
+        for of_the_tool in ["clap", "dynoxide-rs", "rusqlite", "axum", "indicatif", "swagger-ui-dist", "toml"]
         {
             let is_listed = listed.iter().any(|(name, _)| name == of_the_tool);
             assert_eq!(is_listed, binary == "loyaltyctl", "{binary}: {of_the_tool}");

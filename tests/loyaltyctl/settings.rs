@@ -1,6 +1,12 @@
 //! An invalid setting fails the start with its name. No error message contains a request.
 
-use std::process::Command;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
 
 use super::{
     common::served::{Served, loyaltyctl},
@@ -63,6 +69,47 @@ fn an_invalid_endpoint_is_a_command_line_error() {
         let (code, message) = failure(&mut bare(&["--endpoint", endpoint, "org", "list"]));
         assert_eq!(code, 2, "{message}");
         assert!(message.contains("--endpoint") && message.contains("http://HOST:PORT"), "{message}");
+    }
+}
+
+/// The head of the answer of a DynamoDB to a request with this line in its head.
+fn list_tables(address: &str, method: &str, line: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\
+         X-Amz-Target: DynamoDB_20120810.ListTables\r\nContent-Type: application/x-amz-json-1.0\r\n\
+         Authorization: AWS4-HMAC-SHA256 Credential=A/20261126/us-east-1/dynamodb/aws4_request, \
+         SignedHeaders=host;x-amz-date, Signature=0\r\nX-Amz-Date: 20261126T000000Z\r\n{line}\r\n{{}}"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn no_web_page_reaches_the_embedded_dynamodb_nor_another_user_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("dynamodb.db");
+    let served = Served::start(&["--db", db.to_str().unwrap()]);
+    let address = served.dynamodb().strip_prefix("http://").unwrap();
+    let listed = list_tables(address, "POST", "");
+    assert!(listed.starts_with("HTTP/1.1 200") && listed.contains("TableNames"), "{listed}");
+    for (method, line) in [
+        ("POST", "Origin: http://attacker.example\r\n"),
+        ("POST", "Origin: null\r\n"),
+        ("OPTIONS", "Origin: http://attacker.example\r\nAccess-Control-Request-Method: POST\r\n"),
+    ] {
+        let refused = list_tables(address, method, line);
+        assert!(refused.starts_with("HTTP/1.1 403"), "{method} {line}: {refused}");
+        assert!(
+            !refused.to_lowercase().contains("access-control") && !refused.contains("TableNames"),
+            "{refused}"
+        );
+    }
+    for file in fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
     }
 }
 

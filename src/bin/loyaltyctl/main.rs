@@ -7,6 +7,7 @@ mod customer;
 mod delivery;
 mod demo;
 mod doctor;
+mod engine;
 mod failure;
 mod import;
 mod numbers;

@@ -14,7 +14,7 @@ use clap::Args;
 use loyalty_codes::{
     api::App,
     clock::Clock,
-    embedded::{Embedded, Storage},
+    embedded::Storage,
     entrypoints::http::{self, Drained, Limits},
     logging::{self, Format},
     store::{Store, Stream, connect_embedded},
@@ -22,7 +22,6 @@ use loyalty_codes::{
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    time::timeout,
 };
 
 use crate::{
@@ -30,6 +29,7 @@ use crate::{
     console::{self, Activity, Console},
     delivery::{self, Deliveries, Delivery, Needs},
     demo,
+    engine::Engine,
     failure::Failure,
     output::{Output, line, printable},
     reference,
@@ -172,32 +172,23 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     }
     if let Some(embedded) = embedded {
         // Its own callers can delay it, too.
-        if let Ok(stopped) = timeout(time_left, embedded.stop()).await {
-            stopped?;
-        } else {
-            tracing::warn!("the embedded DynamoDB closed the connections of its callers");
-        }
+        embedded.stop(time_left).await?;
     }
     Ok(())
 }
 
 /// An embedded DynamoDB with the table in it.
-async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<(Store, Embedded), Failure> {
+async fn embed(target: &Target, options: &Options, storage: &Storage) -> Result<(Store, Engine), Failure> {
     let address = options.dynamodb_listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    let embedded = Embedded::start(storage, address).await?;
+    let embedded = Engine::start(storage, address).await?;
     let settings = target.settings()?;
-    let client = connect_embedded(&settings, &embedded.endpoint())?;
+    let client = connect_embedded(&settings, &embedded.own_endpoint())?;
     let store = Store::new(client, settings.table);
     store.create_table(Stream::None).await?;
     Ok((store, embedded))
 }
 
-fn announce(
-    base: &str,
-    store: &Store,
-    embedded: Option<&Embedded>,
-    storage: &Storage,
-) -> Result<(), Failure> {
+fn announce(base: &str, store: &Store, embedded: Option<&Engine>, storage: &Storage) -> Result<(), Failure> {
     line(&format!("loyalty-codes listens on {base}"))?;
     line(&format!("The reference, to read and to try out, is at {base}{}", reference::PAGE))?;
     if let Some(embedded) = embedded {
