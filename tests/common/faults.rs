@@ -162,15 +162,15 @@ pub async fn killed_after_writes<F: Future<Output = ()> + Send + 'static>(
         if !["TransactWriteItems", "DeleteItem", "PutItem", "UpdateItem"].contains(&operation) {
             return None;
         }
-        let killed = left == 0;
+        let is_last = left == 0;
         left = left.saturating_sub(1);
-        killed.then(|| Fault::Killed(killer.get().unwrap().clone()))
+        is_last.then(|| Fault::Killed(killer.get().unwrap().clone()))
     });
     let (start, started) = oneshot::channel::<()>();
-    let acting = act(process);
+    let killed = act(process);
     let running = tokio::spawn(async move {
         started.await.unwrap();
-        acting.await;
+        killed.await;
     });
     handle.set(running.abort_handle()).unwrap();
     start.send(()).unwrap();
