@@ -44,7 +44,7 @@ impl Stream {
     pub async fn poll(&mut self) -> Option<String> {
         let read = json!({"ShardIterator": self.iterator});
         let mut answer = call(&self.endpoint, "GetRecords", &read).await;
-        self.iterator = answer["NextShardIterator"].as_str().unwrap().to_owned();
+        answer["NextShardIterator"].as_str().unwrap().clone_into(&mut self.iterator);
         let Value::Array(mut records) = answer["Records"].take() else { panic!("{answer}") };
         records.retain(|record| {
             let key = record["dynamodb"]["Keys"]["SK"]["S"].as_str().unwrap();

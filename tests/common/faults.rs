@@ -167,10 +167,10 @@ pub async fn killed_after_writes<F: Future<Output = ()> + Send + 'static>(
         is_last.then(|| Fault::Killed(killer.get().unwrap().clone()))
     });
     let (start, started) = oneshot::channel::<()>();
-    let killed = act(process);
+    let work = act(process);
     let running = tokio::spawn(async move {
         started.await.unwrap();
-        killed.await;
+        work.await;
     });
     handle.set(running.abort_handle()).unwrap();
     start.send(()).unwrap();
