@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help run test test-console screenshots test-interleavings test-scale test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
-  openapi error-page cost-table lint build validate sam-build local invoke deploy advisories sbom sbom-files dist test-dist fmt bench \
+  openapi cost-table lint build validate sam-build local invoke deploy advisories sbom sbom-files dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
 
 CARGO_DENY_VERSION := 0.20.2
@@ -91,9 +91,6 @@ check-fuzz: ## Check that the fuzz targets compile
 openapi: ## Write openapi.json from the code
 	cargo run --locked --quiet --features cli --bin loyaltyctl -- openapi > target/openapi.json
 	mv target/openapi.json openapi.json
-
-error-page: ## Write docs/errors.md from the table of errors in the code
-	UPDATE_DOCS=1 cargo test --locked --all-features --test api -- error_page
 
 cost-table: ## Write the README's cost table from the counts in tests/api/costs.rs
 	UPDATE_README=1 cargo test --locked --all-features --test api -- costs::the_readme

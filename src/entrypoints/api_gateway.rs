@@ -219,17 +219,3 @@ impl From<Response> for FunctionResponse {
         Self::Response(Box::new(gateway_response))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_stage_is_no_part_of_the_path() {
-        assert_eq!(without_stage("/prod/v2/otp", Some("prod")), "/v2/otp");
-        assert_eq!(without_stage("/v2/otp", Some("prod")), "/v2/otp");
-        assert_eq!(without_stage("/production/v2", Some("prod")), "/production/v2");
-        assert_eq!(without_stage("/v2/otp", Some("$default")), "/v2/otp");
-        assert_eq!(without_stage("/v2/otp", None), "/v2/otp");
-    }
-}

@@ -632,14 +632,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn a_day_ends_at_the_orgs_midnight() {
-        let now = "2026-11-21T18:29:59Z".parse().unwrap();
-        let kolkata = TimeZone::named("Asia/Kolkata").unwrap();
-        let day = OrgDay::of(now, &kolkata);
-        assert_eq!(day.date.to_string(), "2026-11-21");
-        assert_eq!(day.ends_at.to_rfc3339(), "2026-11-21T18:30:00+00:00");
-        assert_eq!(OrgDay::of(day.ends_at, &kolkata).date.to_string(), "2026-11-22");
-    }
 }

@@ -64,11 +64,15 @@ async fn both_payload_versions_of_a_fetch_have_the_same_answer() {
 
 #[test]
 fn a_named_stage_is_not_part_of_the_path() {
-    let http = with("otp-fetch", "v2", |event| {
-        event["rawPath"] = "/prod/v2/otp".into();
-        event["requestContext"]["stage"] = "prod".into();
-    });
-    assert_eq!(http.path, Path::Decoded("/v2/otp".to_owned()));
+    for (path, expected) in
+        [("/prod/v2/otp", "/v2/otp"), ("/v2/otp", "/v2/otp"), ("/production/v2", "/production/v2")]
+    {
+        let http = with("otp-fetch", "v2", |event| {
+            event["rawPath"] = path.into();
+            event["requestContext"]["stage"] = "prod".into();
+        });
+        assert_eq!(http.path, Path::Decoded(expected.to_owned()));
+    }
     let rest = with("otp-fetch", "v1", |event| event["requestContext"]["stage"] = "v2".into());
     let expected = Path::Encoded("/v2/otp".to_owned());
     assert_eq!(rest.path, expected, "a REST API removes its stage from the path, whatever its name");
