@@ -14,7 +14,7 @@
 
 pub mod api;
 pub mod aws;
-#[cfg(feature = "cli")]
+#[cfg(feature = "deliver")]
 pub mod aws_call;
 mod cache;
 pub mod clock;

@@ -26,13 +26,13 @@ struct Generated<'a> {
 /// `GET` or `POST /v2/cardNumber`: the next number of the org.
 pub async fn next(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (app, org) = (call.app, &call.caller.org);
-    let resolved = call.params()?.account(org, Some(Source::Instore)).map_err(not_for_account)?;
+    let (account, warning) = call.params()?.account(org, Some(Source::Instore)).map_err(not_for_account)?;
     let on_refresh = |org: &Arc<Org>| app.cache_org(org);
-    let number = match app.store.next_card_number(org, &resolved.account, &on_refresh).await {
+    let number = match app.store.next_card_number(org, &account, &on_refresh).await {
         Ok(number) => number,
         Err(error) => return call.no_card_number(error).await,
     };
-    let body = SuccessBody::new(Generated { entity: &number.number }, resolved.warning.as_slice())?;
+    let body = SuccessBody::new(Generated { entity: &number.number }, warning.as_slice())?;
     if let Some(earlier) = call.store_response(&body).await? {
         return call.replay(earlier);
     }

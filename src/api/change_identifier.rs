@@ -6,7 +6,6 @@ use super::{
     Call,
     customer::{MAX_IDENTIFIERS_PER_REQUEST, add_identities, check_external_ids, identifiers},
     error::{ApiError, ApiMessage, Gather, Problem, SuccessBody},
-    params::ResolvedAccount,
 };
 use crate::{
     model::{
@@ -27,7 +26,7 @@ struct Changed {
 pub async fn change(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, user) = (&call.caller.org, call.customer_id());
     let (params, body) = (call.params()?, call.json_object()?);
-    let (ResolvedAccount { account, warning }, add, remove) = (
+    let ((account, warning), add, remove) = (
         params.account(org, None),
         identifiers(&body, "add", Problem::ChangeInvalid, org),
         identifiers(&body, "remove", Problem::ChangeInvalid, org),

@@ -131,18 +131,17 @@ impl RegistrationRequest {
         attribution: Option<&Attribution>,
         entry: &JsonFields<'_>,
     ) -> Result<(), Problems> {
-        let (resolved, identifiers, first_name, last_name) = (
+        let ((account, warning), identifiers, first_name, last_name) = (
             entry.account(org, None),
             identifiers(entry, "identifiers", Problem::IdentifiersInvalid, org),
             name(entry, "firstName"),
             name(entry, "lastName"),
         )
             .gather()?;
-        self.identities =
-            add_identities(std::mem::take(&mut self.identities), &resolved.account, identifiers);
-        self.warnings.extend(resolved.warning);
+        self.identities = add_identities(std::mem::take(&mut self.identities), &account, identifiers);
+        self.warnings.extend(warning);
         let attribution = attribution.cloned();
-        self.profiles.push(Profile { account: resolved.account, first_name, last_name, attribution });
+        self.profiles.push(Profile { account, first_name, last_name, attribution });
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     Call,
     error::{ApiError, Gather, Problem, SuccessBody},
-    params::{ResolvedPlace, whole_number},
+    params::{Warning, whole_number},
 };
 use crate::{
     model::{
@@ -25,31 +25,32 @@ struct LookedUp {
 
 /// `GET /v2/customers/lookup`: the user id of a customer.
 pub async fn lookup(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (user, place) = call.look_up().await?;
-    SuccessBody::new(LookedUp { entity: user }, place.warning.as_slice())
+    let (user, warning) = call.look_up().await?;
+    SuccessBody::new(LookedUp { entity: user }, warning.as_slice())
 }
 
 /// `GET /v2/customers/lookup/customerDetails`: the profiles of a customer.
 pub async fn details(call: Call<'_>) -> Result<SuccessBody, ApiError> {
-    let (user, place) = call.look_up().await?;
-    call.customer_details(user, &place).await
+    let (user, warning) = call.look_up().await?;
+    call.customer_details(user, &warning).await
 }
 
 /// `GET /v2/customers/{id}`: the profiles of the customer with that user id.
 pub async fn by_id(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     // The customer is the same in every account.
-    let place = call.params()?.place(&call.caller.org, Some(Source::Instore))?;
-    call.customer_details(call.customer_id()?, &place).await
+    let (_, warning) = call.params()?.place(&call.caller.org, Some(Source::Instore))?;
+    call.customer_details(call.customer_id()?, &warning).await
 }
 
 impl Call<'_> {
-    /// The customer whom the request's identifier names, and where the customer was looked up.
-    async fn look_up(&self) -> Result<(UserId, ResolvedPlace), ApiError> {
+    /// The customer whom the request's identifier names.
+    async fn look_up(&self) -> Result<(UserId, Warning), ApiError> {
         let (org, params) = (&*self.caller.org, self.params()?);
-        let (place, identifier) = (params.place(org, None), params.lookup_identifier(org)).gather()?;
-        let found = self.app.store.look_up(org, &identifier, &place.place).await?;
-        let problem = match (found, &place.place) {
-            (Found::Customer(user), _) => return Ok((user, place)),
+        let ((place, warning), identifier) =
+            (params.place(org, None), params.lookup_identifier(org)).gather()?;
+        let found = self.app.store.look_up(org, &identifier, &place).await?;
+        let problem = match (found, place) {
+            (Found::Customer(user), _) => return Ok((user, warning)),
             (Found::Elsewhere, Place::Account(_)) => Problem::CustomerElsewhere,
             (Found::Several, _) => Problem::SeveralCustomers,
             (Found::Nobody | Found::Elsewhere, _) => Problem::CustomerNotFound,
@@ -64,10 +65,10 @@ impl Call<'_> {
         id.map(UserId).ok_or(Problem::CustomerUnknown)
     }
 
-    async fn customer_details(&self, user: UserId, place: &ResolvedPlace) -> Result<SuccessBody, ApiError> {
+    async fn customer_details(&self, user: UserId, warning: &Warning) -> Result<SuccessBody, ApiError> {
         let org = &self.caller.org;
         let customer = self.app.store.customer(org.id(), user).await?.ok_or(Problem::CustomerUnknown)?;
-        SuccessBody::new(Details::of(&customer, org), place.warning.as_slice())
+        SuccessBody::new(Details::of(&customer, org), warning.as_slice())
     }
 }
 

@@ -114,19 +114,14 @@ fn replay(request: &IdempotentRequest, stored: StoredResponse) -> Result<Success
 }
 
 impl Call<'_> {
-    /// `body` as the response to store under the request's key. `None` without a key.
-    pub(super) fn response_to_store<'a>(&'a self, body: &'a SuccessBody) -> Option<ResponseToStore<'a>> {
-        let request = self.idempotent_request.as_ref()?;
-        Some(ResponseToStore { request, body: body.as_ref() })
-    }
-
     /// Stores `body` under the request's key, if it has one. Returns the stored response of a
     /// concurrent request with the same key that was faster, if there is one.
     pub(super) async fn store_response(
         &self,
         body: &SuccessBody,
     ) -> Result<Option<StoredResponse>, ApiError> {
-        let Some(response) = self.response_to_store(body) else { return Ok(None) };
+        let Some(request) = &self.idempotent_request else { return Ok(None) };
+        let response = ResponseToStore { request, body: body.as_ref() };
         let earlier = self.app.store.store_response(response).await?;
         // After a lost answer, the SDK's retry finds what its first attempt has stored.
         Ok(earlier.filter(|earlier| earlier.body != body.as_ref()))

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{
     Call,
-    error::{ApiError, ApiMessage, Gather, Problem, Problems, SuccessBody},
+    error::{ApiError, Gather, Problem, Problems, SuccessBody},
     metrics::Event,
-    params::JsonFields,
+    params::{JsonFields, Warning},
 };
 use crate::{
     model::{
@@ -41,11 +41,11 @@ struct Fetched<'a> {
 /// `GET /v2/otp`: the most recent valid OTP of a customer.
 pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, params) = (&*call.caller.org, call.params()?);
-    let (resolved, identifier, scope, threshold) =
+    let ((account, warning), identifier, scope, threshold) =
         (params.account(org, None), params.identifier(org), params.scope(), params.threshold(org))
             .gather()?;
 
-    let history = call.otp_history(&Identity::new(resolved.account, identifier), scope).await?;
+    let history = call.otp_history(&Identity::new(account, identifier), scope).await?;
     let found = call.app.store.read_history(&history, call.now).await?;
     let (series, otp) = history
         .series()
@@ -62,7 +62,7 @@ pub async fn fetch(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let valid_upto = org.timezone.local(otp.valid_until).to_rfc3339_opts(SecondsFormat::Secs, false);
     call.events.count(Event::OtpFetched);
     let body = Fetched { org_id: org.id(), user_id, code: otp.code.expose(), valid_upto };
-    SuccessBody::new(body, resolved.warning.as_slice())
+    SuccessBody::new(body, warning.as_slice())
 }
 
 #[derive(Serialize)]
@@ -78,7 +78,7 @@ const MAX_LOOKUPS: u32 = 3;
 /// `POST /v2/otp/generate`: a new OTP, or the earlier one again.
 pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
-    let (scope, entity, resolved, channels, texts) = (
+    let (scope, entity, (account, warning), channels, texts) = (
         body.action(),
         body.entity(org),
         body.account(org, Some(Source::Instore)),
@@ -89,10 +89,10 @@ pub async fn generate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
 
     let request = OtpRequest {
         scope,
-        identity: Identity::new(resolved.account, entity),
+        identity: Identity::new(account, entity),
         recipients: Recipients::new(channels, org),
         texts,
-        warning: resolved.warning,
+        warning,
     };
     for _ in 0..MAX_LOOKUPS {
         if let Some(issued) = call.issue(&request).await? {
@@ -108,7 +108,7 @@ struct OtpRequest {
     identity: Identity,
     recipients: Recipients,
     texts: TemplateTexts,
-    warning: Option<ApiMessage>,
+    warning: Warning,
 }
 
 #[derive(Serialize)]
@@ -119,13 +119,13 @@ struct Validated {
 /// `POST /v2/otp/validate`: consumes an OTP if the code is right.
 pub async fn validate(call: Call<'_>) -> Result<SuccessBody, ApiError> {
     let (org, body) = (&*call.caller.org, call.json_object()?);
-    let (scope, identifier, resolved, typed) =
+    let (scope, identifier, (account, warning), typed) =
         (body.action(), body.entity(org), body.account(org, Some(Source::Instore)), code(&body, org))
             .gather()?;
 
-    let identity = Identity::new(resolved.account, identifier);
+    let identity = Identity::new(account, identifier);
     let typed = TypedOtp { identity: &identity, scope, code: &typed };
-    let respond = |entity| SuccessBody::new(Validated { entity }, resolved.warning.as_slice());
+    let respond = |entity| SuccessBody::new(Validated { entity }, warning.as_slice());
     let (app, request) = (call.app, call.idempotent_request.as_ref());
     let validation = app.store.validate_otp(org, &typed, &app.clock, request, respond).await?;
     match validation {

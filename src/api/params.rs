@@ -68,7 +68,7 @@ impl Params {
     }
 
     /// `source` and `accountId`.
-    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<ResolvedAccount, Problems> {
+    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<(Account, Warning), Problems> {
         account(org, self.get("source")?, default, self.get("accountId")?)
     }
 
@@ -121,12 +121,12 @@ impl Params {
     }
 
     /// `source`, which may be `ALL`, and `accountId`.
-    pub fn place(&self, org: &Org, default: Option<Source>) -> Result<ResolvedPlace, Problems> {
+    pub fn place(&self, org: &Org, default: Option<Source>) -> Result<(Place, Warning), Problems> {
         if self.get("source")?.is_some_and(|source| source.eq_ignore_ascii_case(ALL_SOURCES)) {
-            return Ok(ResolvedPlace { place: Place::Everywhere, warning: None });
+            return Ok((Place::Everywhere, None));
         }
-        let ResolvedAccount { account, warning } = self.account(org, default)?;
-        Ok(ResolvedPlace { place: Place::Account(account), warning })
+        let (account, warning) = self.account(org, default)?;
+        Ok((Place::Account(account), warning))
     }
 
     /// `scope`.
@@ -212,19 +212,8 @@ fn identifier(org: &Org, name: IdentifierName, value: &str) -> Result<Identifier
     })
 }
 
-/// The account of a request, and the warning if it was defaulted.
-#[derive(Debug, Clone)]
-pub struct ResolvedAccount {
-    pub account: Account,
-    pub warning: Option<ApiMessage>,
-}
-
-/// Where a request looks a customer up, and the warning if the account was defaulted.
-#[derive(Debug, Clone)]
-pub struct ResolvedPlace {
-    pub place: Place,
-    pub warning: Option<ApiMessage>,
-}
+/// The warning for an account that was defaulted.
+pub type Warning = Option<ApiMessage>;
 
 /// Stands for every account of every source where customers are looked up.
 pub(super) const ALL_SOURCES: &str = "ALL";
@@ -234,17 +223,16 @@ fn account(
     source: Option<&str>,
     default: Option<Source>,
     account_id: Option<&str>,
-) -> Result<ResolvedAccount, Problems> {
+) -> Result<(Account, Warning), Problems> {
     let source = match source {
         Some(text) => Source::parse(text).ok_or(Problem::SourceUnknown)?,
         None => default.ok_or(Problem::SourceMissing)?,
     };
-    let resolved = org.account(source, account_id).map_err(|error| match error {
+    let (account, defaulted) = org.account(source, account_id).map_err(|error| match error {
         AccountError::NotNamed => Problem::AccountMissing,
         AccountError::NotConfigured => Problem::AccountNotConfigured,
     })?;
-    let warning = resolved.defaulted.then_some(ApiMessage::ACCOUNT_DEFAULTED);
-    Ok(ResolvedAccount { account: resolved.account, warning })
+    Ok((account, defaulted.then_some(ApiMessage::ACCOUNT_DEFAULTED)))
 }
 
 fn scope(text: Option<&str>) -> Result<Scope, Problems> {
@@ -314,7 +302,7 @@ impl<'a> JsonFields<'a> {
     }
 
     /// `source` and `accountId`.
-    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<ResolvedAccount, Problems> {
+    pub fn account(&self, org: &Org, default: Option<Source>) -> Result<(Account, Warning), Problems> {
         let source = self.text("source", Problem::SourceNotText)?;
         let account_id = self.text("accountId", Problem::AccountNotText)?;
         account(org, source.as_deref(), default, account_id.as_deref())

@@ -21,6 +21,7 @@ use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 
 use super::attempts::AttemptError;
 use crate::{
+    aws_call::{CREDENTIALS, DENIED},
     model::{
         content::{EmailParts, mailbox},
         delivery::AwsSettings,
@@ -213,15 +214,7 @@ fn other_error(code: &str, status: u16) -> Classified {
         "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
             (Throttled, true)
         }
-        "AccessDeniedException"
-        | "ExpiredTokenException"
-        | "IncompleteSignature"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "MissingAuthenticationTokenException"
-        | "NotAuthorized"
-        | "OptInRequired"
-        | "UnrecognizedClientException" => (NotPermitted, false),
+        _ if DENIED.contains(&code) || CREDENTIALS.contains(&code) => (NotPermitted, false),
         _ if status == 429 => (Throttled, true),
         _ if status >= 500 => (Unavailable, true),
         _ => (Rejected, false),

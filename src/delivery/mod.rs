@@ -22,7 +22,7 @@ mod webhook;
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -49,9 +49,9 @@ use crate::{
         delivery::AwsSettings,
         delivery_state::{ChannelState, Claim, FailureReason, Outcome},
         message::{Channel, ChannelType, Message},
-        org::{Org, OrgId},
+        org::OrgId,
         otp::{Code, CreatedId, Scope},
-        webhook::{WebhookMessage, WebhookSecrets, webhook_id},
+        webhook::{Outgoing, WebhookSecrets, webhook_id},
     },
     secret::os_rng,
     store::{OPERATION_TIMEOUT, OrgWithSecrets, StateChange, Store, StoreError, keys::Key},
@@ -110,16 +110,10 @@ pub struct ChannelOutcome {
 
 /// What is sent on one channel.
 struct Dispatch<'a> {
-    org: &'a Org,
-    channel: &'a Channel,
-    message: &'a Message,
+    outgoing: Outgoing<'a>,
     code: &'a Code,
-    created_id: CreatedId,
-    scope: Scope,
     /// The same at every attempt, and at no other dispatch.
     id: String,
-    requested_at: DateTime<Utc>,
-    valid_until: DateTime<Utc>,
 }
 
 impl Deliverer {
@@ -192,19 +186,18 @@ impl Deliverer {
             let (outcome, provider_code) = match &planned.action {
                 Action::End(outcome) => (outcome.clone(), String::new()),
                 Action::Send(route, code) => {
-                    let dispatch = Dispatch {
+                    let outgoing = Outgoing {
                         org: &org.org,
                         channel,
                         message: &stored.message,
-                        code,
                         created_id: stored.created_id,
                         scope: stored.scope,
-                        id: webhook_id(&org.org.permutation_key, &key.pk, &key.sk, planned.position),
                         requested_at: stored.requested_at,
                         valid_until: stored.valid_until,
                     };
+                    let id = webhook_id(&org.org.permutation_key, &key.pk, &key.sk, planned.position);
                     let _permit = self.permit(deadline).await?;
-                    self.dispatch(*route, &dispatch).await
+                    self.dispatch(*route, &Dispatch { outgoing, code, id }).await
                 }
             };
             let ended = ChannelOutcome {
@@ -272,19 +265,18 @@ impl Deliverer {
         };
         let now = self.clock.now();
         let message = Message::new(vec![channel.clone()], &org.org.templates(scope), code);
-        let dispatch = Dispatch {
+        let outgoing = Outgoing {
             org: &org.org,
             channel,
             message: &message,
-            code,
             created_id: CreatedId::draw(now, &mut os_rng()),
             scope,
-            id: format!("msg_{}", Claim::draw(&mut os_rng()).0),
             requested_at: now,
             valid_until: now + org.org.otp_validity(),
         };
+        let id = format!("msg_{}", Claim::draw(&mut os_rng()).0);
         let (outcome, provider_code) = match self.route(&org, channel.channel_type) {
-            Ok(route) => self.dispatch(route, &dispatch).await,
+            Ok(route) => self.dispatch(route, &Dispatch { outgoing, code, id }).await,
             Err(reason) => (Outcome::Failed(reason), String::new()),
         };
         let ended = ChannelOutcome {
@@ -299,7 +291,7 @@ impl Deliverer {
     /// Sends a message on one channel, with all attempts. Returns the outcome and the provider's
     /// code for a failure.
     async fn dispatch(&self, route: Route<'_>, dispatch: &Dispatch<'_>) -> (Outcome, String) {
-        let validity = (dispatch.valid_until - self.clock.now()).to_std().unwrap_or_default();
+        let validity = (dispatch.outgoing.valid_until - self.clock.now()).to_std().unwrap_or_default();
         if validity.is_zero() {
             return (Outcome::Expired, String::new());
         }
@@ -311,12 +303,12 @@ impl Deliverer {
                 with_attempts(total, self.limits.aws_attempt, backoff, attempt).await
             }
             Route::Webhook { url, secrets } => {
-                let body = dispatch.webhook_body();
+                let body = dispatch.outgoing.webhook_body();
                 let attempt = || self.by_webhook(url, secrets, &dispatch.id, &body);
                 with_attempts(total, total, backoff, attempt).await
             }
             Route::Show(show) => {
-                show(dispatch.channel, dispatch.message);
+                show(dispatch.outgoing.channel, dispatch.outgoing.message);
                 Ok("shown".to_owned())
             }
         };
@@ -333,7 +325,7 @@ impl Deliverer {
     async fn by_aws(
         &self,
         settings: &AwsSettings,
-        Dispatch { channel, message, code, valid_until, .. }: &Dispatch<'_>,
+        Dispatch { outgoing: Outgoing { channel, message, valid_until, .. }, code, .. }: &Dispatch<'_>,
     ) -> Result<String, AttemptError> {
         let text = message.text.expose();
         let sms = |body| Sms {
@@ -399,18 +391,3 @@ impl Deliverer {
 
 /// The wait before an outcome is written again. The SDK has then tried for several seconds.
 const WAIT_FOR_STORE: Duration = Duration::from_millis(500);
-
-impl Dispatch<'_> {
-    fn webhook_body(&self) -> String {
-        let message = WebhookMessage {
-            org: self.org,
-            created_id: self.created_id,
-            scope: self.scope,
-            channel: self.channel,
-            message: self.message,
-            requested_at: self.requested_at,
-            valid_until: self.valid_until,
-        };
-        message.body()
-    }
-}

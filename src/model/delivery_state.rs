@@ -38,17 +38,6 @@ impl Outcome {
     }
 }
 
-/// The outcome as an operator reads it, such as `failed: opted_out`.
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sent { provider_id } => write!(f, "sent: {provider_id}"),
-            Self::Failed(reason) => write!(f, "failed: {reason}"),
-            Self::Expired | Self::Used | Self::OverBudget => f.write_str(self.name()),
-        }
-    }
-}
-
 /// Declares the reasons with their names.
 macro_rules! failure_reasons {
     ($( $(#[$meta:meta])* $variant:ident = $name:literal ),+ $(,)?) => {
@@ -156,13 +145,5 @@ mod tests {
         for name in ["", "gateway_", "gateway_x", "Throttled"] {
             assert_eq!(FailureReason::parse(name), None, "{name}");
         }
-    }
-
-    #[test]
-    fn an_outcome_reads_as_its_state_and_its_reason() {
-        let sent = Outcome::Sent { provider_id: "abc".into() };
-        let failed = Outcome::Failed(FailureReason::Gateway(410));
-        let shown = [sent, failed, Outcome::Expired].map(|outcome| outcome.to_string());
-        assert_eq!(shown, ["sent: abc", "failed: gateway_410", "expired"]);
     }
 }

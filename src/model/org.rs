@@ -202,13 +202,6 @@ pub enum AccountError {
     NotConfigured,
 }
 
-/// The resolved account, and whether it was defaulted because the source has only one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
-    pub account: Account,
-    pub defaulted: bool,
-}
-
 impl Org {
     /// Checks the settings that every request depends on. A wrong numbering plan is accepted: it
     /// prevents card numbers from being generated, but does not affect OTPs.
@@ -378,23 +371,23 @@ impl Org {
         }
     }
 
-    /// The account that `source` and `account_id` name. An id that is absent or empty means the
-    /// source's only account.
+    /// The account that `source` and `account_id` name, and whether it was defaulted: an id that is
+    /// absent or empty means the source's only account.
     ///
     /// # Errors
     /// [`AccountError`] when there is no such account, or none was named and the source has
     /// several.
-    pub fn account(&self, source: Source, account_id: Option<&str>) -> Result<Resolved, AccountError> {
+    pub fn account(&self, source: Source, account_id: Option<&str>) -> Result<(Account, bool), AccountError> {
         let accounts = self.definition.accounts(source);
         let named = account_id.unwrap_or_default();
         let cleaned = typed_text::opaque_id(named);
         let same = accounts.iter().find(|id| id.0 == named);
         if let Some(id) = same.or_else(|| accounts.iter().find(|id| typed_text::opaque_id(&id.0) == cleaned))
         {
-            return Ok(Resolved { account: Account { source, id: id.clone() }, defaulted: false });
+            return Ok((Account { source, id: id.clone() }, false));
         }
         match (cleaned.as_str(), accounts.as_slice()) {
-            ("", [only]) => Ok(Resolved { account: Account { source, id: only.clone() }, defaulted: true }),
+            ("", [only]) => Ok((Account { source, id: only.clone() }, true)),
             ("", [_, _, ..]) => Err(AccountError::NotNamed),
             _ => Err(AccountError::NotConfigured),
         }
@@ -537,7 +530,7 @@ mod tests {
     }
 
     fn account(source: Source, id: Option<&str>) -> Result<(String, bool), AccountError> {
-        org().account(source, id).map(|resolved| (resolved.account.id.0, resolved.defaulted))
+        org().account(source, id).map(|(account, defaulted)| (account.id.0, defaulted))
     }
 
     #[test]

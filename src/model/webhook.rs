@@ -105,9 +105,9 @@ fn hmac(key: &[u8], text: &str) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The message that a webhook carries.
+/// A message to be sent on one channel.
 #[derive(Debug, Clone, Copy)]
-pub struct WebhookMessage<'a> {
+pub struct Outgoing<'a> {
     pub org: &'a Org,
     pub created_id: CreatedId,
     pub scope: Scope,
@@ -143,11 +143,11 @@ struct Data<'a> {
     valid_upto: String,
 }
 
-impl WebhookMessage<'_> {
-    /// The request's body. An e-mail has a subject and HTML, every other channel a text. The body
-    /// is the same at every attempt.
+impl Outgoing<'_> {
+    /// The body of a webhook's request. An e-mail has a subject and HTML, every other channel a
+    /// text. The body is the same at every attempt.
     #[must_use]
-    pub fn body(&self) -> String {
+    pub fn webhook_body(&self) -> String {
         let is_email = self.channel.channel_type == ChannelType::Email;
         let for_email = |text| is_email.then_some(text);
         let valid_until = self.org.timezone.local(self.valid_until);

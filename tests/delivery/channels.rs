@@ -8,7 +8,7 @@ use loyalty_codes::{
     delivery::Mode,
     entrypoints::stream,
     model::{
-        delivery_state::Outcome,
+        delivery_state::{FailureReason, Outcome},
         message::{Channel, ChannelType, Message},
         org::OrgId,
         otp::{Code, Scope},
@@ -328,7 +328,7 @@ async fn a_test_message_is_sent_with_the_texts_of_the_org() {
     assert_eq!(request["MessageBody"], "Hi user.Your otp for validation is TEST123.");
     world.providers.reply(|_, _| Reply::error("ConflictException", "DESTINATION_PHONE_NUMBER_NOT_VERIFIED"));
     let failed = send(ORG).await.unwrap();
-    assert_eq!(failed.outcome.to_string(), "failed: not_verified");
+    assert_eq!(failed.outcome, Outcome::Failed(FailureReason::NotVerified));
     assert_eq!(failed.provider_code, "ConflictException/DESTINATION_PHONE_NUMBER_NOT_VERIFIED");
     assert!(send(OrgId(1)).await.is_none());
 }

@@ -9,6 +9,7 @@ use loyalty_codes::{
     clock::Clock,
     delivery::{AwsClients, ChannelOutcome, Deliverer, Limits, WebhookClient},
     model::{
+        delivery_state::Outcome,
         org::{Definition, OrgId},
         webhook::WebhookSecret,
     },
@@ -215,7 +216,12 @@ pub fn millis(time: DateTime<Utc>) -> AttributeValue {
     N(time.timestamp_millis().to_string())
 }
 
-/// The outcomes as text.
+/// The outcomes as text, such as `failed: opted_out`.
 pub fn shown(outcomes: &[ChannelOutcome]) -> Vec<String> {
-    outcomes.iter().map(|ended| ended.outcome.to_string()).collect()
+    let show = |ended: &ChannelOutcome| match &ended.outcome {
+        Outcome::Sent { provider_id } => format!("sent: {provider_id}"),
+        Outcome::Failed(reason) => format!("failed: {reason}"),
+        other => other.name().to_owned(),
+    };
+    outcomes.iter().map(show).collect()
 }
