@@ -262,18 +262,13 @@ mod tests {
     use super::*;
     use crate::model::{
         card_number::{Algorithm, ChecksumIncludes},
-        org::{Definition, Invalid},
+        fixtures::{self, definition},
         otp::{CodeType, Reissue, ThresholdMode},
     };
 
     /// The problems of a definition that has these keys in its `[config]`.
     fn problems(config: &Map<String, Value>) -> Vec<String> {
-        let definition = json!({
-            "id": 966, "name": "Demo", "timezone": "Asia/Kolkata", "country_code": "91",
-            "national_mobile_length": 10, "config": config,
-        });
-        let definition: Definition = serde_json::from_value(definition).unwrap();
-        definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems)
+        fixtures::problems(&definition(&json!({"config": config})))
     }
 
     /// The problems of one value of a key. The card numbers are as long as they can be, so that

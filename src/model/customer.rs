@@ -1,6 +1,6 @@
 //! Customers: how they are identified, and the normal form of each identifier.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,8 @@ impl IdentifierName {
 pub struct AccountId(pub String);
 
 /// A source together with one of its accounts: the space in which identifiers are unique.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Account {
     pub source: Source,
     pub id: AccountId,
@@ -110,8 +111,7 @@ impl Account {
     /// Reads `SOURCE:account`, the form in which an account is written. `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (source, id) = text.split_once(':')?;
-        Some(Self { source: Source::parse(source)?, id: AccountId(id.to_owned()) })
+        Self::try_from(text.to_owned()).ok()
     }
 }
 
@@ -128,14 +128,13 @@ impl Serialize for Account {
     }
 }
 
-impl<'de> Deserialize<'de> for Account {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        let (source, id) = text
-            .split_once(':')
-            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not of the form SOURCE:account")))?;
-        let source = Source::parse(source)
-            .ok_or_else(|| serde::de::Error::custom(format!("unknown source `{source}`")))?;
+impl TryFrom<String> for Account {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split_once(':');
+        let (source, id) = parts.ok_or_else(|| format!("`{text}` is not of the form SOURCE:account"))?;
+        let source = Source::parse(source).ok_or_else(|| format!("unknown source `{source}`"))?;
         Ok(Self { source, id: AccountId(id.to_owned()) })
     }
 }
@@ -254,29 +253,8 @@ pub(super) fn email_address(typed: &str) -> Option<String> {
 }
 
 /// `atext` of RFC 5322, 3.2.3.
-pub(super) const fn is_atom_character(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'/'
-                | b'='
-                | b'?'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'{'
-                | b'|'
-                | b'}'
-                | b'~'
-        )
+pub(super) fn is_atom_character(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
 fn opaque(typed: &str) -> Option<String> {
@@ -293,14 +271,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn india() -> PhoneNumberPlan {
-        PhoneNumberPlan {
-            country_code: "91".into(),
-            trunk_prefix: String::new(),
-            national_lengths: 10.into(),
-        }
-    }
+    use crate::model::fixtures::india;
 
     fn normal(name: IdentifierName, raw: &str) -> Option<String> {
         Identifier::new(name, raw, &india()).ok().map(|identifier| identifier.value)

@@ -403,28 +403,13 @@ fn test_identifier_problems(definition: &Definition) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::model::org::Invalid;
-
-    fn definition(tables: serde_json::Value) -> Definition {
-        let mut document = serde_json::json!({
-            "id": 966, "name": "Demo", "timezone": "Asia/Kolkata", "country_code": "91",
-            "national_mobile_length": 10,
-        });
-        if let (Some(document), serde_json::Value::Object(tables)) = (document.as_object_mut(), tables) {
-            document.extend(tables);
-        }
-        serde_json::from_value(document).unwrap()
-    }
-
-    fn only_problem(tables: serde_json::Value, expected: &str) {
-        let problems = definition(tables).check().err().map_or_else(Vec::new, |Invalid(problems)| problems);
-        assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
-    }
+    use crate::model::fixtures::{definition, problems};
 
     #[test]
     fn tables_that_cannot_work_are_refused_with_the_reason() {
-        use serde_json::json;
         for (tables, expected) in [
             (json!({"templates": {"default": {"text": "Hello"}}}), "text has no placeholder"),
             (json!({"templates": {"POINTS": {"email_body": "Hello"}}}), "templates.POINTS: email_body"),
@@ -465,7 +450,8 @@ mod tests {
             ),
             (json!({"test_identifiers": {"919999900001": "12-4567"}}), "upper-case letters"),
         ] {
-            only_problem(tables, expected);
+            let problems = problems(&definition(&tables));
+            assert!(problems.len() == 1 && problems[0].contains(expected), "{expected}: {problems:?}");
         }
     }
 
@@ -486,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_tables_survive_being_stored() {
-        let tables = serde_json::json!({
+        let tables = json!({
             "templates": {"default": {"text": "{{ otp_code }}"}, "POINTS": {"email_subject": "Points"}},
             "delivery": {
                 "SMS": "aws", "EMAIL": "webhook", "aws": {"sms_origination": "LOYALTY"},
@@ -494,7 +480,7 @@ mod tests {
             },
             "test_identifiers": {"919999900001": "1234567"},
         });
-        let definition = definition(tables);
+        let definition = definition(&tables);
         assert_eq!(definition.check(), Ok(()));
         let stored = serde_json::to_string(&definition).unwrap();
         assert_eq!(serde_json::from_str::<Definition>(&stored).unwrap(), definition);

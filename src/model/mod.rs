@@ -8,6 +8,8 @@ pub mod content;
 pub mod customer;
 pub mod delivery;
 pub mod delivery_state;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod issuing;
 #[cfg(feature = "cli")]
 pub mod masking;

@@ -186,17 +186,16 @@ fn hidden(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{card_number::Algorithm, otp::CodeType};
+    use crate::model::{card_number::Algorithm, fixtures, otp::CodeType};
 
     fn definition() -> Definition {
-        let demo = r#"{"id":966,"name":"Demo","timezone":"Asia/Kolkata","country_code":"91","national_mobile_length":10}"#;
-        serde_json::from_str(demo).unwrap()
+        fixtures::definition(&serde_json::json!({}))
     }
 
     fn problems(change: impl FnOnce(&mut Definition)) -> Vec<String> {
         let mut definition = definition();
         change(&mut definition);
-        definition.check().err().map_or_else(Vec::new, |Invalid(problems)| problems)
+        fixtures::problems(&definition)
     }
 
     fn account_problems(accounts: &[&str]) -> Vec<String> {

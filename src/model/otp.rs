@@ -406,23 +406,13 @@ impl OrgDay {
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
-    use crate::secret::os_rng;
     use proptest::prelude::*;
 
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
-    }
-
-    fn otp(issued: i64, valid_until: i64) -> Otp {
-        Otp {
-            created_id: CreatedId::earliest(at(issued)),
-            code: Code::stored(&format!("CODE{issued}")),
-            valid_until: at(valid_until),
-            consumed: false,
-            sends: 1,
-        }
-    }
+    use super::*;
+    use crate::{
+        model::fixtures::{at, otp},
+        secret::os_rng,
+    };
 
     fn consumed(issued: i64, valid_until: i64) -> Otp {
         Otp { consumed: true, ..otp(issued, valid_until) }

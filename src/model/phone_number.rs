@@ -1,11 +1,8 @@
 //! Mobile numbers: the spellings that an org's customers use, and their normal form.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 
 use super::typed_text;
 
@@ -14,7 +11,8 @@ pub(crate) const MOBILE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 
 /// How many digits an org's national mobile numbers have, without trunk prefix. Serialized as a
 /// number if there is one length, and as a list if there are several.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Lengths", into = "Lengths")]
 pub struct NationalLengths(BTreeSet<usize>);
 
 impl NationalLengths {
@@ -45,44 +43,29 @@ impl FromIterator<usize> for NationalLengths {
     }
 }
 
-impl Serialize for NationalLengths {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.first() {
-            Some(only) if self.0.len() == 1 => only.serialize(serializer),
-            _ => self.0.serialize(serializer),
+/// The form in which [`NationalLengths`] are serialized.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "unexpected value, expected a whole number of digits, without quotes")]
+enum Lengths {
+    One(usize),
+    Several(BTreeSet<usize>),
+}
+
+impl From<Lengths> for NationalLengths {
+    fn from(lengths: Lengths) -> Self {
+        match lengths {
+            Lengths::One(length) => length.into(),
+            Lengths::Several(lengths) => Self(lengths),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for NationalLengths {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Lengths;
-
-        impl<'de> Visitor<'de> for Lengths {
-            type Value = NationalLengths;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of digits, or a list of them")
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, length: u64) -> Result<Self::Value, E> {
-                usize::try_from(length).map(NationalLengths::from).map_err(E::custom)
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, length: i64) -> Result<Self::Value, E> {
-                usize::try_from(length).map(NationalLengths::from).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut lengths: A) -> Result<Self::Value, A::Error> {
-                let mut all = BTreeSet::new();
-                while let Some(length) = lengths.next_element()? {
-                    all.insert(length);
-                }
-                Ok(NationalLengths(all))
-            }
+impl From<NationalLengths> for Lengths {
+    fn from(NationalLengths(lengths): NationalLengths) -> Self {
+        match lengths.first() {
+            Some(only) if lengths.len() == 1 => Self::One(*only),
+            _ => Self::Several(lengths),
         }
-
-        deserializer.deserialize_any(Lengths)
     }
 }
 

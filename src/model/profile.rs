@@ -492,7 +492,7 @@ mod tests {
     use super::*;
     use crate::model::{
         customer::{AccountId, Source},
-        phone_number::PhoneNumberPlan,
+        fixtures::india,
     };
 
     fn wechat() -> Account {
@@ -500,13 +500,8 @@ mod tests {
     }
 
     fn identity(account: Account, name: &str, value: &str) -> Identity {
-        let plan = PhoneNumberPlan {
-            country_code: "91".into(),
-            trunk_prefix: String::new(),
-            national_lengths: 10.into(),
-        };
         let name = IdentifierName::parse(name).unwrap();
-        Identity::new(account, Identifier::new(name, value, &plan).unwrap())
+        Identity::new(account, Identifier::new(name, value, &india()).unwrap())
     }
 
     fn shop(name: &str, value: &str) -> Identity {

@@ -178,18 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::secret::Secret;
-
-    /// The demo org with more tables in its file.
-    fn org(tables: &serde_json::Value) -> Org {
-        let mut document = json!({
-            "id": 966, "name": "Demo", "timezone": "Asia/Kolkata", "country_code": "91",
-            "national_mobile_length": 10,
-        });
-        let (document_map, tables) = (document.as_object_mut().unwrap(), tables.as_object().unwrap());
-        document_map.extend(tables.clone());
-        Org::new(serde_json::from_value(document).unwrap(), Secret::new([0; 32])).unwrap()
-    }
+    use crate::model::fixtures::org;
 
     fn plain() -> Org {
         org(&json!({}))

@@ -320,18 +320,15 @@ pub fn stored_response(org: OrgId, till: &TillName, key: &[u8; 32]) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::customer::{AccountId, Source};
-    use crate::model::phone_number::PhoneNumberPlan;
+    use crate::model::{
+        customer::{AccountId, Source},
+        fixtures::india,
+    };
 
     fn wechat(name: IdentifierName, value: &str) -> Identity {
-        let phone_number_plan = PhoneNumberPlan {
-            country_code: "91".into(),
-            trunk_prefix: String::new(),
-            national_lengths: 10.into(),
-        };
         Identity::new(
             Account { source: Source::Wechat, id: AccountId("WECHAT-API1".into()) },
-            Identifier::new(name, value, &phone_number_plan).unwrap(),
+            Identifier::new(name, value, &india()).unwrap(),
         )
     }
 
