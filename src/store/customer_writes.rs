@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem};
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -38,8 +38,10 @@ pub(super) const PROFILES: &str = "profiles";
 /// On a customer's item.
 pub(super) const REGISTERED_AT: &str = "registered_at";
 
-/// The condition that an identity is free or belongs to the customer.
-pub(super) const FREE_OR_OWN: &str = "attribute_not_exists(#user) OR #user = :user";
+/// The condition that an identity is free or belongs to the customer `:user`.
+fn free_or_own() -> String {
+    format!("attribute_not_exists({USER_ID}) OR {USER_ID} = :user")
+}
 
 /// A customer as it was read, with the stored texts for the condition that they are unchanged.
 pub(super) struct StoredCustomer {
@@ -209,28 +211,24 @@ impl Store {
         before: &StoredCustomer,
         after: &Customer,
     ) -> Result<TransactWriteItem, StoreError> {
-        let update = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::profile(org, after.user).attributes()))
-            .update_expression("SET #identifiers = :identifiers, #profiles = :profiles")
-            .condition_expression("#identifiers = :old_identifiers AND #profiles = :old_profiles")
-            .expression_attribute_names("#identifiers", IDENTIFIERS)
-            .expression_attribute_names("#profiles", PROFILES)
-            .expression_attribute_values(":identifiers", json(&after.identifiers)?)
-            .expression_attribute_values(":profiles", json(&after.profiles)?)
-            .expression_attribute_values(":old_identifiers", s(&before.identifiers))
-            .expression_attribute_values(":old_profiles", s(&before.profiles))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(update).build())
+        let (identifiers, profiles) = (json(&after.identifiers)?, json(&after.profiles)?);
+        self.update(&keys::profile(org, after.user), |update| {
+            update
+                .update_expression(format!("SET {IDENTIFIERS} = :identifiers, {PROFILES} = :profiles"))
+                .condition_expression(format!(
+                    "{IDENTIFIERS} = :old_identifiers AND {PROFILES} = :old_profiles"
+                ))
+                .expression_attribute_values(":identifiers", identifiers)
+                .expression_attribute_values(":profiles", profiles)
+                .expression_attribute_values(":old_identifiers", s(&before.identifiers))
+                .expression_attribute_values(":old_profiles", s(&before.profiles))
+        })
     }
 
     /// The write of an identity item that points at `user`, if it is free or the customer's own.
     pub(super) fn put_owner(&self, item: NewItem, user: UserId) -> Result<TransactWriteItem, StoreError> {
         self.put_if(item, |put| {
-            put.condition_expression(FREE_OR_OWN)
-                .expression_attribute_names("#user", USER_ID)
-                .expression_attribute_values(":user", n(user))
+            put.condition_expression(free_or_own()).expression_attribute_values(":user", n(user))
         })
     }
 
@@ -244,8 +242,7 @@ impl Store {
         let delete = Delete::builder()
             .table_name(&self.table)
             .set_key(Some(keys::owner(org, key).attributes()))
-            .condition_expression(FREE_OR_OWN)
-            .expression_attribute_names("#user", USER_ID)
+            .condition_expression(free_or_own())
             .expression_attribute_values(":user", n(user))
             .build()
             .map_err(StoreError::from_build)?;
@@ -259,15 +256,11 @@ impl Store {
         key: &StoredIdentifier,
         owner: UserId,
     ) -> Result<TransactWriteItem, StoreError> {
-        let check = ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::owner(org, key).attributes()))
-            .condition_expression("#user = :owner")
-            .expression_attribute_names("#user", USER_ID)
-            .expression_attribute_values(":owner", n(owner))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().condition_check(check).build())
+        self.check(&keys::owner(org, key), |check| {
+            check
+                .condition_expression(format!("{USER_ID} = :owner"))
+                .expression_attribute_values(":owner", n(owner))
+        })
     }
 }
 

@@ -21,7 +21,7 @@ use rand::RngExt;
 use super::{
     Store, StoreError,
     item::{NewItem, n, s, ttl},
-    keys::{self, Key},
+    keys::{self, EXPIRES_AT, Key, PK},
     messages::NewMessage,
     transaction::Outcome,
 };
@@ -136,14 +136,13 @@ impl Store {
 
     /// Puts an item on the condition that it is not there, twice. The second attempt must fail.
     async fn try_put(&self, key: &Key) -> Result<(), CallError> {
-        let item = NewItem::new(key).with(keys::EXPIRES_AT, ttl(Utc::now() + PROBE_KEPT)).into_attributes();
+        let item = NewItem::new(key).with(EXPIRES_AT, ttl(Utc::now() + PROBE_KEPT)).into_attributes();
         let put = || {
             self.client
                 .put_item()
                 .table_name(&self.table)
                 .set_item(Some(item.clone()))
-                .condition_expression("attribute_not_exists(#pk)")
-                .expression_attribute_names("#pk", keys::PK)
+                .condition_expression(format!("attribute_not_exists({PK})"))
                 .send()
         };
         call(put()).await?;
@@ -185,8 +184,7 @@ impl Store {
             .client
             .query()
             .table_name(&self.table)
-            .key_condition_expression("#pk = :pk")
-            .expression_attribute_names("#pk", keys::PK)
+            .key_condition_expression(format!("{PK} = :pk"))
             .expression_attribute_values(":pk", s(&key.pk));
         call(query.consistent_read(true).send()).await.map(|_| ())
     }
@@ -197,9 +195,9 @@ impl Store {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(key.attributes()))
-            .update_expression("ADD #count :one SET #expires = :expires")
+            .update_expression(format!("ADD #count :one SET {EXPIRES_AT} = :expires"))
+            // The name is a reserved word.
             .expression_attribute_names("#count", "count")
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":expires", ttl(Utc::now() + PROBE_KEPT));
         call(update.send()).await.map(|_| ())
@@ -210,8 +208,7 @@ impl Store {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(keys::warm_up_probe().attributes()))
-            .condition_expression("attribute_not_exists(#pk)")
-            .expression_attribute_names("#pk", keys::PK)
+            .condition_expression(format!("attribute_not_exists({PK})"))
             .build()
             .map_err(|error| CallError::Refused(error.to_string()))?;
         let check = TransactWriteItem::builder().condition_check(check).build();

@@ -23,7 +23,7 @@ pub struct StoreError {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// A later attempt may succeed.
     Unavailable,
     /// Other callers kept changing the same items. DynamoDB works, and a later attempt may succeed.
@@ -70,19 +70,9 @@ impl StoreError {
         Self::new(Kind::Contended, what.into(), None)
     }
 
-    /// DynamoDB kept cancelling a transaction because of others that changed the same items.
-    pub(super) fn cancelled_by_conflicts(reasons: &[&str]) -> Self {
-        Self { kind: Kind::Contended, ..Self::cancelled(reasons) }
-    }
-
-    /// DynamoDB kept cancelling a transaction because the throughput is exceeded.
-    pub(super) fn throttled(reasons: &[&str]) -> Self {
-        Self { kind: Kind::Unavailable, ..Self::cancelled(reasons) }
-    }
-
     /// DynamoDB cancelled a transaction. `reasons` has a code for each of its writes.
-    pub(super) fn cancelled(reasons: &[&str]) -> Self {
-        Self::new(Kind::Failed, format!("DynamoDB cancelled the transaction: {}", reasons.join(", ")), None)
+    pub(super) fn cancelled(kind: Kind, reasons: &[&str]) -> Self {
+        Self::new(kind, format!("DynamoDB cancelled the transaction: {}", reasons.join(", ")), None)
     }
 
     /// This code built an incomplete request.

@@ -14,7 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     Attributes, Item, Store, StoreError,
     item::{NewItem, b, n, s, ttl},
-    keys,
+    keys::{self, EXPIRES_AT, PK},
 };
 use crate::model::{org::OrgId, till::TillName};
 
@@ -26,7 +26,9 @@ const LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// The condition that no response is stored. An expired one may still exist, because TTL deletes
 /// late.
-const NO_STORED_RESPONSE: &str = "attribute_not_exists(#pk) OR #expires <= :now";
+fn no_stored_response() -> String {
+    format!("attribute_not_exists({PK}) OR {EXPIRES_AT} <= :now")
+}
 
 /// A request with an idempotency key. It takes effect once, however often it is sent.
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ impl ResponseToStore<'_> {
         NewItem::new(&keys::stored_response(request.org, &request.till, &request.key))
             .with(REQUEST, b(&request.fingerprint))
             .with(BODY, s(*body))
-            .with(keys::EXPIRES_AT, ttl(request.now + LIFETIME))
+            .with(EXPIRES_AT, ttl(request.now + LIFETIME))
     }
 }
 
@@ -88,7 +90,7 @@ impl Store {
         else {
             return Ok(None);
         };
-        if Item(&attributes).n::<i64>(keys::EXPIRES_AT)? <= request.now.timestamp() {
+        if Item(&attributes).n::<i64>(EXPIRES_AT)? <= request.now.timestamp() {
             return Ok(None);
         }
         StoredResponse::read(&attributes).map(Some)
@@ -110,9 +112,7 @@ impl Store {
             .put_item()
             .table_name(&self.table)
             .set_item(Some(response.item().into_attributes()))
-            .condition_expression(NO_STORED_RESPONSE)
-            .expression_attribute_names("#pk", keys::PK)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            .condition_expression(no_stored_response())
             .expression_attribute_values(":now", n(request.now.timestamp()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match put.send().await {
@@ -133,9 +133,7 @@ impl Store {
         response: &ResponseToStore<'_>,
     ) -> Result<TransactWriteItem, StoreError> {
         self.put_if(response.item(), |put| {
-            put.condition_expression(NO_STORED_RESPONSE)
-                .expression_attribute_names("#pk", keys::PK)
-                .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            put.condition_expression(no_stored_response())
                 .expression_attribute_values(":now", n(response.request.now.timestamp()))
                 .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         })

@@ -8,13 +8,13 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{Attributes, NewItem, millis, n, s, ttl},
-    keys::{self, Key},
+    keys::{self, EXPIRES_AT, Key, PK},
     messages::NewMessage,
     otps::{CODE, CONSUMED_AT, CREATED_ID, SENDS, VALID_UNTIL, VERSION, read_otp},
     tombstones::is_gone,
@@ -196,28 +196,22 @@ impl Store {
                 .with(CREATED_ID, n(otp.created_id))
                 .with(CODE, s(otp.code.expose()))
                 .with(VALID_UNTIL, millis(otp.valid_until))
-                .with(keys::EXPIRES_AT, ttl(otp.valid_until)),
+                .with(EXPIRES_AT, ttl(otp.valid_until)),
         )
     }
 
     /// The write that counts that an OTP is sent again, for the `otp.sends`th time, on the
     /// condition that it is not consumed and was not sent again meanwhile.
     fn count_send(&self, series: &OtpSeries, otp: &Otp) -> Result<TransactWriteItem, StoreError> {
-        let count = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::otp(series, otp.created_id).attributes()))
-            .update_expression("SET #sends = :sends")
-            .condition_expression(
-                "attribute_exists(#pk) AND attribute_not_exists(#consumed) \
-                 AND (attribute_not_exists(#sends) OR #sends < :sends)",
-            )
-            .expression_attribute_names("#pk", keys::PK)
-            .expression_attribute_names("#consumed", CONSUMED_AT)
-            .expression_attribute_names("#sends", SENDS)
-            .expression_attribute_values(":sends", n(otp.sends))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(count).build())
+        self.update(&keys::otp(series, otp.created_id), |update| {
+            update
+                .update_expression(format!("SET {SENDS} = :sends"))
+                .condition_expression(format!(
+                    "attribute_exists({PK}) AND attribute_not_exists({CONSUMED_AT}) \
+                     AND (attribute_not_exists({SENDS}) OR {SENDS} < :sends)"
+                ))
+                .expression_attribute_values(":sends", n(otp.sends))
+        })
     }
 
     /// The write that counts an OTP in a quota, on the condition that it is not used up.
@@ -227,21 +221,16 @@ impl Store {
             Period::Day(_) => new.issued_at + TimeDelta::days(2),
             Period::Hour(hour) => hour.ends_at + TimeDelta::hours(1),
         };
-        let count = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(quota_key(new.series, quota).attributes()))
-            .update_expression("ADD #issued :one SET #expires = :expires")
-            .condition_expression("attribute_not_exists(#issued) OR #issued < :limit")
-            .expression_attribute_names("#issued", ISSUED)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
-            .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":limit", n(quota.limit))
-            .expression_attribute_values(":expires", ttl(expires))
-            // The quota of a customer who is gone is marked.
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(count).build())
+        self.update(&quota_key(new.series, quota), |update| {
+            update
+                .update_expression(format!("ADD {ISSUED} :one SET {EXPIRES_AT} = :expires"))
+                .condition_expression(format!("attribute_not_exists({ISSUED}) OR {ISSUED} < :limit"))
+                .expression_attribute_values(":one", n(1))
+                .expression_attribute_values(":limit", n(quota.limit))
+                .expression_attribute_values(":expires", ttl(expires))
+                // The quota of a customer who is gone is marked.
+                .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+        })
     }
 
     /// The write that replaces the last OTP of a series, on the condition that its version is
@@ -256,15 +245,12 @@ impl Store {
             .with(CREATED_ID, n(otp.created_id))
             .with(SENT_AT, millis(new.issued_at))
             .with(VERSION, n(version + 1))
-            .with(keys::EXPIRES_AT, ttl(new.issued_at + LAST_OTP_LIFETIME));
-        self.put_if(item, |put| {
-            let put = put.expression_attribute_names("#version", VERSION);
-            match version {
-                0 => put.condition_expression("attribute_not_exists(#version)"),
-                version => put
-                    .condition_expression("#version = :version")
-                    .expression_attribute_values(":version", n(version)),
-            }
+            .with(EXPIRES_AT, ttl(new.issued_at + LAST_OTP_LIFETIME));
+        self.put_if(item, |put| match version {
+            0 => put.condition_expression(format!("attribute_not_exists({VERSION})")),
+            version => put
+                .condition_expression(format!("{VERSION} = :version"))
+                .expression_attribute_values(":version", n(version)),
         })
     }
 }

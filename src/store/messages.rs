@@ -13,7 +13,7 @@ use super::{
     OrgWithSecrets, Store, StoreError,
     error::unmet_condition,
     item::{Attributes, Item, NewItem, json, millis, n, s, ttl},
-    keys::{self, Key},
+    keys::{self, EXPIRES_AT, Key, PK},
     orgs::org_with_secrets,
     otps::{CODE, CONSUMED_AT},
     retries::is_partial,
@@ -124,7 +124,7 @@ impl Store {
             .with(SMS_TEMPLATE_ID, s(&message.sms_template_id))
             .with(VALID_UNTIL, millis(new.valid_until))
             .with(DELIVERIES, AttributeValue::M(Attributes::new()))
-            .with(keys::EXPIRES_AT, ttl(new.valid_until + KEPT));
+            .with(EXPIRES_AT, ttl(new.valid_until + KEPT));
         let is_first = new.send == 1;
         self.put_new(if is_first { item } else { item.with(REQUESTED_AT, millis(new.requested_at)) })
     }
@@ -180,17 +180,13 @@ impl Store {
     /// [`StoreError`] when DynamoDB fails.
     pub async fn change_states(&self, key: &Key, changes: &[StateChange]) -> Result<bool, StoreError> {
         let mut expressions = Expressions::default();
-        let deliveries = expressions.name(DELIVERIES);
-        let pk = expressions.name(keys::PK);
-        let mut conditions = vec![format!("attribute_exists({pk})")];
+        let mut conditions = vec![format!("attribute_exists({PK})")];
         let mut assignments = Vec::new();
         for StateChange { position, from, to } in changes {
-            let channel = format!("{deliveries}.{}", expressions.name(&position.to_string()));
+            let channel = format!("{DELIVERIES}.{}", expressions.name(&position.to_string()));
             let is_from = match from {
                 None => format!("attribute_not_exists({channel})"),
-                Some(Claim(claim)) => {
-                    format!("{channel}.{} = {}", expressions.name(CLAIM), expressions.value(s(claim)))
-                }
+                Some(Claim(claim)) => format!("{channel}.{CLAIM} = {}", expressions.value(s(claim))),
             };
             let is_to = format!("{channel} = {}", expressions.value(to_attribute(to)));
             conditions.push(format!("({is_from} OR {is_to})"));
@@ -238,14 +234,13 @@ impl Store {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::message_budget(org, now).attributes()))
-            .update_expression("ADD #sent :messages SET #by = :by, #expires = :expires")
-            .condition_expression(
-                "attribute_not_exists(#sent) \
-                 OR (#sent <= :most AND (attribute_not_exists(#by) OR #by <> :by))",
-            )
-            .expression_attribute_names("#sent", SENT)
-            .expression_attribute_names("#by", COUNTED_BY)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
+            .update_expression(format!(
+                "ADD {SENT} :messages SET {COUNTED_BY} = :by, {EXPIRES_AT} = :expires"
+            ))
+            .condition_expression(format!(
+                "attribute_not_exists({SENT}) \
+                 OR ({SENT} <= :most AND (attribute_not_exists({COUNTED_BY}) OR {COUNTED_BY} <> :by))"
+            ))
             .expression_attribute_values(":messages", n(messages))
             .expression_attribute_values(":most", n(limit - wanted))
             .expression_attribute_values(":by", s(claim))
@@ -277,7 +272,7 @@ struct Expressions {
 }
 
 impl Expressions {
-    /// The placeholder of a name.
+    /// The placeholder of a name that an expression cannot contain, because it begins with a digit.
     fn name(&mut self, name: &str) -> String {
         let placeholder = format!("#{name}");
         self.names.insert(placeholder.clone(), name.to_owned());

@@ -93,7 +93,7 @@ pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 
 use blocks::Blocks;
 use item::{Attributes, Item};
-use keys::Key;
+use keys::{Key, PK, SK};
 
 /// A DynamoDB table, and the blocks of card numbers that this process has allocated from it. Cheap
 /// to clone.
@@ -148,9 +148,7 @@ impl Store {
                 .client
                 .query()
                 .table_name(&self.table)
-                .key_condition_expression("#pk = :pk AND #sk BETWEEN :from AND :to")
-                .expression_attribute_names("#pk", keys::PK)
-                .expression_attribute_names("#sk", keys::SK)
+                .key_condition_expression(format!("{PK} = :pk AND {SK} BETWEEN :from AND :to"))
                 .expression_attribute_values(":pk", item::s(partition))
                 .expression_attribute_values(":from", item::s(from))
                 .expression_attribute_values(":to", item::s(to))

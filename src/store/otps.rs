@@ -1,13 +1,13 @@
 //! Reading and validating OTPs, and counting failed attempts. All items of an owner are in one
 //! partition. `issuing` writes new OTPs.
 
-use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{millis, n, ttl},
-    keys,
+    keys::{self, EXPIRES_AT, PK},
     tombstones::GONE_AT,
     transaction::Outcome,
 };
@@ -216,30 +216,21 @@ impl Store {
         id: CreatedId,
         now: DateTime<Utc>,
     ) -> Result<TransactWriteItem, StoreError> {
-        let consume = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::otp(series, id).attributes()))
-            .update_expression("SET #consumed = :now")
-            .condition_expression("attribute_exists(#pk) AND attribute_not_exists(#consumed)")
-            .expression_attribute_names("#pk", keys::PK)
-            .expression_attribute_names("#consumed", CONSUMED_AT)
-            .expression_attribute_values(":now", millis(now))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(consume).build())
+        self.update(&keys::otp(series, id), |update| {
+            update
+                .update_expression(format!("SET {CONSUMED_AT} = :now"))
+                .condition_expression(format!(
+                    "attribute_exists({PK}) AND attribute_not_exists({CONSUMED_AT})"
+                ))
+                .expression_attribute_values(":now", millis(now))
+        })
     }
 
     /// The check that an identifier is not registered. The number of an erased customer is not.
     fn check_unregistered(&self, org: OrgId, identity: &Identity) -> Result<TransactWriteItem, StoreError> {
-        let check = ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::identity(org, identity).attributes()))
-            .condition_expression("attribute_not_exists(#pk) OR attribute_exists(#gone)")
-            .expression_attribute_names("#pk", keys::PK)
-            .expression_attribute_names("#gone", GONE_AT)
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().condition_check(check).build())
+        self.check(&keys::identity(org, identity), |check| {
+            check.condition_expression(format!("attribute_not_exists({PK}) OR attribute_exists({GONE_AT})"))
+        })
     }
 
     /// The check that no failed attempt was counted in a series since `snapshot` was read.
@@ -249,16 +240,9 @@ impl Store {
         snapshot: &OtpsAndAttempts,
     ) -> Result<TransactWriteItem, StoreError> {
         let (condition, version) = unchanged_since(snapshot);
-        let check = ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::failed_attempts(series).attributes()))
-            .condition_expression(condition)
-            .expression_attribute_names("#version", VERSION)
-            .expression_attribute_names("#gone", GONE_AT)
-            .set_expression_attribute_values(version)
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().condition_check(check).build())
+        self.check(&keys::failed_attempts(series), |check| {
+            check.condition_expression(condition).set_expression_attribute_values(version)
+        })
     }
 
     /// The write that counts a failed attempt, on the condition that none was since `snapshot` was
@@ -273,22 +257,17 @@ impl Store {
         let attempts = snapshot.failed_attempts.with_attempt_at(now, limit);
         let times = attempts.times().iter().copied().map(millis).collect();
         let (condition, version) = unchanged_since(snapshot);
-        let count = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::failed_attempts(series).attributes()))
-            .update_expression("SET #times = :times, #expires = :expires ADD #version :one")
-            .condition_expression(condition)
-            .expression_attribute_names("#times", TIMES)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
-            .expression_attribute_names("#version", VERSION)
-            .expression_attribute_names("#gone", GONE_AT)
-            .set_expression_attribute_values(version)
-            .expression_attribute_values(":times", AttributeValue::L(times))
-            .expression_attribute_values(":expires", ttl(now + limit.window))
-            .expression_attribute_values(":one", n(1))
-            .build()
-            .map_err(StoreError::from_build)?;
-        Ok(TransactWriteItem::builder().update(count).build())
+        self.update(&keys::failed_attempts(series), |update| {
+            update
+                .update_expression(format!(
+                    "SET {TIMES} = :times, {EXPIRES_AT} = :expires ADD {VERSION} :one"
+                ))
+                .condition_expression(condition)
+                .set_expression_attribute_values(version)
+                .expression_attribute_values(":times", AttributeValue::L(times))
+                .expression_attribute_values(":expires", ttl(now + limit.window))
+                .expression_attribute_values(":one", n(1))
+        })
     }
 }
 
@@ -305,11 +284,11 @@ pub(super) fn read_otp(item: &Item<'_>) -> Result<Otp, StoreError> {
 
 /// The condition that no failed attempt was counted since `snapshot` was read, and that the
 /// customer has not been erased or merged: then the item has [`GONE_AT`].
-fn unchanged_since(snapshot: &OtpsAndAttempts) -> (&'static str, Option<Attributes>) {
+fn unchanged_since(snapshot: &OtpsAndAttempts) -> (String, Option<Attributes>) {
     match snapshot.version {
-        0 => ("attribute_not_exists(#version) AND attribute_not_exists(#gone)", None),
+        0 => (format!("attribute_not_exists({VERSION}) AND attribute_not_exists({GONE_AT})"), None),
         version => (
-            "#version = :version AND attribute_not_exists(#gone)",
+            format!("{VERSION} = :version AND attribute_not_exists({GONE_AT})"),
             Some(Attributes::from([(":version".to_owned(), n(version))])),
         ),
     }

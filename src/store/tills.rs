@@ -1,6 +1,6 @@
 //! Tills with the digests of their secrets.
 
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{
     Attributes, Item, Store, StoreError,
@@ -60,17 +60,14 @@ impl Store {
         till: &Till,
         credentials: &[Credential],
     ) -> Result<bool, StoreError> {
-        let update = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::till(&till.name).attributes()))
-            .update_expression("SET #credentials = :new")
-            .condition_expression("#credentials = :old")
-            .expression_attribute_names("#credentials", CREDENTIALS)
-            .expression_attribute_values(":new", write_credentials(credentials))
-            .expression_attribute_values(":old", write_credentials(&till.credentials))
-            .build()
-            .map_err(StoreError::from_build)?;
-        let outcome = self.transact(vec![TransactWriteItem::builder().update(update).build()]).await?;
+        let update = self.update(&keys::till(&till.name), |update| {
+            update
+                .update_expression(format!("SET {CREDENTIALS} = :new"))
+                .condition_expression(format!("{CREDENTIALS} = :old"))
+                .expression_attribute_values(":new", write_credentials(credentials))
+                .expression_attribute_values(":old", write_credentials(&till.credentials))
+        })?;
+        let outcome = self.transact(vec![update]).await?;
         Ok(outcome == Outcome::Done)
     }
 

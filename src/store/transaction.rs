@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::{
     operation::transact_write_items::TransactWriteItemsError,
-    types::{Put, TransactWriteItem, builders::PutBuilder},
+    types::{
+        ConditionCheck, Put, TransactWriteItem, Update,
+        builders::{ConditionCheckBuilder, PutBuilder, UpdateBuilder},
+    },
 };
 
 use super::{
     Store,
-    error::StoreError,
+    error::{Kind, StoreError},
     item::{Attributes, NewItem},
-    keys,
+    keys::{Key, PK},
     retries::{Cancellation, in_transaction, reason_codes},
 };
 
@@ -38,24 +41,24 @@ impl Store {
         else {
             return Err(StoreError::from_sdk(error));
         };
-        match Cancellation::of(cancelled) {
+        let kind = match Cancellation::of(cancelled) {
             Cancellation::Conditions(positions) => {
                 let existing_item = |at: usize| cancelled.cancellation_reasons().get(at)?.item.clone();
-                Ok(Outcome::Refused(positions.into_iter().map(|at| (at, existing_item(at))).collect()))
+                let refused = positions.into_iter().map(|at| (at, existing_item(at))).collect();
+                return Ok(Outcome::Refused(refused));
             }
-            Cancellation::Conflict => Err(StoreError::cancelled_by_conflicts(&reason_codes(cancelled))),
-            Cancellation::Throttled => Err(StoreError::throttled(&reason_codes(cancelled))),
-            Cancellation::Other => Err(StoreError::cancelled(&reason_codes(cancelled))),
-        }
+            Cancellation::Conflict => Kind::Contended,
+            Cancellation::Throttled => Kind::Unavailable,
+            Cancellation::Other => Kind::Failed,
+        };
+        Err(StoreError::cancelled(kind, &reason_codes(cancelled)))
     }
 }
 
 impl Store {
     /// The write that puts `item`, on the condition that no item has its key.
     pub(super) fn put_new(&self, item: NewItem) -> Result<TransactWriteItem, StoreError> {
-        self.put_if(item, |put| {
-            put.condition_expression("attribute_not_exists(#pk)").expression_attribute_names("#pk", keys::PK)
-        })
+        self.put_if(item, |put| put.condition_expression(format!("attribute_not_exists({PK})")))
     }
 
     /// The write that puts `item` with the condition that `condition` adds.
@@ -67,5 +70,27 @@ impl Store {
         let put = Put::builder().table_name(&self.table).set_item(Some(item.into_attributes()));
         let put = condition(put).build().map_err(StoreError::from_build)?;
         Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// The write that changes the item with that key, with the expressions that `expressions` adds.
+    pub(super) fn update(
+        &self,
+        key: &Key,
+        expressions: impl FnOnce(UpdateBuilder) -> UpdateBuilder,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let update = Update::builder().table_name(&self.table).set_key(Some(key.attributes()));
+        let update = expressions(update).build().map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    /// The check of the condition that `condition` adds, on the item with that key.
+    pub(super) fn check(
+        &self,
+        key: &Key,
+        condition: impl FnOnce(ConditionCheckBuilder) -> ConditionCheckBuilder,
+    ) -> Result<TransactWriteItem, StoreError> {
+        let check = ConditionCheck::builder().table_name(&self.table).set_key(Some(key.attributes()));
+        let check = condition(check).build().map_err(StoreError::from_build)?;
+        Ok(TransactWriteItem::builder().condition_check(check).build())
     }
 }
