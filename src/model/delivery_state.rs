@@ -36,15 +36,43 @@ impl Outcome {
             Self::OverBudget => "over_budget",
         }
     }
+
+    /// `None` for a message that was sent.
+    #[must_use]
+    pub const fn explanation(&self) -> Option<Explanation> {
+        Some(match self {
+            Self::Sent { .. } => return None,
+            Self::Failed(reason) => reason.explanation(),
+            Self::Expired => Explanation {
+                meaning: "Its OTP expired before it could be sent.",
+                remedy: "Let the customer ask again. If it happens often, `loyaltyctl doctor` says why sending is slow.",
+            },
+            Self::Used => Explanation {
+                meaning: "Its OTP was consumed before it was sent.",
+                remedy: "Nothing: the code had come by another channel or from the till.",
+            },
+            Self::OverBudget => Explanation {
+                meaning: "The org had sent all the messages of the hour that its configuration allows.",
+                remedy: "Look for traffic that is not your customers', or raise `CONF_OTP_MESSAGES_PER_HOUR`.",
+            },
+        })
+    }
 }
 
-/// Declares the reasons with their names.
+/// What an operator reads about a state or a reason: what it means, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation {
+    pub meaning: &'static str,
+    pub remedy: &'static str,
+}
+
+/// Declares the reasons with their names and explanations.
 macro_rules! failure_reasons {
-    ($( $(#[$meta:meta])* $variant:ident = $name:literal ),+ $(,)?) => {
+    ($( $variant:ident = $name:literal, $meaning:literal, $remedy:literal; )+) => {
         /// Why a message was not sent on a channel.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum FailureReason {
-            $( $(#[$meta])* $variant, )+
+            $( #[doc = $meaning] $variant, )+
             /// The webhook's gateway answered with this HTTP status, which is not of the 2xx.
             Gateway(u16),
         }
@@ -61,6 +89,17 @@ macro_rules! failure_reasons {
                     _ => name.strip_prefix("gateway_")?.parse().ok().map(Self::Gateway),
                 }
             }
+
+            #[must_use]
+            pub const fn explanation(self) -> Explanation {
+                match self {
+                    $( Self::$variant => Explanation { meaning: $meaning, remedy: $remedy }, )+
+                    Self::Gateway(_) => Explanation {
+                        meaning: "The webhook's gateway answered with this HTTP status, which is not of the 2xx.",
+                        remedy: "Look into the gateway's log, with the id of the request.",
+                    },
+                }
+            }
         }
 
         impl fmt::Display for FailureReason {
@@ -75,40 +114,55 @@ macro_rules! failure_reasons {
 }
 
 failure_reasons! {
-    /// The provider does not take the address for a phone number.
     InvalidNumber = "invalid_number",
-    /// The customer has asked the provider for no more messages.
+        "The provider does not take the address for a phone number.",
+        "Ask the customer for the number again, and change the identifier.";
     OptedOut = "opted_out",
-    /// The provider, or the org's settings there, do not allow messages to the country.
+        "The customer has asked the provider for no more messages.",
+        "If the customer wants them again, remove the number from the provider's opt-out list.";
     BlockedCountry = "blocked_country",
-    /// The org's settings at the provider do not allow messages to this number.
+        "The provider, or the org's settings there, do not allow messages to the country.",
+        "If the org has customers there, allow the country in the protect configuration.";
     BlockedNumber = "blocked_number",
-    /// The account is in the provider's sandbox and the recipient is not verified, or the sender is
-    /// not verified.
+        "The org's settings at the provider do not allow messages to this number.",
+        "If it is a customer's, remove the number's rule from the protect configuration.";
     NotVerified = "not_verified",
-    /// The message costs more than `sms_max_price`.
+        "The account is in the provider's sandbox and the recipient is not verified, or the sender is not verified.",
+        "Leave the sandbox or verify the recipient, and verify the sender: `loyaltyctl doctor` says which.";
     TooExpensive = "too_expensive",
-    /// The text is longer than the provider allows.
+        "The message costs more than `sms_max_price`.",
+        "Shorten the text, because each part costs, or raise `sms_max_price`.";
     TooLong = "too_long",
-    /// The org's file names no provider for the channel, the webhook has no secret, or the provider
-    /// does not know the sender.
+        "The text is longer than the provider allows.",
+        "Shorten the org's template, or the text that the request sets.";
     NotConfigured = "not_configured",
-    /// The provider does not allow the account or the function's role to send.
+        "The org's file names no provider for the channel, the webhook has no secret, or the provider does not know \
+         the sender.",
+        "`loyaltyctl doctor --org ID` says which.";
     NotPermitted = "not_permitted",
-    /// A quota or a spending limit of the account is used up.
+        "The provider does not allow the account or the function's role to send.",
+        "`loyaltyctl doctor --org ID` says what is missing; the stack's roles are in template.yaml.";
     QuotaExceeded = "quota_exceeded",
-    /// The provider refuses the message for another reason.
+        "A quota or a spending limit of the account is used up.",
+        "Ask the provider for a higher one, and look for traffic that is not your customers'.";
     Rejected = "rejected",
-    /// The host of the webhook has no public address.
+        "The provider refuses the message for another reason.",
+        "The log line of the delivery has the provider's error code.";
     PrivateAddress = "private_address",
-    /// Too many messages at once, at every attempt.
+        "The host of the webhook has no public address.",
+        "Correct the host's DNS record, or the `url` in the org's file.";
     Throttled = "throttled",
-    /// The provider failed, at every attempt.
+        "Too many messages at once, at every attempt.",
+        "Let the customer ask again, and the provider for a higher rate.";
     Unavailable = "unavailable",
-    /// The provider did not answer in time. It may have taken the message.
+        "The provider failed, at every attempt.",
+        "Let the customer ask again, and look at the provider's status page.";
     TimedOut = "timed_out",
-    /// The provider could not be connected to, or the connection broke.
+        "The provider did not answer in time. It may have taken the message.",
+        "Let the customer ask again if nothing arrives.";
     Unreachable = "unreachable",
+        "The provider could not be connected to, or the connection broke.",
+        "Check that the webhook's `url` answers from the internet.";
 }
 
 /// Distinguishes the deliveries of a message that may run at the same time: a random number, drawn

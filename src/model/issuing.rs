@@ -1,6 +1,8 @@
 //! Whether a request for an OTP gets a new one, the earlier one again, or has to wait, and which
 //! quotas an OTP counts in.
 
+use std::fmt;
+
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 use super::{
@@ -39,6 +41,15 @@ impl IssueRules {
         self.cooldown > TimeDelta::zero() || self.reissue == Reissue::Same
     }
 
+    /// How long nothing is issued after `now`, if the last OTP of the series was issued or sent
+    /// again at `last`. `None` if one may be issued.
+    #[must_use]
+    pub fn wait(self, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<TimeDelta> {
+        let left = last.checked_add_signed(self.cooldown)? - now;
+        // The clock of the process that issued the last one may be ahead.
+        (self.cooldown > TimeDelta::zero() && left > TimeDelta::zero()).then(|| left.min(self.cooldown))
+    }
+
     /// Decides at `now`. `otps` are those of the series that may be valid, `last_sent` is when the
     /// last one was issued or sent again, and `may_repeat` is whether a code may be sent again.
     #[must_use]
@@ -51,12 +62,8 @@ impl IssueRules {
     ) -> Decision<'_> {
         // An OTP that was issued before the org had a cooldown counts, too.
         let last = otps.iter().map(|otp| otp.created_id.issued_at()).chain(last_sent).max();
-        if let Some(free_at) = last.and_then(|last| last.checked_add_signed(self.cooldown))
-            && self.cooldown > TimeDelta::zero()
-            && now < free_at
-        {
-            // The clock of the process that issued the last one may be ahead.
-            return Decision::Wait((free_at - now).min(self.cooldown));
+        if let Some(time) = last.and_then(|last| self.wait(last, now)) {
+            return Decision::Wait(time);
         }
         let repeatable = |otp: &&Otp| otp.is_valid(now) && has_time_left(otp, now) && may_repeat(&otp.code);
         let earlier = match self.reissue {
@@ -88,11 +95,28 @@ impl UtcHour {
     }
 }
 
+/// The hour in the keys of counts, such as `2026-11-21T10`.
+impl fmt::Display for UtcHour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.begins_at.format("%Y-%m-%dT%H"))
+    }
+}
+
 /// The time that a quota is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {
     Day(OrgDay),
     Hour(UtcHour),
+}
+
+/// The period in the keys of counts.
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Day(day) => day.date.fmt(f),
+            Self::Hour(hour) => hour.fmt(f),
+        }
+    }
 }
 
 impl Period {
@@ -158,12 +182,46 @@ pub fn quotas(org: &Org, owner: &OtpOwner, destinations: &[Destination], now: Da
     };
     let limit = org.config().otp_daily_limit;
     let mut quotas: Vec<Quota> = of_day.into_iter().map(|counted| Quota { counted, limit }).collect();
-    if let Some(limit) = org.config().otp_hourly_limit {
-        let hour = UtcHour::of(now);
+    let hour = UtcHour::of(now);
+    if let Some(limit) = limit_in(org, Period::Hour(hour)) {
         let counted = addresses.into_iter().map(|address| Counted::HourlyOfAddress(address.clone(), hour));
         quotas.extend(counted.map(|counted| Quota { counted, limit }));
     }
     quotas
+}
+
+/// How many OTPs an org allows in a period. `None` if it does not limit them.
+const fn limit_in(org: &Org, period: Period) -> Option<i64> {
+    match period {
+        Period::Day(_) => Some(org.config().otp_daily_limit),
+        Period::Hour(_) => org.config().otp_hourly_limit,
+    }
+}
+
+/// A stored count of OTPs, and the quota that it counts in now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaUse {
+    pub issued: u64,
+    pub limit: i64,
+    pub period: Period,
+}
+
+impl QuotaUse {
+    /// Compares a count whose key names `period` with the quotas of the org at `now`. `None` if the
+    /// period is over, or the org has no such quota.
+    #[must_use]
+    pub fn of(org: &Org, period: &str, issued: u64, now: DateTime<Utc>) -> Option<Self> {
+        let current = [Period::Day(OrgDay::of(now, &org.timezone)), Period::Hour(UtcHour::of(now))];
+        let period = current.into_iter().find(|current| current.to_string() == period)?;
+        Some(Self { issued, limit: limit_in(org, period)?, period })
+    }
+
+    /// When the next OTP can be issued. `None` if one can be issued now.
+    #[must_use]
+    pub fn free_at(&self) -> Option<DateTime<Utc>> {
+        let is_used_up = i64::try_from(self.issued).is_ok_and(|issued| issued >= self.limit);
+        is_used_up.then(|| self.period.ends_at())
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +332,24 @@ mod tests {
                 format!("{} to {counted}", quota.limit)
             })
             .collect()
+    }
+
+    #[test]
+    fn a_count_is_compared_with_the_quota_of_its_period_until_that_ends() {
+        let config = json!({"CONF_OTP_DAILY_LIMIT": 3, "CONF_OTP_RATE_LIMIT_ONE_HOUR": 2});
+        let limited = org(&json!({"config": config}));
+        let now = "2026-11-21T18:29:59Z".parse().unwrap();
+        let free_at = |period, issued, now| {
+            QuotaUse::of(&limited, period, issued, now).map(|quota| quota.free_at().map(|at| at.to_rfc3339()))
+        };
+        assert_eq!(free_at("2026-11-21", 2, now), Some(None));
+        assert_eq!(free_at("2026-11-21", 3, now), Some(Some("2026-11-21T18:30:00+00:00".to_owned())));
+        assert_eq!(free_at("2026-11-21T18", 1, now), Some(None));
+        assert_eq!(free_at("2026-11-21T18", 2, now), Some(Some("2026-11-21T19:00:00+00:00".to_owned())));
+        for over in ["2026-11-20", "2026-11-22", "2026-11-21T17", ""] {
+            assert_eq!(free_at(over, 9, now), None, "{over}");
+        }
+        assert_eq!(QuotaUse::of(&org(&json!({})), "2026-11-21T18", 9, now), None);
     }
 
     #[test]

@@ -331,6 +331,12 @@ impl FailedAttempts {
         &self.0
     }
 
+    /// Those that count at `now`, oldest first.
+    #[must_use]
+    pub fn counting(&self, limit: AttemptLimit, now: DateTime<Utc>) -> &[DateTime<Utc>] {
+        &self.0[self.0.partition_point(|time| *time + limit.window <= now)..]
+    }
+
     /// The failed attempts of both.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
@@ -348,8 +354,7 @@ impl FailedAttempts {
     /// Adds an attempt at `now`, and drops those that are outside of the window.
     #[must_use]
     pub fn with_attempt_at(&self, now: DateTime<Utc>, limit: AttemptLimit) -> Self {
-        let recent = self.0.iter().copied().filter(|time| *time + limit.window > now);
-        Self::new(recent.chain([now]).collect())
+        Self::new([self.counting(limit, now), &[now]].concat())
     }
 }
 
@@ -569,6 +574,9 @@ mod tests {
         assert_eq!(attempts.locked_until(LIMIT, at(5)), Some(at(900)));
         assert_eq!(attempts.locked_until(LIMIT, at(899)), Some(at(900)));
         assert_eq!(attempts.locked_until(LIMIT, at(900)), None);
+        assert_eq!(attempts.counting(LIMIT, at(899)).len(), 5);
+        assert_eq!(attempts.counting(LIMIT, at(900)), [at(1), at(2), at(3), at(4)]);
+        assert!(attempts.counting(LIMIT, at(904)).is_empty(), "they stay stored, and count no more");
         let attempts = attempts.with_attempt_at(at(900), LIMIT);
         assert_eq!(attempts.locked_until(LIMIT, at(900)), Some(at(901)), "the window slides");
         assert_eq!(attempts.times().len(), 5, "those that no longer count are forgotten");

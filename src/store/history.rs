@@ -14,7 +14,7 @@ use super::{
     Attributes, Item, Store, StoreError,
     customer_writes::{ACCOUNTS, REGISTERED_AT, StoredCustomer, USER_ID},
     customers::owner_keys,
-    issuing::ISSUED,
+    issuing::{ISSUED, SENT_AT},
     keys::{self, OwnedItem},
     messages,
     otps::{CONSUMED_AT, SENDS, TIMES, VALID_UNTIL},
@@ -56,6 +56,9 @@ pub struct OwnerHistory {
     /// By scope. Those that no longer count may be among them.
     pub failed_attempts: Vec<(Scope, FailedAttempts)>,
     pub quotas: Vec<QuotaCount>,
+    /// When the last OTP of a scope was issued or sent again. Stored in orgs with a cooldown or
+    /// with `CONF_OTP_REISSUE = "SAME"` only.
+    pub last_sent: Vec<(Scope, DateTime<Utc>)>,
 }
 
 impl OwnerHistory {
@@ -265,10 +268,23 @@ impl Store {
         Ok(histories)
     }
 
+    /// The quotas of an address, whether or not it is registered. Empty if nothing counts.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn quotas_of_address(
+        &self,
+        org: &Org,
+        identifier: &Identifier,
+    ) -> Result<Vec<AddressQuotas>, StoreError> {
+        let address = (identifier.name().name_space(), identifier.value().to_owned());
+        self.address_quotas(org.id(), [address]).await
+    }
+
     async fn address_quotas(
         &self,
         org: OrgId,
-        addresses: BTreeSet<(IdentifierName, String)>,
+        addresses: impl IntoIterator<Item = (IdentifierName, String)>,
     ) -> Result<Vec<AddressQuotas>, StoreError> {
         let addresses: Vec<_> = addresses.into_iter().collect();
         let mut all = Vec::new();
@@ -329,7 +345,7 @@ fn registered_at(item: &Item<'_>) -> Result<Option<DateTime<Utc>>, StoreError> {
 fn read_history(owner: HistoryOwner, items: &[Attributes]) -> Result<OwnerHistory, StoreError> {
     let mut otps: BTreeMap<(CreatedId, Scope), OtpRecord> = BTreeMap::new();
     let mut messages: BTreeMap<(CreatedId, Scope), Vec<_>> = BTreeMap::new();
-    let (mut failed_attempts, mut quotas) = (Vec::new(), Vec::new());
+    let (mut failed_attempts, mut quotas, mut last_sent) = (Vec::new(), Vec::new(), Vec::new());
     for attributes in items {
         let item = Item(attributes);
         match OwnedItem::read(item.s(keys::SK)?) {
@@ -348,7 +364,8 @@ fn read_history(owner: HistoryOwner, items: &[Attributes]) -> Result<OwnerHistor
                 }
             }
             Some(OwnedItem::Quota(_)) => quotas.extend(read_quota(&item)?),
-            Some(OwnedItem::Profile | OwnedItem::LastOtp(_)) | None => {}
+            Some(OwnedItem::LastOtp(scope)) => last_sent.push((scope, item.millis(SENT_AT)?)),
+            Some(OwnedItem::Profile) | None => {}
         }
     }
     for ((id, scope), mut found) in messages {
@@ -366,7 +383,7 @@ fn read_history(owner: HistoryOwner, items: &[Attributes]) -> Result<OwnerHistor
         otp.messages = found.into_iter().map(|(_, message, _)| message).collect();
     }
     let otps = otps.into_values().rev().collect();
-    Ok(OwnerHistory { owner, otps, failed_attempts, quotas })
+    Ok(OwnerHistory { owner, otps, failed_attempts, quotas, last_sent })
 }
 
 fn read_otp(item: &Item<'_>, scope: Scope, created_id: CreatedId) -> Result<OtpRecord, StoreError> {

@@ -32,7 +32,7 @@ use crate::{
 
 pub(super) const ISSUED: &str = "issued";
 
-const SENT_AT: &str = "sent_at";
+pub(super) const SENT_AT: &str = "sent_at";
 
 /// An OTP to be issued. The store generates its [`CreatedId`].
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use crate::{
     model::{
         access_token::TokenDigest,
         customer::{Account, Identifier, IdentifierName, Identity, UserId},
+        issuing::UtcHour,
         org::OrgId,
         otp::{CreatedId, OtpOwner, OtpSeries, Scope},
         profile::StoredIdentifier,
@@ -266,7 +267,7 @@ pub fn message_budget(org: OrgId, hour: DateTime<Utc>) -> Key {
 }
 
 fn hourly_quota(hour: DateTime<Utc>) -> String {
-    format!("QUOTA#{}", hour.format("%Y-%m-%dT%H"))
+    format!("QUOTA#{}", UtcHour::of(hour))
 }
 
 /// The last OTP of a series, in orgs with a cooldown or `CONF_OTP_REISSUE = "SAME"`.

@@ -137,9 +137,15 @@ async fn the_otps_of_a_customer_are_listed_without_codes_and_addresses() {
     assert_eq!(find(&listed["owners"][1], contact)["messages"][0]["channels"][0]["state"], "queued");
 
     let shown = text(&operator, &["otp", "list", "--org", "966", &user]);
-    for expected in
-        ["failed: opted_out", "queued", "validated", "no code is checked until", "5 wrong guesses"]
-    {
+    for expected in [
+        "failed: opted_out",
+        "queued",
+        "validated",
+        "POINTS, customer: too many wrong guesses (5): no code is checked until ",
+        "failed: opted_out: The customer has asked the provider for no more messages. ",
+        "customer: 2 of 10 OTPs of ",
+        "mobile ********1139, unregistered: 1 of 10 OTPs of ",
+    ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
     for secret in [code.as_str(), right.as_str(), "8799361139"] {
@@ -151,6 +157,31 @@ async fn the_otps_of_a_customer_are_listed_without_codes_and_addresses() {
     assert_eq!(operator.refusal(&["otp", "list", "--org", "966", "5"]).0, 4);
     assert_eq!(operator.refusal(&["otp", "list", "--org", "966"]).0, 2);
     assert_eq!(operator.refusal(&["otp", "list", "--org", "966", "5", "--contact", "mobile", MOBILE]).0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_refused_for_a_limit_can_be_explained() {
+    let (operator, service) = with_customer().await;
+    let shown = |arguments: &[&str]| text(&operator, &[&["otp", "list", "--org", "966"], arguments].concat());
+    let user = USER.to_string();
+    assert!(shown(&[&user]).starts_with("no OTPs of the last days: "), "{}", shown(&[&user]));
+    let folder = tempfile::tempdir().unwrap();
+    let limits = "[config]\nCONF_OTP_DAILY_LIMIT = 2\nCONF_OTP_COOLDOWN_SECONDS = 3600";
+    let org = common::DEMO_ORG.replacen("[config]", limits, 1);
+    operator.json(&["org", "apply", &write(&folder, &format!("{org}{DELIVERY}"))]);
+    let service = service.another_process();
+    generate(&service, MOBILE, "POINTS").await;
+    generate(&service, "9010000022", "REGISTRATION").await;
+    let contact = ["--contact", "mobile", "9010000022"];
+    for line in [shown(&[&user]), shown(&contact)] {
+        assert!(line.contains(": an OTP was sent ") && line.contains(": the next one in "), "{line}");
+    }
+    generate(&service, MOBILE, "COUPON").await;
+    let line = shown(&[&user]);
+    assert!(line.contains("customer: 2 of 2 OTPs of ") && line.contains(": the next one at "), "{line}");
+    let limits = operator.json(&["customer", "show", "--org", "966", &user])["limits"].clone();
+    let of_day = limits.as_array().unwrap().iter().find(|limit| limit["what"] == "otps_of_day").unwrap();
+    assert!(of_day["count"] == 2 && of_day["limit"] == 2 && of_day["free_at"].is_string(), "{limits}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     Target,
     failure::Failure,
-    import, org, otp,
+    import, limits, org,
     output::{Output, ask, escape, json_escape},
     support::{self, Erased, OtpStatus, Reveal},
 };
@@ -231,7 +231,10 @@ async fn show(
         (output.with_spinner("reading", reading).await?, Reveal::Masked)
     };
     let now = Utc::now();
-    let json = support::customer_json(org, &found, reveal, now);
+    let mut json = support::customer_json(org, &found, reveal, now);
+    let histories: Vec<OwnerHistory> = found.all().cloned().collect();
+    let limits = limits::limits(org, &histories, &found.addresses, now);
+    json["limits"] = limits.iter().map(|limit| limit.to_json(org)).collect();
     output.print(&json, &in_words(output, org, &found, reveal, now))
 }
 
@@ -284,7 +287,8 @@ fn in_words(
     lines.push(output.table(&["identifier", "value", "account"], &identifiers.collect::<Vec<_>>()));
     let histories: Vec<OwnerHistory> = found.all().cloned().collect();
     lines.push(otps_in_short(&histories, now));
-    lines.extend(otp::remarks(org, &histories, now));
+    let limits = limits::limits(org, &histories, &found.addresses, now);
+    lines.extend(limits.iter().map(|limit| limit.in_words(org, now)));
     lines.join("\n")
 }
 

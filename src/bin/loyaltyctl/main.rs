@@ -10,6 +10,8 @@ mod doctor;
 mod engine;
 mod failure;
 mod import;
+mod limits;
+mod message_words;
 mod numbers;
 mod org;
 mod org_file;

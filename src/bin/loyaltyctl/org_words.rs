@@ -1,5 +1,7 @@
 //! An org's configuration as sentences: what its customers and tills experience.
 
+use std::fmt::Display;
+
 use loyalty_codes::model::{
     card_number::Algorithm,
     customer::Source,
@@ -224,8 +226,9 @@ fn duration(seconds: i64) -> String {
     counted(seconds, "second", "seconds")
 }
 
-fn counted(count: i64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+/// A count with its noun, such as `1 code` and `2 codes`.
+pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == N::from(1) { one } else { many })
 }
 
 fn and(parts: &[impl AsRef<str>]) -> String {

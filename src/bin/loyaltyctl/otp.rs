@@ -8,16 +8,16 @@ use loyalty_codes::{
         org::{Org, OrgId},
         otp::Scope,
     },
-    store::{HistoryOwner, OwnerHistory, Store},
+    store::{OwnerHistory, Store},
 };
 use serde_json::json;
 
 use crate::{
     Target,
     failure::Failure,
-    org,
+    limits, message_words, org,
     output::Output,
-    support::{self, Happening, OtpStatus, Reveal, Subject},
+    support::{self, OtpStatus, Reveal, Subject},
 };
 
 #[derive(Subcommand)]
@@ -113,24 +113,37 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
 async fn list(store: &Store, output: &Output, whose: &Whose) -> Result<(), Failure> {
     let (org, subject) = whose.find(store, output).await?;
     let now = Utc::now();
-    let histories = output.with_spinner("reading", support::histories(store, &org, &subject)).await?;
+    let reading = support::stored(store, &org, &subject);
+    let (histories, addresses) = output.with_spinner("reading", reading).await?;
     let json: Vec<_> =
         histories.iter().map(|history| support::history_json(&org, history, Reveal::Masked, now)).collect();
-    let mut text = output.table(HEADING, &rows(&org, &histories, now));
+    let limits = limits::limits(&org, &histories, &addresses, now);
+    let rows = rows(&org, &histories, now);
+    let mut lines = if rows.is_empty() {
+        vec![
+            "no OTPs of the last days: none was asked for, or each request was refused, as the till was told"
+                .to_owned(),
+        ]
+    } else {
+        vec![output.table(HEADING, &rows)]
+    };
     let mut customers = Vec::new();
     if let Subject::Contact(identifier) = &subject {
         customers = store.search(&org, identifier).await?.customers.into_keys().collect();
     }
-    for line in remarks(&org, &histories, now) {
-        text = format!("{text}\n{line}");
-    }
+    lines.extend(message_words::legend(&histories, now));
+    lines.extend(limits.iter().map(|limit| limit.in_words(&org, now)));
     for user in &customers {
-        text = format!(
-            "{text}\nregistered: `loyaltyctl otp list --org {} {user}` lists the customer's OTPs, too",
+        lines.push(format!(
+            "registered: `loyaltyctl otp list --org {} {user}` lists the customer's OTPs, too",
             org.id()
-        );
+        ));
     }
-    output.print(&json!({"org": org.id(), "owners": json, "customers": customers}), text.trim_start())
+    let limits: Vec<_> = limits.iter().map(|limit| limit.to_json(&org)).collect();
+    output.print(
+        &json!({"org": org.id(), "owners": json, "limits": limits, "customers": customers}),
+        &lines.join("\n"),
+    )
 }
 
 pub const HEADING: &[&str] = &["issued", "scope", "for", "valid until", "otp", "channel", "to", "message"];
@@ -139,7 +152,7 @@ pub const HEADING: &[&str] = &["issued", "scope", "for", "valid until", "otp", "
 pub fn rows(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for history in histories {
-        let owner = owner(history);
+        let owner = limits::owner(history);
         for otp in &history.otps {
             let status = OtpStatus::of(otp, now);
             let state = match status.at() {
@@ -162,50 +175,10 @@ pub fn rows(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<Ve
             }
             for (requested_at, channel, fate) in channels {
                 let to = Reveal::Masked.channel(channel);
-                let fate = fate
-                    .detail()
-                    .map_or_else(|| fate.name().to_owned(), |detail| format!("{}: {detail}", fate.name()));
-                rows.push(row(requested_at, [channel.channel_type.to_string(), to, fate]));
+                rows.push(row(requested_at, [channel.channel_type.to_string(), to, fate.to_string()]));
             }
         }
     }
     rows.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     rows.into_iter().map(|(_, row)| row).collect()
-}
-
-fn owner(history: &OwnerHistory) -> String {
-    match &history.owner {
-        HistoryOwner::Customer(_) => "customer".to_owned(),
-        HistoryOwner::Contact(address) => match &address.0 {
-            Some(account) => format!("contact in {account}"),
-            None => "contact".to_owned(),
-        },
-    }
-}
-
-/// What keeps codes from being checked or issued.
-pub fn remarks(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<String> {
-    let mut lines = Vec::new();
-    for event in support::otp_timeline(org, histories, now) {
-        if let (Happening::Locked(until), Some(scope)) = (&event.what, event.scope) {
-            lines.push(format!(
-                "{scope}: too many wrong guesses, no code is checked until {}",
-                support::time(org, *until)
-            ));
-        }
-    }
-    for history in histories {
-        for (scope, attempts) in &history.failed_attempts {
-            lines.push(format!("{scope}: {} wrong guesses ({})", attempts.times().len(), owner(history)));
-        }
-        for quota in &history.quotas {
-            lines.push(format!(
-                "{}: {} OTPs count in the quota ({})",
-                quota.period,
-                quota.issued,
-                owner(history)
-            ));
-        }
-    }
-    lines
 }

@@ -2,7 +2,7 @@
 //! shows it. Every function that changes something, or shows personal data, records it in the
 //! audit, without personal data.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use loyalty_codes::{
@@ -16,8 +16,8 @@ use loyalty_codes::{
         profile::{Attribution, Customer, Profile, StoredIdentifier},
     },
     store::{
-        AuditEntry, CustomerHistory, CustomerState, ErasureStart, HistoryOwner, Merge, MergedUsers, OtpEnd,
-        OtpRecord, OwnerHistory, QuotaCount, Store,
+        AddressQuotas, AuditEntry, CustomerHistory, CustomerState, ErasureStart, HistoryOwner, Merge,
+        MergedUsers, OtpEnd, OtpRecord, OwnerHistory, QuotaCount, Store,
     },
 };
 use serde_json::{Value, json};
@@ -81,12 +81,27 @@ pub async fn customer_revealed(
 /// # Errors
 /// Not found if there is no such customer.
 pub async fn histories(store: &Store, org: &Org, subject: &Subject) -> Result<Vec<OwnerHistory>, Failure> {
+    Ok(stored(store, org, subject).await?.0)
+}
+
+/// The same, with the quotas of the addresses.
+///
+/// # Errors
+/// Not found if there is no such customer.
+pub async fn stored(
+    store: &Store,
+    org: &Org,
+    subject: &Subject,
+) -> Result<(Vec<OwnerHistory>, Vec<AddressQuotas>), Failure> {
     match subject {
         Subject::Customer(user) => {
-            let CustomerHistory { own, contacts, .. } = customer(store, org, *user).await?;
-            Ok([own].into_iter().chain(contacts).collect())
+            let CustomerHistory { own, contacts, addresses, .. } = customer(store, org, *user).await?;
+            Ok(([own].into_iter().chain(contacts).collect(), addresses))
         }
-        Subject::Contact(identifier) => Ok(store.contact_history(org, identifier).await?),
+        Subject::Contact(identifier) => {
+            let histories = store.contact_history(org, identifier).await?;
+            Ok((histories, store.quotas_of_address(org, identifier).await?))
+        }
     }
 }
 
@@ -320,6 +335,16 @@ impl Fate {
     }
 }
 
+/// The state with its detail, such as `failed: opted_out`.
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.detail() {
+            Some(detail) => write!(f, "{}: {detail}", self.name()),
+            None => f.write_str(self.name()),
+        }
+    }
+}
+
 /// Something that happened to a customer or a contact.
 #[derive(Clone)]
 pub struct Event {
@@ -382,7 +407,9 @@ pub fn otp_timeline(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -
     newest_first(otp_events(org, histories.iter(), now))
 }
 
+/// Of events with one time, the later ones were added later.
 fn newest_first(mut events: Vec<Event>) -> Vec<Event> {
+    events.reverse();
     events.sort_by_key(|event| std::cmp::Reverse(event.at));
     events
 }
@@ -461,9 +488,7 @@ impl Happening {
         match self {
             Self::Joined(account) => account.to_string(),
             Self::Message(_, channel, fate) => {
-                let detail = fate.detail().map_or_else(String::new, |detail| format!(": {detail}"));
-                let to = Reveal::Masked.channel(channel);
-                format!("{} to {to} {}{detail}", channel.channel_type, fate.name())
+                format!("{} to {} {fate}", channel.channel_type, Reveal::Masked.channel(channel))
             }
             Self::Locked(until) => format!("until {}", time(org, *until)),
             Self::MergedInto(user) => format!("into {user}"),

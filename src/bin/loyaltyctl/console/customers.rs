@@ -14,10 +14,11 @@ use chrono::{DateTime, Utc};
 use loyalty_codes::{
     model::{
         customer::{Identifier, IdentifierName, UserId},
+        delivery_state::Explanation,
         org::{Org, OrgId},
         profile::StoredIdentifier,
     },
-    store::{CustomerHistory, CustomerState, OwnerHistory, Search},
+    store::{AddressQuotas, CustomerHistory, CustomerState, OwnerHistory, Search},
 };
 use tokio::sync::oneshot;
 
@@ -29,8 +30,8 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    otp,
-    support::{self, Erased, Event, Reveal, SETTLE, Subject},
+    limits, message_words,
+    support::{self, Erased, Event, Happening, Reveal, SETTLE, Subject},
 };
 
 #[derive(Template)]
@@ -81,8 +82,14 @@ struct ContactPage {
 /// What happened, newest first.
 struct History {
     events: Vec<EventRow>,
-    /// What keeps codes from being checked or issued.
-    remarks: Vec<String>,
+    /// How far the limits are used.
+    limits: Vec<ShownLimit>,
+}
+
+struct ShownLimit {
+    /// Whether it keeps OTPs from being issued or checked.
+    is_reached: bool,
+    text: String,
 }
 
 struct EventRow {
@@ -104,15 +111,40 @@ struct RevokePage {
     once: String,
 }
 
+impl History {
+    fn new(
+        org: &Org,
+        events: &[Event],
+        histories: &[OwnerHistory],
+        addresses: &[AddressQuotas],
+        now: DateTime<Utc>,
+    ) -> Self {
+        let limits = limits::limits(org, histories, addresses, now);
+        let limits = limits
+            .iter()
+            .map(|limit| ShownLimit { is_reached: limit.free_at.is_some(), text: limit.in_words(org, now) });
+        Self {
+            events: events.iter().map(|event| EventRow::new(org, event)).collect(),
+            limits: limits.collect(),
+        }
+    }
+}
+
 impl EventRow {
     fn new(org: &Org, event: &Event) -> Self {
         let or_dash =
             |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
         let contact = event.contact.as_ref().map(|address| listed(address, Reveal::Masked));
+        let mut detail = event.what.detail(org);
+        if let Happening::Message(_, _, fate) = &event.what
+            && let Some(Explanation { meaning, remedy }) = message_words::explanation(fate)
+        {
+            detail = format!("{detail}. {meaning} {remedy}");
+        }
         Self {
             at: support::time(org, event.at),
             what: event.what.name().replace('_', " "),
-            detail: or_dash(Some(event.what.detail(org))),
+            detail: or_dash(Some(detail)),
             otp: or_dash(event.what.otp().map(|id| id.0.to_string())),
             scope: or_dash(event.scope.map(|scope| scope.to_string())),
             contact: contact
@@ -177,16 +209,21 @@ pub async fn find(
     };
     let Search { customers, contacts, erased, .. } = console.store.search(&org, &identifier).await?;
     let found: Vec<_> = customers.iter().collect();
+    let addresses = if found.is_empty() && identifier.name().receives_otps() {
+        console.store.quotas_of_address(&org, &identifier).await?
+    } else {
+        Vec::new()
+    };
     match (found.as_slice(), contacts.is_empty()) {
         ([(user, _)], _) => Ok(Redirect::to(&customer_path(org.id(), **user)).into_response()),
-        ([], true) => {
+        ([], true) if addresses.is_empty() => {
             let text = erased.map_or_else(
                 || "Nobody has it, and no OTP was sent to it in the last days".to_owned(),
                 |user| format!("Nobody has it. It was a number of customer {user}, who was erased"),
             );
             find_page(&console, &org, StatusCode::NOT_FOUND, &form, Some(text), Vec::new())
         }
-        ([], false) => contact_page(&console, &org, &form, &identifier, &contacts),
+        ([], _) => contact_page(&console, &org, &form, &identifier, &contacts, &addresses),
         (several, _) => {
             let several = several.iter().map(|(user, accounts)| {
                 let accounts: Vec<_> = accounts.iter().map(ToString::to_string).collect();
@@ -207,6 +244,7 @@ fn contact_page(
     form: &Form,
     identifier: &Identifier,
     histories: &[OwnerHistory],
+    addresses: &[AddressQuotas],
 ) -> Page {
     let now = Utc::now();
     let events = support::otp_timeline(org, histories, now);
@@ -215,10 +253,7 @@ fn contact_page(
         id: org.id(),
         kind: identifier.name(),
         value: form.text("value").to_owned(),
-        history: History {
-            events: events.iter().map(|event| EventRow::new(org, event)).collect(),
-            remarks: otp::remarks(org, histories, now),
-        },
+        history: History::new(org, &events, histories, addresses, now),
         once: console.gate.open_form(),
     })
 }
@@ -251,10 +286,7 @@ fn customer_page(
             gone,
             profiles,
             identifiers,
-            history: History {
-                events: events.iter().map(|event| EventRow::new(org, event)).collect(),
-                remarks: otp::remarks(org, &histories, now),
-            },
+            history: History::new(org, &events, &histories, &found.addresses, now),
             is_revealed: reveal == Reveal::All,
             problems: problem.into_iter().map(|text| ShownProblem { input: Some("typed"), text }).collect(),
             once: console.gate.open_form(),

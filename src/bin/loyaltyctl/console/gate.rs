@@ -119,10 +119,11 @@ impl Gate {
 
     fn has_session(&self, headers: &HeaderMap) -> bool {
         let name = self.cookie_name();
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut cookies =
-            cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        cookies.any(|(key, value)| key == name && is_same(self.session.expose(), value))
+        // Cookies of other servers on the host are in the same header, and need not be ASCII.
+        let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+        let cookies = lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+        let values = cookies.filter_map(|cookie| cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        values.map(String::from_utf8_lossy).any(|value| is_same(self.session.expose(), &value))
     }
 
     /// Checks that a request was made for this address and by the console's own pages.
