@@ -128,6 +128,16 @@ export async function flaws(page) {
   const flaws = [];
   const wider = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
   if (wider > 0) flaws.push(`the page is ${wider} pixels wider than the screen`);
+  const hidden = await page.evaluate(() => {
+    // A script of a test runs even where those of the page do not.
+    const boxes = [...document.querySelectorAll(".scroll")].filter((box) => box.scrollWidth > box.clientWidth);
+    const lines = (element) =>
+      Math.round(element.getBoundingClientRect().height / parseFloat(getComputedStyle(element).lineHeight));
+    const broken = [...document.querySelectorAll(".time")].filter((time) => lines(time) > 1);
+    return { boxes: boxes.map((box) => box.getAttribute("aria-labelledby") ?? box.ariaLabel), broken: broken.length };
+  });
+  if (page.look.width < 500 && hidden.boxes.length > 0) flaws.push(`columns are out of sight: ${hidden.boxes}`);
+  if (page.look.width < 500 && hidden.broken > 0) flaws.push(`${hidden.broken} times are broken into lines`);
   if (page.look.script) {
     await page.evaluate(AXE);
     const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));

@@ -227,7 +227,7 @@ fn duration(seconds: i64) -> String {
 }
 
 /// A count with its noun, such as `1 code` and `2 codes`.
-pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+pub fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
     format!("{count} {}", if count == N::from(1) { one } else { many })
 }
 

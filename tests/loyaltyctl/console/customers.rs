@@ -65,12 +65,12 @@ fn support_sees_what_happened_and_unlocks_and_revokes() {
         demo.browser.submit(CUSTOMERS, CUSTOMERS, &[("kind", "mobile"), ("value", "+91 87993-61139")]);
     assert_eq!((found.status, found.location()), (303, TOM), "the address has the id alone");
     let page = demo.browser.follow(&found);
-    let row = |what: &str| format!("<td>{what}</td>");
+    let row = |what: &str| format!(">{what}</td>");
     for expected in [
         row("registered"),
         row("issued"),
         row("validated"),
-        format!("<td>{issued}</td>"),
+        row(&issued),
         "SMS to ".to_owned(),
         "writes nothing".to_owned(),
     ] {
