@@ -31,9 +31,7 @@ fn the_demo_has_a_console_that_shows_its_requests() {
         let page = browser.get(path).body;
         // Newest first: the refused one is before the one that was answered.
         let row = page.split("<tr>").filter(|row| row.contains("GET /v2/cardNumber")).last().unwrap();
-        for cell in
-            ["<td class=\"number\">200</td>", ">&#60;b&#62;pos/1.0&#60;/b&#62;</td>", ">store.server</td>"]
-        {
+        for cell in [">200</td>", ">&#60;b&#62;pos/1.0&#60;/b&#62;</td>", ">store.server</td>"] {
             assert!(row.contains(cell), "{cell}: {row}");
         }
         assert!(page.contains(">404</td>"), "{page}");
