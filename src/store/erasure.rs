@@ -91,8 +91,8 @@ impl Store {
                 Some(Tombstone { pending: None, gone_at, .. }) => return Ok(ErasureStart::Erased(gone_at)),
                 Some(tombstone) => tombstone,
                 None => {
-                    let buried = self.bury_erased(org, user, &attributes, &plans, now).await?;
-                    let Some(tombstone) = buried else {
+                    let written = self.make_unknown(org, user, &attributes, &plans, now).await?;
+                    let Some(tombstone) = written else {
                         lost_races.pause("the customer keeps changing").await?;
                         continue;
                     };
@@ -136,7 +136,7 @@ impl Store {
 
     /// Replaces a customer by a tombstone, and deletes the identities, or the first of them. `None`
     /// after a lost race.
-    async fn bury_erased(
+    async fn make_unknown(
         &self,
         org: &Org,
         user: UserId,
@@ -150,7 +150,7 @@ impl Store {
         // Those by which OTPs can be asked for go first, if one transaction cannot free all.
         own.sort_by_key(|key| !key.1.receives_otps());
         let tombstone = Tombstone { gone_at: now, merged_into: None, pending: Some(identifiers) };
-        let mut writes = self.bury(org, &stored, &tombstone)?;
+        let mut writes = self.replace_by_tombstone(org, &stored, &tombstone)?;
         for key in own.iter().take(IDENTITIES_AT_ONCE) {
             writes.push(self.free_identity(org, user, key, plans, now)?);
         }

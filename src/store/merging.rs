@@ -43,8 +43,17 @@ pub enum Merge {
     },
     /// It was done already, at this time.
     DoneBefore(DateTime<Utc>),
+}
+
+/// Why customers were not merged, or perhaps not.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
     /// Nothing was written.
-    Refused(MergeRefusal),
+    #[error(transparent)]
+    Refused(#[from] MergeRefusal),
+    /// If it was written, merging again does the rest.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Why two customers are not merged.
@@ -69,6 +78,25 @@ pub enum MergeRefusal {
     TooMany(UserId, usize, usize),
 }
 
+/// What is stored for a user id.
+enum Side {
+    Unknown,
+    Gone(Tombstone),
+    Customer(StoredCustomer),
+}
+
+impl Side {
+    /// The customer with the user id `user`.
+    fn customer(self, user: UserId) -> Result<StoredCustomer, MergeRefusal> {
+        match self {
+            Self::Customer(stored) => Ok(stored),
+            Self::Gone(Tombstone { merged_into: Some(into), .. }) => Err(MergeRefusal::Merged(user, into)),
+            Self::Gone(_) => Err(MergeRefusal::Erased(user)),
+            Self::Unknown => Err(MergeRefusal::Unknown(user)),
+        }
+    }
+}
+
 /// How many identities one transaction can move. It has at most 100 writes, of which 14 are the
 /// customers and the marks.
 const MAX_IDENTITIES: usize = 86;
@@ -78,49 +106,41 @@ impl Store {
     /// customer becomes a card number if the other one has an external ID, too.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails or an item is corrupt. If it was written, merging again
-    /// does the rest.
+    /// [`MergeError`] when they cannot be merged, DynamoDB fails or an item is corrupt.
     pub async fn merge_customers(
         &self,
         org: &Org,
         users: MergedUsers,
         as_card_number: bool,
         now: DateTime<Utc>,
-    ) -> Result<Merge, StoreError> {
+    ) -> Result<Merge, MergeError> {
         let MergedUsers { kept, merged } = users;
-        let refuse = |refusal| Ok(Merge::Refused(refusal));
         if kept == merged {
-            return refuse(MergeRefusal::Same);
+            return Err(MergeRefusal::Same.into());
         }
         let mut lost_races = LostRaces::new();
         loop {
             // First, because an interrupted merge goes on whatever the kept customer is.
-            let from = match self.to_merge(org, merged).await? {
-                Ok(stored) => stored,
-                Err((MergeRefusal::Merged(_, into), at)) if into == kept => {
+            let from = match self.side(org, merged).await? {
+                Side::Gone(Tombstone { merged_into: Some(into), gone_at, .. }) if into == kept => {
                     self.delete_rest(org, merged).await?;
-                    return Ok(Merge::DoneBefore(at));
+                    return Ok(Merge::DoneBefore(gone_at));
                 }
-                Err((refusal, _)) => return refuse(refusal),
+                side => side.customer(merged)?,
             };
-            let into = match self.to_merge(org, kept).await? {
-                Ok(stored) => stored,
-                Err((refusal, _)) => return refuse(refusal),
-            };
-            let combined = match into.customer.combined_with(&from.customer, as_card_number) {
-                Ok(combined) => combined,
-                Err(refusal) => return refuse(MergeRefusal::Combine(refusal)),
-            };
+            let into = self.side(org, kept).await?.customer(kept)?;
+            let combined = into.customer.combined_with(&from.customer, as_card_number);
+            let combined = combined.map_err(MergeRefusal::Combine)?;
             let keys = owner_keys(&from.customer.identifiers);
             if keys.len() > MAX_IDENTITIES {
-                return refuse(MergeRefusal::TooMany(merged, keys.len(), MAX_IDENTITIES));
+                return Err(MergeRefusal::TooMany(merged, keys.len(), MAX_IDENTITIES).into());
             }
             let owners = self.owners(org.id(), &keys).await?;
             let other =
                 |key: &StoredIdentifier| owners.get(key).filter(|owner| ![kept, merged].contains(owner));
             // An org-wide identity may be another customer's, until `table upgrade`.
             if let Some(owner) = from.customer.identifiers.iter().find_map(|own| other(&own.key())) {
-                return refuse(MergeRefusal::PointsElsewhere(merged, owner));
+                return Err(MergeRefusal::PointsElsewhere(merged, owner).into());
             }
             let writes = self.merge_writes(org, (&into, &from), &combined, &keys, &owners, now)?;
             if self.transact(writes).await? == Outcome::Done {
@@ -132,21 +152,13 @@ impl Store {
         }
     }
 
-    /// A customer who can be merged, or why not, with the time of an earlier end.
-    async fn to_merge(
-        &self,
-        org: &Org,
-        user: UserId,
-    ) -> Result<Result<StoredCustomer, (MergeRefusal, DateTime<Utc>)>, StoreError> {
+    async fn side(&self, org: &Org, user: UserId) -> Result<Side, StoreError> {
         let Some(attributes) = self.get(&keys::profile(org.id(), user)).await? else {
-            return Ok(Err((MergeRefusal::Unknown(user), DateTime::UNIX_EPOCH)));
+            return Ok(Side::Unknown);
         };
         Ok(match Tombstone::read(&Item(&attributes))? {
-            None => Ok(StoredCustomer::read(&attributes)?),
-            Some(Tombstone { merged_into: Some(into), gone_at, .. }) => {
-                Err((MergeRefusal::Merged(user, into), gone_at))
-            }
-            Some(tombstone) => Err((MergeRefusal::Erased(user), tombstone.gone_at)),
+            Some(tombstone) => Side::Gone(tombstone),
+            None => Side::Customer(StoredCustomer::read(&attributes)?),
         })
     }
 
@@ -161,7 +173,7 @@ impl Store {
     ) -> Result<Vec<TransactWriteItem>, StoreError> {
         let (kept, merged) = (into.customer.user, from.customer.user);
         let tombstone = Tombstone { gone_at: now, merged_into: Some(kept), pending: None };
-        let mut writes = self.bury(org, from, &tombstone)?;
+        let mut writes = self.replace_by_tombstone(org, from, &tombstone)?;
         writes.push(self.update_customer(org.id(), into, &combined.customer)?);
         for key in keys {
             if owners.get(key).is_some_and(|owner| owner != kept && owner != merged) {
@@ -181,6 +193,18 @@ impl Store {
             })?);
         }
         Ok(writes)
+    }
+
+    /// Does the rest of a merge that may have been interrupted. Nothing is done for somebody who
+    /// was not merged into another customer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when DynamoDB fails or an item is corrupt.
+    pub async fn finish_merge(&self, org: &Org, merged: UserId) -> Result<(), StoreError> {
+        match self.side(org, merged).await? {
+            Side::Gone(Tombstone { merged_into: Some(_), .. }) => self.delete_rest(org, merged).await,
+            _ => Ok(()),
+        }
     }
 
     /// Deletes the OTPs of a merged customer, with everything that belongs to them.

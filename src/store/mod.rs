@@ -76,7 +76,7 @@ pub use history::{
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};
 #[cfg(feature = "cli")]
-pub use merging::{Merge, MergeRefusal, MergedUsers};
+pub use merging::{Merge, MergeError, MergeRefusal, MergedUsers};
 pub use messages::{MessageOtp, StateChange, StoredMessage};
 pub use meter::{Usage, count_usage};
 pub use orgs::{Applied, ApplyError, OrgWithSecrets};

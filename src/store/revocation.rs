@@ -1,6 +1,8 @@
 //! What operators do with the OTPs of a customer or a contact: revoke them, and forget wrong
 //! guesses.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -23,20 +25,20 @@ use crate::model::{
 pub(super) const REVOKED_AT: &str = "revoked_at";
 
 impl Store {
-    /// Revokes the open OTPs of an owner, all of them or those of one scope. Returns which ones
-    /// were revoked. One that is validated at the same time is not.
+    /// Revokes the open OTPs of an owner, all of them or those of one scope, and adds those to
+    /// `revoked`. One that is validated at the same time is not revoked.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails. Some OTPs may be revoked then.
+    /// [`StoreError`] when DynamoDB fails. Those in `revoked` are revoked all the same.
     pub async fn revoke_otps(
         &self,
         org: OrgId,
         history: &OwnerHistory,
         scope: Option<Scope>,
         now: DateTime<Utc>,
-    ) -> Result<Vec<CreatedId>, StoreError> {
+        revoked: &mut Vec<CreatedId>,
+    ) -> Result<(), StoreError> {
         let partition = history.owner.partition(org);
-        let mut revoked = Vec::new();
         let wanted = |of: Scope| scope.is_none_or(|scope| scope == of);
         for otp in history.otps.iter().filter(|otp| otp.is_open(now) && wanted(otp.scope)) {
             let key = Key { pk: partition.clone(), sk: keys::otp_sort_key(otp.scope, otp.created_id) };
@@ -60,23 +62,23 @@ impl Store {
                 Err(error) => return Err(StoreError::from_sdk(error)),
             }
         }
-        Ok(revoked)
+        Ok(())
     }
 
-    /// Forgets the wrong guesses of an owner, all of them or those of one scope. Returns the scopes
-    /// that had some. The item stays, with another version: a validation that has read it before
-    /// judges again.
+    /// Forgets the wrong guesses of an owner, all of them or those of one scope, and adds the
+    /// scopes that had some to `forgotten`. The item stays, with another version: a validation that
+    /// has read it before judges again.
     ///
     /// # Errors
-    /// [`StoreError`] when DynamoDB fails. Some scopes may be unlocked then.
+    /// [`StoreError`] when DynamoDB fails. Those in `forgotten` are forgotten all the same.
     pub async fn forget_attempts(
         &self,
         org: OrgId,
         history: &OwnerHistory,
         scope: Option<Scope>,
-    ) -> Result<Vec<Scope>, StoreError> {
+        forgotten: &mut BTreeSet<Scope>,
+    ) -> Result<(), StoreError> {
         let partition = history.owner.partition(org);
-        let mut forgotten = Vec::new();
         let found = history.failed_attempts.iter().map(|(scope, _)| *scope);
         for of in found.filter(|of| scope.is_none_or(|scope| scope == *of)) {
             let key = Key { pk: partition.clone(), sk: keys::failed_attempts_sort_key(of) };
@@ -93,12 +95,14 @@ impl Store {
                 .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
                 .expression_attribute_values(":one", n(1));
             match forget.send().await {
-                Ok(_) => forgotten.push(of),
+                Ok(_) => {
+                    forgotten.insert(of);
+                }
                 // DynamoDB has deleted it meanwhile, because it has expired.
                 Err(error) if unmet_condition(&error).is_some() => {}
                 Err(error) => return Err(StoreError::from_sdk(error)),
             }
         }
-        Ok(forgotten)
+        Ok(())
     }
 }

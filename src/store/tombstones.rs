@@ -90,7 +90,7 @@ impl Store {
     /// The writes that replace a customer by `tombstone` and mark the items on which requests that
     /// are under way have conditions. The first one is the customer's item, on the condition that
     /// the customer is unchanged.
-    pub(super) fn bury(
+    pub(super) fn replace_by_tombstone(
         &self,
         org: &Org,
         stored: &StoredCustomer,

@@ -145,6 +145,27 @@ async fn nothing_of_an_erased_customer_stays_but_ids() {
 }
 
 #[tokio::test]
+async fn the_otp_of_another_contact_that_was_sent_to_the_customers_phone_is_that_contacts() {
+    let (table, service) = sending("CONF_OTP_RATE_LIMIT_ONE_HOUR = 20").await;
+    let other = "9010000022";
+    let body = request_for("MOBILE", other, "REGISTRATION", &[("SMS", MOBILE)]);
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200);
+    erase(&service, USER).await;
+    let two_days = (service.clock.now() + TimeDelta::days(2)).timestamp();
+    let left: Vec<_> =
+        table.items("").await.into_iter().filter(|it| format!("{it:?}").contains(MOBILE)).collect();
+    assert_eq!(left.len(), 1, "the counter of the address is deleted: {left:?}");
+    assert!(
+        left[0]["PK"].as_s().unwrap().contains(&format!("#CONTACT#INSTORE##mobile#91{other}")),
+        "{left:?}"
+    );
+    assert!(left[0]["SK"].as_s().unwrap().starts_with("MESSAGE#"), "{left:?}");
+    assert!(left[0]["expires_at"].as_n().unwrap().parse::<i64>().unwrap() <= two_days, "{left:?}");
+    let fetched = service.get(&format!("/v2/otp?source=INSTORE&mobile={other}&scope=REGISTRATION")).await;
+    assert_eq!(fetched.status, 200, "it is valid for the other contact");
+}
+
+#[tokio::test]
 async fn requests_for_an_erased_customer_are_answered_as_for_an_unknown_one() {
     let (table, service, codes) = with_traces().await;
     let ErasureStart::Begun(erasure) = begin(&service.store, &service, USER).await else { panic!() };
@@ -299,11 +320,42 @@ async fn an_erasure_that_is_killed_at_any_write_is_finished_by_the_next_one() {
     assert!(killed_at.len() > 20, "{killed_at:?}");
 }
 
-/// The time between two of the requests that race an erasure.
+/// The time between two of the requests that race an act.
 const STAGGER: Duration = Duration::from_millis(2);
-/// How many requests race an erasure, and how many come after its first part.
-const RACING: usize = 8;
-const LATER: usize = 4;
+/// How many requests race an act, and how many come after it.
+pub const RACING: usize = 8;
+pub const LATER: usize = 4;
+
+/// Does `act` once while `requests` run on other processes, the last ones of them after it. Returns
+/// the results of both.
+pub async fn act_while<A, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    table: &TestTable,
+    act: impl Future<Output = A>,
+    requests: impl Fn(TestService, usize) -> F,
+) -> (A, Vec<T>) {
+    let (processes, done) = (processes(table), Arc::new(SetOnce::new()));
+    tokio::join!(
+        async {
+            // At another moment in each round.
+            sleep(Duration::from_micros(os_rng().random_range(0..20_000))).await;
+            let result = act.await;
+            done.set(()).unwrap();
+            result
+        },
+        all_at_once(&processes, RACING + LATER, |service, i| {
+            let (request, done) = (requests(service, i), Arc::clone(&done));
+            async move {
+                match u32::try_from(i).unwrap() {
+                    _ if i >= RACING => {
+                        done.wait().await;
+                    }
+                    i => sleep(STAGGER * i).await,
+                }
+                request.await
+            }
+        }),
+    )
+}
 
 /// Erases the demo customer while `requests` run on other processes, and returns their results.
 /// Between the two sweeps, nothing may be in the customer's partition.
@@ -312,36 +364,16 @@ async fn erase_while<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     service: &TestService,
     requests: impl Fn(TestService, usize) -> F,
 ) -> Vec<T> {
-    let (org, processes) = (org(service).await, processes(table));
-    let begun = Arc::new(SetOnce::new());
-    let (erasure, results) = tokio::join!(
-        async {
-            // At another moment in each round.
-            sleep(Duration::from_micros(os_rng().random_range(0..20_000))).await;
-            let erasure = service.store.begin_erasure(&org, UserId(USER), service.clock.now()).await;
-            begun.set(()).unwrap();
-            erasure.unwrap()
-        },
-        all_at_once(&processes, RACING + LATER, |service, i| {
-            let (request, begun) = (requests(service, i), Arc::clone(&begun));
-            async move {
-                match u32::try_from(i).unwrap() {
-                    _ if i >= RACING => {
-                        begun.wait().await;
-                    }
-                    i => sleep(STAGGER * i).await,
-                }
-                request.await
-            }
-        }),
-    );
-    let ErasureStart::Begun(erasure) = erasure else { panic!("{erasure:?}") };
+    let org = org(service).await;
+    let erasing = service.store.begin_erasure(&org, UserId(USER), service.clock.now());
+    let (erasure, results) = act_while(table, erasing, requests).await;
+    let ErasureStart::Begun(erasure) = erasure.unwrap() else { panic!("there is nothing to erase") };
     assert_eq!(written_after_the_tombstone(table, USER).await, []);
     service.store.finish_erasure(&org, &erasure).await.unwrap();
     results
 }
 
-const ROUNDS: usize = 12;
+pub const ROUNDS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_otp_is_issued_to_a_customer_after_the_erasure() {

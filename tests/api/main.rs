@@ -33,6 +33,7 @@ mod metrics;
 mod oauth;
 mod orgs;
 mod races;
+mod revocation;
 mod support_costs;
 mod typed_text;
 mod unregistered;

@@ -1,24 +1,42 @@
 //! Customers who are merged into others.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use loyalty_codes::{
     model::{customer::UserId, org::OrgId},
-    store::{Merge, MergeRefusal, MergedUsers, UpgradeOptions},
+    secret::os_rng,
+    store::{Merge, MergeError, MergeRefusal, MergedUsers, UpgradeOptions},
 };
+use rand::RngExt;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     common::{MOBILE, TestService, USER, demo, faults::killed_after_writes},
-    erasure::{erase, org, written_after_the_tombstone},
-    guard::sending,
+    erasure::{LATER, RACING, ROUNDS, act_while, erase, org, written_after_the_tombstone},
+    guard::{request_for, sending},
     joining::{INSTORE, WECHAT, assert_consistent, new_customer, profiles, register, unmark},
-    races::{all_at_once, processes},
 };
 
-pub async fn merge(service: &TestService, kept: u64, merged: u64, as_card_number: bool) -> Merge {
+pub async fn merge(
+    service: &TestService,
+    kept: u64,
+    merged: u64,
+    as_card_number: bool,
+) -> Result<Merge, MergeRefusal> {
     let users = MergedUsers { kept: UserId(kept), merged: UserId(merged) };
     let now = service.clock.now();
-    service.store.merge_customers(&org(service).await, users, as_card_number, now).await.unwrap()
+    match service.store.merge_customers(&org(service).await, users, as_card_number, now).await {
+        Ok(merged) => Ok(merged),
+        Err(MergeError::Refused(refusal)) => Err(refusal),
+        Err(MergeError::Store(error)) => panic!("{error:?}"),
+    }
+}
+
+async fn issue_with_message(service: &TestService) {
+    let body = request_for("MOBILE", MOBILE, "POINTS", &[("SMS", MOBILE)]);
+    assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200);
 }
 
 #[tokio::test]
@@ -35,10 +53,10 @@ async fn a_merged_customer_is_found_as_the_one_who_stays() {
     let both = [("mobile", "9010000022"), ("email", "b@example.com")];
     assert_eq!(register(&service, "WECHAT:WECHAT-API2", &both).await.refusal(), (409, vec![8053]));
     let refusal = merge(&service, a, b, false).await;
-    let Merge::Refused(MergeRefusal::Combine(_)) = refusal else { panic!("{refusal:?}") };
+    let Err(MergeRefusal::Combine(_)) = refusal else { panic!("{refusal:?}") };
     assert_eq!(service.get(&format!("/v2/customers/{b}")).await.status, 200, "nothing was written");
 
-    assert_eq!(merge(&service, a, b, true).await, Merge::Done { identifiers: 3, names_kept: Vec::new() });
+    assert_eq!(merge(&service, a, b, true).await, Ok(Merge::Done { identifiers: 3, names_kept: Vec::new() }));
     let found = profiles(&service, a).await;
     let cards = ["cardnumber=X2".to_owned(), "externalId=X1".to_owned()];
     assert_eq!(found[INSTORE], [&cards[..], &["mobile=919010000022".to_owned()]].concat());
@@ -49,21 +67,21 @@ async fn a_merged_customer_is_found_as_the_one_who_stays() {
     assert_eq!(service.get(lookup).await.json["entity"], a);
     assert_eq!(register(&service, "WECHAT:WECHAT-API2", &both).await.json["createdId"], a);
     assert_consistent(&table).await;
-    assert_eq!(merge(&service, a, b, true).await, Merge::DoneBefore(service.clock.now()));
-    assert_eq!(merge(&service, b, a, true).await, Merge::Refused(MergeRefusal::Merged(UserId(b), UserId(a))));
-    assert_eq!(merge(&service, a, a, true).await, Merge::Refused(MergeRefusal::Same));
-    assert_eq!(merge(&service, a, 5, true).await, Merge::Refused(MergeRefusal::Unknown(UserId(5))));
+    assert_eq!(merge(&service, a, b, true).await, Ok(Merge::DoneBefore(service.clock.now())));
+    assert_eq!(merge(&service, b, a, true).await, Err(MergeRefusal::Merged(UserId(b), UserId(a))));
+    assert_eq!(merge(&service, a, a, true).await, Err(MergeRefusal::Same));
+    assert_eq!(merge(&service, a, 5, true).await, Err(MergeRefusal::Unknown(UserId(5))));
     erase(&service, a).await;
     let again = new_customer(&service, INSTORE, &both).await;
-    assert_eq!(merge(&service, a, again, false).await, Merge::Refused(MergeRefusal::Erased(UserId(a))));
+    assert_eq!(merge(&service, a, again, false).await, Err(MergeRefusal::Erased(UserId(a))));
 }
 
 #[tokio::test]
 async fn the_otps_of_a_merged_customer_are_deleted_and_the_tills_issue_to_the_other_one() {
     let (table, service) = sending("").await;
-    service.issue().await;
+    issue_with_message(&service).await;
     let a = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
-    assert!(matches!(merge(&service, a, USER, true).await, Merge::Done { .. }));
+    assert!(matches!(merge(&service, a, USER, true).await, Ok(Merge::Done { .. })));
     assert_eq!(service.fetch().await.refusal().0, 404);
     assert_eq!(table.items("MESSAGE#").await.len(), 0);
     service.issue().await;
@@ -76,20 +94,21 @@ async fn a_merge_that_is_killed_at_any_write_is_finished_by_the_next_one() {
     let mut killed_at = Vec::new();
     for position in 0.. {
         let (table, service) = sending("").await;
-        service.issue().await;
-        service.issue().await;
+        issue_with_message(&service).await;
+        issue_with_message(&service).await;
         assert!(!service.is_right("WRONG").await);
         let a = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
         let completed = killed_after_writes(&table, position, |process| async move {
-            assert!(matches!(merge(&process, a, USER, true).await, Merge::Done { .. }));
+            assert!(matches!(merge(&process, a, USER, true).await, Ok(Merge::Done { .. })));
         })
         .await;
         assert_eq!(service.fetch().await.refusal(), (404, vec![9001]), "no old OTP is the other one's");
-        assert_eq!(merge(&service, a, USER, true).await, Merge::DoneBefore(service.clock.now()));
+        assert_eq!(merge(&service, a, USER, true).await, Ok(Merge::DoneBefore(service.clock.now())));
         assert_eq!(table.items("MESSAGE#").await.len(), 0);
         assert_eq!(written_after_the_tombstone(&table, USER).await, []);
         assert_consistent(&table).await;
-        assert_eq!(profiles(&service, a).await[INSTORE].len(), 5, "all identifiers");
+        // Two mobiles, an e-mail address, a WeChat id, the number that was generated, and CARD-1.
+        assert_eq!(profiles(&service, a).await[INSTORE].len(), 6, "all identifiers");
         if completed {
             break;
         }
@@ -108,7 +127,7 @@ async fn customers_whom_an_upgrade_lists_are_merged() {
     let b = new_customer(&service, WECHAT, &[mobile, ("externalId", "X2")]).await;
     let report = service.store.upgrade(UpgradeOptions::default(), |_| ()).await.unwrap();
     assert_eq!(report.undecided.len(), 1, "{report:?}");
-    assert!(matches!(merge(&service, a, b, true).await, Merge::Done { .. }));
+    assert!(matches!(merge(&service, a, b, true).await, Ok(Merge::Done { .. })));
     let report = service.store.upgrade(UpgradeOptions::default(), |_| ()).await.unwrap();
     assert_eq!((report.undecided.len(), report.unreadable.len(), report.org_wide), (0, 0, 0));
     assert_consistent(&table).await;
@@ -118,32 +137,77 @@ async fn customers_whom_an_upgrade_lists_are_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_for_a_merged_customer_take_effect_before_or_reach_the_other_one() {
-    for _ in 0..10 {
+async fn otps_for_a_merged_customer_are_issued_before_or_reach_the_other_one() {
+    let (mut before, mut after) = (0, 0);
+    for _ in 0..ROUNDS {
         let (table, service) = sending("CONF_OTP_DAILY_LIMIT = 100").await;
         let a = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
-        let work = |service: TestService, i: usize| async move {
-            if i.is_multiple_of(2) {
-                let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
-                service.post("/v2/otp/generate", &body).await
-            } else {
-                register(&service, "WECHAT:WECHAT-API2", &[("mobile", MOBILE), ("cuid", &format!("C{i}"))])
-                    .await
-            }
+        let generate = |service: TestService, _| async move {
+            let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
+            service.post("/v2/otp/generate", &body).await
         };
-        let processes = processes(&table);
-        let (merged, answers) =
-            tokio::join!(merge(&service, a, USER, true), all_at_once(&processes, 12, work));
-        assert!(matches!(merged, Merge::Done { .. }), "{merged:?}");
-        let mut users = Vec::new();
-        for answer in answers {
-            assert!(answer.status == 200 || answer.refusal() == (409, vec![8006]), "{answer:?}");
-            users.extend(answer.json["createdId"].as_u64().filter(|id| *id < 1 << 40));
+        let (merged, answers) = act_while(&table, merge(&service, a, USER, true), generate).await;
+        assert!(matches!(merged, Ok(Merge::Done { .. })), "{merged:?}");
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        assert_eq!(written_after_the_tombstone(&table, USER).await, []);
+        // Those that are stored were issued to the other one, and can be used.
+        let mut reached = 0;
+        loop {
+            let found = service.fetch().await;
+            if found.status != 200 {
+                break;
+            }
+            assert_eq!(found.json["userId"], a);
+            assert!(service.is_right(found.json["code"].as_str().unwrap()).await);
+            reached += 1;
         }
-        assert!(users.iter().all(|user| [a, USER].contains(user)), "{users:?}");
+        assert!(reached >= LATER, "{reached} of those after the merge");
+        after += reached;
+        before += answers.len() - reached;
+    }
+    assert!(before > 0 && after > 0, "{before} before, {after} after");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registrations_that_race_a_merge_join_one_of_the_two() {
+    let (mut before, mut after) = (0, 0);
+    for _ in 0..ROUNDS {
+        let (table, service) = demo().await;
+        let a = new_customer(&service, INSTORE, &[("mobile", "9010000022")]).await;
+        // The first one that joins is the only one, so a single one races the merge.
+        let join = |service: TestService, i: usize| async move {
+            if (1..RACING).contains(&i) {
+                return None;
+            }
+            if i == 0 {
+                sleep(Duration::from_micros(os_rng().random_range(0..40_000))).await;
+            }
+            let own = format!("C{i}");
+            let answer =
+                register(&service, "WECHAT:WECHAT-API2", &[("mobile", MOBILE), ("cuid", &own)]).await;
+            Some((own, answer))
+        };
+        let (merged, answers) = act_while(&table, merge(&service, a, USER, true), join).await;
+        assert!(matches!(merged, Ok(Merge::Done { .. })), "{merged:?}");
+        let own = profiles(&service, a).await;
+        for (cuid, answer) in answers.into_iter().flatten() {
+            match answer.json["createdId"].as_u64() {
+                Some(user) if user == USER => before += 1,
+                Some(user) if user == a => after += 1,
+                // Another one of them was registered in that account before.
+                None => {
+                    assert_eq!(answer.refusal(), (409, vec![8006]), "{answer:?}");
+                    continue;
+                }
+                user => panic!("{user:?} is neither"),
+            }
+            let listed = own.values().flatten().any(|listed| *listed == format!("cuid={cuid}"));
+            assert!(listed, "{cuid} is the other one's now: {own:?}");
+        }
         assert_consistent(&table).await;
         assert_eq!(written_after_the_tombstone(&table, USER).await, []);
     }
+    assert!(before > 0 && after > 0, "{before} before, {after} after");
 }
 
 #[tokio::test]
@@ -154,7 +218,7 @@ async fn names_that_differ_in_one_account_are_those_of_the_customer_who_stays() 
     let a = new(profile("Ann", "9010000022")).await;
     let b = new(profile("Anna", "9010000033")).await;
     service.clock.advance(TimeDelta::seconds(1));
-    let Merge::Done { names_kept, .. } = merge(&service, a, b, true).await else { panic!() };
+    let Ok(Merge::Done { names_kept, .. }) = merge(&service, a, b, true).await else { panic!() };
     assert_eq!(names_kept.len(), 1);
     let details = service.get(&format!("/v2/customers/{a}")).await.json;
     assert_eq!(details["profiles"][0]["firstName"], "Ann");

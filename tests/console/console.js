@@ -25,7 +25,7 @@ export class Console {
   /** Starts the service, and a browser that has opened the console's address. */
   static async start() {
     const program = process.env.LOYALTYCTL;
-    const service = spawn(program, ["serve", "--demo", "--in-memory", "--listen", "127.0.0.1:0"], {
+    const service = spawn(program, ["serve", "--demo", "--in-memory", "--listen", "127.0.0.1:0", "--settle", "2"], {
       stdio: ["ignore", "pipe", "inherit"],
       env: { ...process.env, RUST_LOG: "error", USER: "ann" },
     });

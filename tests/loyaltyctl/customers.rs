@@ -1,6 +1,12 @@
 //! What support and privacy ask: finding, showing, exporting, erasing and merging customers, and
 //! their OTPs.
 
+use std::{
+    collections::HashMap,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::Utc;
 use loyalty_codes::{
@@ -16,7 +22,13 @@ use serde_json::{Value, json};
 
 use super::{
     Operator,
-    common::{self, MOBILE, TestService, USER},
+    common::{
+        self, MOBILE, TestService, USER,
+        faults::{Fault, Faults, with_fault_proxy},
+        served::{HANG_TIMEOUT, loyaltyctl},
+    },
+    finish,
+    output::wait,
     write,
 };
 
@@ -25,7 +37,7 @@ const DELIVERY: &str = "\n[delivery]\nSMS = \"aws\"\nEMAIL = \"aws\"\n[delivery.
 
 /// An operator with the demo org, whose messages are stored, the demo customer, and a service whose
 /// clock shows the time.
-async fn with_customer() -> (Operator, TestService) {
+pub async fn with_customer() -> (Operator, TestService) {
     let operator = Operator::new().await;
     let table = &operator.table;
     table.clock.advance(Utc::now() - table.clock.now());
@@ -42,7 +54,7 @@ async fn with_customer() -> (Operator, TestService) {
     (operator, service)
 }
 
-async fn generate(service: &TestService, mobile: &str, scope: &str) -> u64 {
+pub async fn generate(service: &TestService, mobile: &str, scope: &str) -> u64 {
     let body = json!({
         "entityType": "MOBILE", "entityValue": mobile, "action": scope,
         "channels": [{"type": "SMS", "value": mobile}],
@@ -192,7 +204,7 @@ async fn revoked_otps_are_not_validated_and_not_fetched() {
     let contact = generate(&service, MOBILE, "REGISTRATION").await;
     let code = service.code().await;
     let user = USER.to_string();
-    let revoked = operator.json(&["otp", "revoke", "--org", "966", &user, "--scope", "POINTS"]);
+    let revoked = operator.json(&["otp", "revoke", "--yes", "--org", "966", &user, "--scope", "POINTS"]);
     assert_eq!(revoked, json!({"revoked": [points]}));
     assert_eq!(service.fetch().await.refusal(), (404, vec![9001]));
     assert!(!service.is_right(&code).await);
@@ -200,10 +212,10 @@ async fn revoked_otps_are_not_validated_and_not_fetched() {
     assert_eq!((&act["what"], &act["outcome"]), (&json!("otp revoke"), &json!("done")));
     assert_eq!(act["detail"], json!({"customer": USER, "scope": "POINTS", "revoked": [points]}));
 
-    let mut revoked = operator.json(&["otp", "revoke", "--org", "966", &user])["revoked"].clone();
+    let mut revoked = operator.json(&["otp", "revoke", "--yes", "--org", "966", &user])["revoked"].clone();
     revoked.as_array_mut().unwrap().sort_by_key(Value::as_u64);
     assert_eq!(revoked, json!([coupon.min(contact), coupon.max(contact)]));
-    assert_eq!(operator.json(&["otp", "revoke", "--org", "966", &user]), json!({"revoked": []}));
+    assert_eq!(operator.json(&["otp", "revoke", "--yes", "--org", "966", &user]), json!({"revoked": []}));
     let listed = operator.json(&["otp", "list", "--org", "966", &user]).to_string();
     assert!(
         listed.contains("revoked") && listed.contains("not_sent") && !listed.contains("\"open\""),
@@ -211,7 +223,7 @@ async fn revoked_otps_are_not_validated_and_not_fetched() {
     );
 
     let other = generate(&service, "9010000022", "REGISTRATION").await;
-    let of_contact = ["otp", "revoke", "--org", "966", "--contact", "mobile", "+91 90100 00022"];
+    let of_contact = ["otp", "revoke", "--yes", "--org", "966", "--contact", "mobile", "+91 90100 00022"];
     assert_eq!(operator.json(&of_contact), json!({"revoked": [other]}));
     let act = last_act(&operator);
     assert_eq!(act["detail"], json!({"contact": "mobile", "revoked": [other]}));
@@ -307,6 +319,106 @@ async fn an_erased_customer_is_gone_and_the_command_can_be_repeated() {
     assert_eq!(act["detail"], json!({"customer": USER, "deleted": erased["deleted"], "numbers_kept": 0}));
     let (code, _) = operator.refusal(&["customer", "erase", "--org", "966", "5", "--yes"]);
     assert_eq!(code, 4);
+}
+
+/// Runs a command that reaches the operator's table through a proxy. Returns the exit code and the
+/// message.
+fn through(faults: &Faults, operator: &Operator, arguments: &[&str]) -> (i32, String) {
+    let mut command = loyaltyctl(&["--endpoint", &faults.endpoint(), "--table", operator.table.name()]);
+    let output = finish(command.args(arguments));
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_late_requests_have_written_is_deleted_half_a_minute_later() {
+    let (operator, service) = with_customer().await;
+    let (user, began) = (USER.to_string(), Instant::now());
+    let (endpoint, settle) = (operator.table.endpoint(), Duration::from_secs(2));
+    let target = ["--endpoint", &endpoint, "--table", operator.table.name()];
+    let arguments = ["customer", "erase", "--org", "966", &user, "--yes", "--settle", "2"];
+    let erasing = loyaltyctl(&target).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    while service.fetch().await.refusal() != (404, vec![8015]) {
+        assert!(began.elapsed() < HANG_TIMEOUT, "it is not erased");
+    }
+    let key = |sk: &str| {
+        let pk = format!("ORG#966#USER#{USER}");
+        [("PK", pk), ("SK", sk.to_owned())].map(|(name, value)| (name.to_owned(), AttributeValue::S(value)))
+    };
+    let late = HashMap::from(key("OTP#LATE"));
+    let put = service.client.put_item().table_name(operator.table.name());
+    put.set_item(Some(late.clone())).send().await.unwrap();
+    let shown = text(&operator, &["customer", "show", "--org", "966", &user]);
+    assert!(shown.starts_with("customer 313302314 is being erased since "), "{shown}");
+    assert!(wait(erasing).status.success());
+    assert!(began.elapsed() >= settle, "{:?}", began.elapsed());
+    let get = service.client.get_item().table_name(operator.table.name()).set_key(Some(late));
+    assert_eq!(get.send().await.unwrap().item, None);
+    let shown = text(&operator, &["customer", "show", "--org", "966", &user]);
+    assert!(shown.starts_with("customer 313302314 was erased at "), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_says_what_was_done_before_a_failure() {
+    let (operator, service) = with_customer().await;
+    let (_service, faults) = with_fault_proxy(&operator.table, "store.server").await;
+    let user = USER.to_string();
+    let ids = [generate(&service, MOBILE, "POINTS").await, generate(&service, MOBILE, "COUPON").await];
+    for scope in ["POINTS", "COUPON"] {
+        let guess =
+            json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": scope, "code": "WRONG00"});
+        assert_eq!(service.post("/v2/otp/validate", &guess).await.json["entity"], false);
+    }
+    // The first update is done, and the second one is refused.
+    let one_update = || {
+        let mut updates = 0;
+        faults.inject(move |operation, _| {
+            updates += usize::from(operation == "UpdateItem");
+            (operation == "UpdateItem" && updates > 1).then(|| Fault::error("AccessDeniedException"))
+        });
+    };
+    for command in ["revoke", "unlock"] {
+        one_update();
+        let arguments: &[&str] = if command == "revoke" { &["--yes"] } else { &[] };
+        let (code, message) =
+            through(&faults, &operator, &[&["otp", command, "--org", "966", &user][..], arguments].concat());
+        assert!(code == 1 && message.contains("AccessDenied"), "{message}");
+        let act = last_act(&operator);
+        assert_eq!(act["outcome"], "failed", "{act}");
+        let done = if command == "revoke" { &act["detail"]["revoked"] } else { &act["detail"]["unlocked"] };
+        assert_eq!(done.as_array().unwrap().len(), 1, "{act}");
+        assert!(command == "unlock" || ids.contains(&done[0].as_u64().unwrap()), "{act}");
+    }
+    faults.inject(|operation, _| (operation == "UpdateItem").then(|| Fault::error("AccessDeniedException")));
+    let erase = ["customer", "erase", "--org", "966", &user, "--yes", "--settle", "0"];
+    let (code, message) = through(&faults, &operator, &erase);
+    assert!(code == 1 && message.contains("Run the command again"), "{message}");
+    let act = last_act(&operator);
+    assert_eq!(act["outcome"], "failed", "{act}");
+    assert!(act["detail"]["deleted"].as_u64().unwrap() > 2 && act["detail"]["numbers_kept"] == 0, "{act}");
+    assert_eq!(service.fetch().await.refusal(), (404, vec![8015]));
+    assert_eq!(operator.json(&erase)["result"], "erased");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_deletes_what_an_interrupted_merge_has_left() {
+    let (operator, service) = with_customer().await;
+    let (_service, faults) = with_fault_proxy(&operator.table, "store.server").await;
+    let mut kept = Vec::new();
+    for mobile in ["9010000022", "9010000033"] {
+        let identifiers = json!([{"type": "mobile", "value": mobile}]);
+        let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+        kept.push(service.post("/v2/customers", &body).await.json["createdId"].as_u64().unwrap().to_string());
+    }
+    generate(&service, MOBILE, "POINTS").await;
+    faults.inject(|operation, _| (operation == "DeleteItem").then(|| Fault::error("AccessDeniedException")));
+    let merge =
+        ["customer", "merge", "--org", "966", &kept[0], &USER.to_string(), "--yes", "--as-card-number"];
+    assert_eq!(through(&faults, &operator, &merge).0, 1);
+    assert_eq!(operator.table.items("MESSAGE#").await.len(), 1, "the merge has left a message");
+    operator.json(&["customer", "merge", "--org", "966", &kept[1], &kept[0], "--yes", "--as-card-number"]);
+    operator.json(&["customer", "erase", "--org", "966", &kept[1], "--yes", "--settle", "0"]);
+    assert_eq!(operator.table.items("MESSAGE#").await.len(), 0);
+    assert!(!operator.table.items("").await.iter().any(|item| item.contains_key("code")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

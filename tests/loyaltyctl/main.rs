@@ -8,12 +8,14 @@ mod console;
 mod customers;
 mod delivery;
 mod doctor;
+mod hostile;
 mod http;
 mod import;
 mod numbers;
 mod org_files;
 mod output;
 mod passwords;
+mod questions;
 mod settings;
 
 use std::{
@@ -384,9 +386,9 @@ async fn tills_are_created_listed_rotated_and_revoked() {
     assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&json!("shop.1"), &json!("rotating")));
     assert!(!listed.to_string().contains(&password));
 
-    operator.json(&["till", "revoke", "shop.1", "--old"]);
+    operator.json(&["till", "revoke", "--yes", "shop.1", "--old"]);
     assert_eq!((status(&password).await, status(&rotated).await), (401, 200));
-    operator.json(&["till", "revoke", "shop.1"]);
+    operator.json(&["till", "revoke", "--yes", "shop.1"]);
     assert_eq!(status(&rotated).await, 401);
     assert_eq!(operator.json(&["till", "list", "--org", "966"])[0]["state"], "revoked");
 }

@@ -216,7 +216,7 @@ async fn every_act_of_an_operator_is_in_the_audit_with_who_did_it() {
     operator.json(&["org", "apply", file.to_str().unwrap()]);
     let created = operator.json(&["till", "create", "shop.1", "--org", "966", "--allow", "otp:fetch"]);
     operator.json(&["till", "rotate", "shop.1"]);
-    operator.json(&["till", "revoke", "shop.1", "--old"]);
+    operator.json(&["till", "revoke", "--yes", "shop.1", "--old"]);
     let (_, message) =
         operator.refusal(&["till", "create", "shop.1", "--org", "966", "--allow", "otp:fetch"]);
     assert!(message.contains("already"), "{message}");

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufRead, BufReader, PipeWriter, pipe},
+    io::{BufRead, BufReader, PipeWriter, Write, pipe},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Operator,
     common::{
-        self,
+        self, MOBILE,
         served::{HANG_TIMEOUT, Served, loyaltyctl},
     },
     finish, paste, write,
@@ -58,7 +58,21 @@ fn printing(endpoint: &str) -> Vec<Vec<&str>> {
         vec!["completions", "bash"],
         vec!["--endpoint", endpoint, "org", "list"],
         vec!["--endpoint", endpoint, "--json", "org", "show", "966"],
+        vec!["--endpoint", endpoint, "org", "export", "966"],
         vec!["--endpoint", endpoint, "till", "list"],
+        vec!["--endpoint", endpoint, "customer", "find", "--org", "966", "mobile", MOBILE],
+        vec!["--endpoint", endpoint, "customer", "show", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "customer", "show", "--reveal", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "customer", "timeline", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "customer", "export", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "otp", "list", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "otp", "unlock", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "otp", "revoke", "--yes", "--org", "966", "313302314"],
+        vec!["--endpoint", endpoint, "numbers", "preview", "--org", "966"],
+        vec!["--endpoint", endpoint, "numbers", "check", "--org", "966", "1000000010"],
+        vec!["--endpoint", endpoint, "audit", "list", "--org", "966"],
+        vec!["--endpoint", endpoint, "doctor", "--org", "966"],
+        vec!["--endpoint", endpoint, "console"],
         vec!["--endpoint", endpoint, "table", "create"],
         vec!["serve", "--in-memory", "--demo", "--listen", "127.0.0.1:0"],
     ]
@@ -129,7 +143,13 @@ fn a_server_keeps_running_after_its_console_is_closed() {
 }
 
 /// Returns a command's output on a terminal, with these environment variables.
-fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+pub fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    answered(arguments, variables, "").1
+}
+
+/// Runs a command on a terminal on which `typed` is typed, and then the end of the input. Returns
+/// the exit code, and everything that the terminal has shown.
+pub fn answered(arguments: &[&str], variables: &[(&str, &str)], typed: &str) -> (i32, String) {
     let command = loyaltyctl(arguments);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ");
@@ -138,8 +158,11 @@ fn on_terminal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         terminal.env_remove(variable);
     }
-    let output = finish(terminal.envs(variables.iter().copied()));
-    String::from_utf8(output.stdout).unwrap()
+    terminal.envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = terminal.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let ended = wait(process);
+    (ended.status.code().unwrap(), String::from_utf8(ended.stdout).unwrap())
 }
 
 #[test]
@@ -167,7 +190,15 @@ fn other_outputs_get_colours_only_if_a_variable_forces_them() {
     let arguments = ["--endpoint", served.dynamodb(), "till", "rotate", "store.server"];
     let plain = finish(loyaltyctl(&arguments).env("CLICOLOR_FORCE", "0"));
     assert!(!plain.stdout.contains(&0x1b) && plain.status.success());
-    finish(&mut loyaltyctl(&["--endpoint", served.dynamodb(), "till", "revoke", "store.server", "--new"]));
+    finish(&mut loyaltyctl(&[
+        "--endpoint",
+        served.dynamodb(),
+        "till",
+        "revoke",
+        "--yes",
+        "store.server",
+        "--new",
+    ]));
     let forced = finish(loyaltyctl(&arguments).env("CLICOLOR_FORCE", "1"));
     assert!(forced.stdout.contains(&0x1b), "{}", String::from_utf8_lossy(&forced.stdout));
 }

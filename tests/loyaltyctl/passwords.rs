@@ -71,24 +71,24 @@ async fn a_lost_new_password_is_replaced_while_the_old_one_works() {
     let used = operator.password(&CREATE);
     let lost = operator.password(&ROTATE);
     assert_eq!(
-        operator.json(&["till", "revoke", "shop.1", "--new"]),
+        operator.json(&["till", "revoke", "--yes", "shop.1", "--new"]),
         json!({"name": "shop.1", "revoked": 1, "left": 1})
     );
     assert_eq!((operator.status(&used).await, operator.status(&lost).await), (200, 401));
     let replaced = operator.password(&ROTATE);
     assert_eq!((operator.status(&used).await, operator.status(&replaced).await), (200, 200));
 
-    operator.json(&["till", "revoke", "shop.1", "--old"]);
-    let (code, message) = operator.refusal(&["till", "revoke", "shop.1", "--new"]);
+    operator.json(&["till", "revoke", "--yes", "shop.1", "--old"]);
+    let (code, message) = operator.refusal(&["till", "revoke", "--yes", "shop.1", "--new"]);
     assert_eq!(code, 3, "{message}");
     assert_eq!(
         operator.status(&replaced).await,
         200,
         "the only password of a till does not count as a new one"
     );
-    assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new", "--old"]).0, 2);
-    operator.json(&["till", "revoke", "shop.1"]);
-    assert_eq!(operator.refusal(&["till", "revoke", "shop.1", "--new"]).0, 3);
+    assert_eq!(operator.refusal(&["till", "revoke", "--yes", "shop.1", "--new", "--old"]).0, 2);
+    operator.json(&["till", "revoke", "--yes", "shop.1"]);
+    assert_eq!(operator.refusal(&["till", "revoke", "--yes", "shop.1", "--new"]).0, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

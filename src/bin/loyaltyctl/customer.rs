@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     import, limits, org,
     output::{Output, ask, escape, json_escape},
-    support::{self, Erased, OtpStatus, Reveal},
+    support::{self, Erased, OtpStatus, Reveal, Settle},
 };
 
 #[derive(Subcommand)]
@@ -80,9 +80,8 @@ pub enum Command {
         /// Do it without asking
         #[arg(long)]
         yes: bool,
-        /// How long requests that are under way may take
-        #[arg(long, value_name = "SECONDS", default_value_t = support::SETTLE.as_secs(), hide = true)]
-        settle: u64,
+        #[command(flatten)]
+        settle: Settle,
     },
     /// Merge customers who are one person
     ///
@@ -162,7 +161,7 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         }
         Command::Erase { whose, yes, settle } => {
             let (org, user) = whose.read(&store, output).await?;
-            erase(&store, target, output, &org, user, yes, Duration::from_secs(settle)).await
+            erase(&store, target, output, &org, user, yes, settle.time()).await
         }
         Command::Merge { id, merged, org, as_card_number, yes } => {
             let org = org::find(&store, output, OrgId(org)).await?;
@@ -363,6 +362,5 @@ fn print_merged(output: &Output, org: &Org, users: MergedUsers, done: &Merge) ->
             &json!({"org": org.id(), "id": kept, "merged": merged, "result": "unchanged"}),
             &format!("customer {merged} was merged into {kept} at {} already", support::time(org, *at)),
         ),
-        Merge::Refused(refusal) => Err(Failure::refused(refusal.to_string())),
     }
 }

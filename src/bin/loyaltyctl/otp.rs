@@ -16,7 +16,7 @@ use crate::{
     Target,
     failure::Failure,
     limits, message_words, org,
-    output::Output,
+    output::{Output, ask},
     support::{self, OtpStatus, Reveal, Subject},
 };
 
@@ -33,6 +33,9 @@ pub enum Command {
         /// Only the OTPs of this scope
         #[arg(long, value_parser = scope())]
         scope: Option<String>,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
     },
     /// Forget wrong guesses, so that codes are checked again
     Unlock {
@@ -87,8 +90,12 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
     let store = target.store().await?;
     match command {
         Command::List(whose) => list(&store, output, &whose).await,
-        Command::Revoke { whose, scope } => {
+        Command::Revoke { whose, scope, yes } => {
             let (org, subject) = whose.find(&store, output).await?;
+            if !yes {
+                let (of, org) = (subject.in_words(), org.id());
+                ask(&format!("Revoke the open OTPs of {of} in org {org}?\nThis cannot be undone."))?;
+            }
             let who = target.operator().await?;
             let revoked = support::revoke(&store, &who, &org, &subject, read_scope(scope.as_deref())).await?;
             let ids: Vec<_> = revoked.iter().map(|id| id.0).collect();

@@ -161,8 +161,9 @@ pub fn before_question(text: &str) {
     print_error(text);
 }
 
-/// Prints a line to standard error. If that fails, the exit code still reports the failure.
-fn print_error(text: &str) {
+/// Prints a line to standard error. If that fails, the exit code still reports the failure. `text`
+/// must be [`printable`].
+pub fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 

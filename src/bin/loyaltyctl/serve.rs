@@ -26,13 +26,14 @@ use tokio::{
 
 use crate::{
     Target, audit,
-    console::{self, Activity, Console},
+    console::{self, Activity, Console, Erasures},
     delivery::{self, Deliveries, Delivery, Needs},
     demo,
     engine::Engine,
     failure::Failure,
     output::{Output, line, printable},
     reference,
+    support::Settle,
 };
 
 #[derive(Args)]
@@ -62,6 +63,9 @@ pub struct Options {
     /// delivered]
     #[arg(long, value_name = "HOW")]
     deliver: Option<Delivery>,
+
+    #[command(flatten)]
+    settle: Settle,
 }
 
 const DEFAULT_DB: &str = ".local/dynamodb.db";
@@ -121,7 +125,13 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     };
     let console = if options.demo && address.ip().is_loopback() {
         let activity = Arc::new(Activity::default());
-        let console = Console::of_serve(store.clone(), audit::local_user(), address, Arc::clone(&activity));
+        let console = Console::of_serve(
+            store.clone(),
+            audit::local_user(),
+            address,
+            Arc::clone(&activity),
+            options.settle.time(),
+        );
         app = app.with_request_listener(move |request| activity.record(request));
         Some(Arc::new(console))
     } else {
@@ -139,7 +149,9 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         store.warm().await?;
         None
     };
-    let shutdown = shutdown().map_err(|error| Failure::failed(error.to_string()))?;
+    let erasures = console.as_ref().map(|console| console.erasures().clone());
+    let at_second = move || erasures.iter().for_each(Erasures::print_unfinished);
+    let shutdown = shutdown(at_second).map_err(|error| Failure::failed(error.to_string()))?;
     announce(&base, &store, embedded.as_ref(), &storage)?;
     if let Some(console) = &console {
         line(&format!("The console is at {}", console.url()))?;
@@ -169,6 +181,9 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     }
     if let Some(deliveries) = deliveries {
         deliveries.finish(time_left).await;
+    }
+    if let Some(console) = &console {
+        console.erasures().finish().await;
     }
     if let Some(embedded) = embedded {
         // Its own callers can delay it, too.
@@ -207,9 +222,9 @@ fn announce(base: &str, store: &Store, embedded: Option<&Engine>, storage: &Stor
 }
 
 /// Installs signal handlers. The first signal resolves the returned future instead of ending the
-/// process. A second signal ends the process at once, with the exit code that shells have for the
-/// signal.
-pub fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+/// process. A second signal calls `at_second` and ends the process at once, with the exit code that
+/// shells have for the signal.
+pub fn shutdown(at_second: impl FnOnce() + Send + 'static) -> io::Result<impl Future<Output = ()> + Send> {
     let mut signals =
         Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
     Ok(async move {
@@ -217,7 +232,11 @@ pub fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
         tracing::info!(
             "shutting down when the running requests are finished; another signal ends the process at once"
         );
-        tokio::spawn(async move { process::exit(128 + signals.next().await.as_raw_value()) });
+        tokio::spawn(async move {
+            let signal = signals.next().await;
+            at_second();
+            process::exit(128 + signal.as_raw_value())
+        });
     })
 }
 

@@ -2,9 +2,10 @@
 //! shows it. Every function that changes something, or shows personal data, records it in the
 //! audit, without personal data.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use clap::Args;
 use loyalty_codes::{
     model::{
         customer::{Account, Identifier, IdentifierName, UserId},
@@ -17,7 +18,7 @@ use loyalty_codes::{
     },
     store::{
         AddressQuotas, AuditEntry, CustomerHistory, CustomerState, ErasureStart, HistoryOwner, Merge,
-        MergedUsers, OtpEnd, OtpRecord, OwnerHistory, QuotaCount, Store,
+        MergeError, MergeRefusal, MergedUsers, OtpEnd, OtpRecord, OwnerHistory, QuotaCount, Store,
     },
 };
 use serde_json::{Value, json};
@@ -34,6 +35,14 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// The subject in words.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Customer(user) => format!("customer {user}"),
+            Self::Contact(identifier) => format!("the {} that you typed", identifier.name()),
+        }
+    }
+
     /// The subject for the audit, without personal data.
     fn detail(&self) -> Value {
         match self {
@@ -120,10 +129,15 @@ pub async fn revoke(
     let histories = histories(store, org, subject).await?;
     let act = async |entry: &mut AuditEntry| {
         let mut revoked = Vec::new();
+        let mut done = Ok(());
         for history in &histories {
-            revoked.extend(store.revoke_otps(org.id(), history, scope, Utc::now()).await?);
+            if done.is_ok() {
+                done = store.revoke_otps(org.id(), history, scope, Utc::now(), &mut revoked).await;
+            }
         }
+        // Also those before a failure.
         entry.detail["revoked"] = json!(revoked.iter().map(|id| id.0).collect::<Vec<_>>());
+        done?;
         Ok(revoked)
     };
     audit::record(store, org.id(), who, "otp revoke", with_scope(subject, scope), act).await
@@ -140,16 +154,19 @@ pub async fn unlock(
     org: &Org,
     subject: &Subject,
     scope: Option<Scope>,
-) -> Result<Vec<Scope>, Failure> {
+) -> Result<BTreeSet<Scope>, Failure> {
     let histories = histories(store, org, subject).await?;
     let act = async |entry: &mut AuditEntry| {
-        let mut unlocked = Vec::new();
+        let mut unlocked = BTreeSet::new();
+        let mut done = Ok(());
         for history in &histories {
-            unlocked.extend(store.forget_attempts(org.id(), history, scope).await?);
+            if done.is_ok() {
+                done = store.forget_attempts(org.id(), history, scope, &mut unlocked).await;
+            }
         }
-        unlocked.sort_unstable();
-        unlocked.dedup();
+        // Also those before a failure.
         entry.detail["unlocked"] = json!(unlocked);
+        done?;
         Ok(unlocked)
     };
     audit::record(store, org.id(), who, "otp unlock", with_scope(subject, scope), act).await
@@ -163,9 +180,22 @@ fn with_scope(subject: &Subject, scope: Option<Scope>) -> Value {
     detail
 }
 
-/// How long an erasure waits before it deletes what requests that were under way have written: the
-/// time that the longest request takes.
-pub const SETTLE: Duration = Duration::from_secs(30);
+/// How long an erasure waits before it deletes what requests that were under way have written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Settle {
+    /// How long requests that are under way may take
+    #[arg(long, value_name = "SECONDS", default_value_t = SETTLE_SECONDS, hide = true)]
+    settle: u64,
+}
+
+/// The time that the longest request takes, in seconds.
+const SETTLE_SECONDS: u64 = 30;
+
+impl Settle {
+    pub const fn time(self) -> Duration {
+        Duration::from_secs(self.settle)
+    }
+}
 
 /// How an erasure ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +209,10 @@ pub enum Erased {
     /// It was erased before, at this time.
     Before(DateTime<Utc>),
 }
+
+/// How far back an erasure looks for customers who were merged into the erased one. What an
+/// interrupted merge has left of them expires within two days, and TTL deletes late.
+const MERGES: TimeDelta = TimeDelta::days(31);
 
 /// Erases a customer, or continues an erasure that was interrupted. `begun` is called when the
 /// customer is unknown to every request; after `settle`, the rest is deleted.
@@ -208,12 +242,15 @@ pub async fn erase(
             }
         };
         begun();
-        let since = (Utc::now() - erasure.began_at).max(TimeDelta::zero()).to_std().unwrap_or_default();
-        tokio::time::sleep(settle.saturating_sub(since)).await;
-        let deleted = store.finish_erasure(org, &erasure).await?;
+        // An erasure that fails from here on has erased the customer all the same.
         let numbers_kept = erasure.numbers_kept;
-        entry.detail["deleted"] = json!(deleted);
         entry.detail["numbers_kept"] = json!(numbers_kept);
+        entry.detail["deleted"] = json!(erasure.deleted);
+        finish_merges(store, org, user).await?;
+        // Always the whole time: an erasure that continues may have begun by another clock.
+        tokio::time::sleep(settle).await;
+        let deleted = store.finish_erasure(org, &erasure).await?;
+        entry.detail["deleted"] = json!(deleted);
         Ok(Erased::Now { deleted, numbers_kept })
     };
     audit::record(store, org.id(), who, "customer erase", json!({"customer": user}), act).await.map_err(
@@ -225,6 +262,28 @@ pub async fn erase(
         },
     )
 }
+
+/// Deletes what interrupted merges have left of customers who were merged into this one.
+async fn finish_merges(store: &Store, org: &Org, user: UserId) -> Result<(), Failure> {
+    let now = Utc::now();
+    let mut users = BTreeSet::from([user]);
+    let user_of = |value: &Value| value.as_u64().map(UserId);
+    // Newest first, so that a customer is known before those who were merged into that one.
+    for act in store.audit_entries(org.id(), now - MERGES, now).await? {
+        let (kept, merged) = (user_of(&act.detail["customer"]), user_of(&act.detail["merged"]));
+        if act.what == MERGE
+            && kept.is_some_and(|kept| users.contains(&kept))
+            && let Some(merged) = merged
+        {
+            store.finish_merge(org, merged).await?;
+            users.insert(merged);
+        }
+    }
+    Ok(())
+}
+
+/// What a merge is called in the audit.
+const MERGE: &str = "customer merge";
 
 /// Merges a customer into another one; see [`Store::merge_customers`].
 ///
@@ -239,18 +298,20 @@ pub async fn merge(
 ) -> Result<Merge, Failure> {
     let detail = json!({"customer": users.kept, "merged": users.merged});
     let act = async |entry: &mut AuditEntry| {
-        let merged = store.merge_customers(org, users, as_card_number, Utc::now()).await?;
-        match &merged {
-            Merge::Done { identifiers, .. } => entry.detail["identifiers"] = json!(identifiers),
-            Merge::DoneBefore(_) => {}
-            Merge::Refused(refusal @ loyalty_codes::store::MergeRefusal::Unknown(_)) => {
-                return Err(Failure::not_found(format!("org {}: {refusal}", org.id())));
+        let merged = store.merge_customers(org, users, as_card_number, Utc::now()).await;
+        let merged = merged.map_err(|error| match error {
+            MergeError::Store(error) => error.into(),
+            MergeError::Refused(unknown @ MergeRefusal::Unknown(_)) => {
+                Failure::not_found(format!("org {}: {unknown}", org.id()))
             }
-            Merge::Refused(refusal) => return Err(Failure::refused(refusal.to_string())),
+            MergeError::Refused(refusal) => Failure::refused(refusal.to_string()),
+        })?;
+        if let Merge::Done { identifiers, .. } = &merged {
+            entry.detail["identifiers"] = json!(identifiers);
         }
         Ok(merged)
     };
-    audit::record(store, org.id(), who, "customer merge", detail, act).await
+    audit::record(store, org.id(), who, MERGE, detail, act).await
 }
 
 /// What can be said of an OTP.

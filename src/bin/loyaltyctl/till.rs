@@ -13,7 +13,11 @@ use loyalty_codes::{
 };
 use serde_json::json;
 
-use crate::{Target, audit, failure::Failure, output::Output};
+use crate::{
+    Target, audit,
+    failure::Failure,
+    output::{Output, ask},
+};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -59,14 +63,19 @@ pub enum Command {
         /// Only that of the last rotation, if it is not in use yet or was lost
         #[arg(long, conflicts_with = "old")]
         new: bool,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
     },
 }
 
-fn name(text: &str) -> Result<TillName, String> {
+/// Reads the name of a till.
+pub fn name(text: &str) -> Result<TillName, String> {
     TillName::parse(text).ok_or_else(|| "a till's name is 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned())
 }
 
-fn token_lifetime(text: &str) -> Result<TokenLifetime, String> {
+/// Reads a lifetime of access tokens in seconds.
+pub fn token_lifetime(text: &str) -> Result<TokenLifetime, String> {
     let lifetime = text.parse().ok().and_then(TokenLifetime::new);
     lifetime.ok_or_else(|| "an access token is valid for 60 to 86400 seconds".to_owned())
 }
@@ -86,13 +95,17 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         }
         Command::List { org } => list(store, output, org.map(OrgId)).await,
         Command::Rotate { name } => rotate(store, output, &target.operator().await?, &name).await,
-        Command::Revoke { name, old, new } => {
+        Command::Revoke { name, old, new, yes } => {
             let which = match (old, new) {
                 (true, _) => Passwords::Old,
                 (_, true) => Passwords::New,
                 _ => Passwords::All,
             };
-            revoke(store, output, &target.operator().await?, &name, which).await
+            let till = output.with_spinner("reading the till", find(store, &name)).await?;
+            if !yes {
+                ask(&format!("{} within a minute. Revoke of till {name}?", which.consequence()))?;
+            }
+            revoke(store, output, &target.operator().await?, &till, which).await
         }
     }
 }
@@ -285,14 +298,26 @@ pub enum Passwords {
     New,
 }
 
+impl Passwords {
+    /// What revoking them means.
+    pub const fn consequence(self) -> &'static str {
+        match self {
+            Self::All => "Every password of the till stops working",
+            Self::Old => "The older password of the till stops working",
+            Self::New => "The newer password of the till stops working",
+        }
+    }
+}
+
 async fn revoke(
     store: &Store,
     output: &Output,
     who: &str,
-    name: &TillName,
+    till: &Till,
     which: Passwords,
 ) -> Result<(), Failure> {
-    let revoking = revoke_passwords(store, who, name, which);
+    let name = &till.name;
+    let revoking = revoke_passwords(store, who, till, which);
     let Revoked { revoked, left } = output.with_spinner("writing", revoking).await?;
     output.print(
         &json!({"name": name.as_str(), "revoked": revoked, "left": left}),
@@ -307,13 +332,16 @@ pub struct Revoked {
 }
 
 /// Revokes passwords of a till and records it.
+///
+/// # Errors
+/// A refusal when the till has changed since it was read, or has no such password.
 pub async fn revoke_passwords(
     store: &Store,
     who: &str,
-    name: &TillName,
+    till: &Till,
     which: Passwords,
 ) -> Result<Revoked, Failure> {
-    let till = find(store, name).await?;
+    let name = &till.name;
     let kept = match (which, till.credentials.as_slice()) {
         (Passwords::All, _) | (Passwords::Old, []) => Vec::new(),
         (Passwords::Old, [.., newest]) => vec![newest.clone()],
@@ -326,7 +354,7 @@ pub async fn revoke_passwords(
         }
     };
     let (revoked, left) = (till.credentials.len() - kept.len(), kept.len());
-    let act = async |_: &mut AuditEntry| replace(store, &till, &kept).await;
+    let act = async |_: &mut AuditEntry| replace(store, till, &kept).await;
     let detail = json!({"till": name.as_str(), "revoked": revoked, "left": left});
     audit::record(store, till.org, who, "till revoke", detail, act).await?;
     Ok(Revoked { revoked, left })

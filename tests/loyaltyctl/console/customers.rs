@@ -1,12 +1,24 @@
 //! The Customers page.
 
-use std::{net::SocketAddr, process::Command};
+use std::{
+    collections::HashMap,
+    io::Read,
+    net::SocketAddr,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
 use super::{
-    super::{common::served::Served, finish, paste},
-    Answer, Browser, changed,
+    super::{
+        Operator,
+        common::served::{HANG_TIMEOUT, Served, loyaltyctl},
+        customers::with_customer,
+        finish, paste,
+    },
+    Answer, Browser, Console, changed,
 };
 
 const CUSTOMERS: &str = "/console/orgs/966/customers";
@@ -20,7 +32,11 @@ struct Demo {
 
 impl Demo {
     fn start() -> Self {
-        let served = Served::start(&["--in-memory", "--demo"]);
+        Self::with(&["--in-memory", "--demo"])
+    }
+
+    fn with(options: &[&str]) -> Self {
+        let served = Served::start(options);
         let url = served.after("The console is at ").to_owned();
         let address: SocketAddr = served.base().strip_prefix("http://").unwrap().parse().unwrap();
         let browser = Browser::open(address, &url[url.find("/console/").unwrap()..]);
@@ -143,4 +159,111 @@ fn a_customer_is_erased_when_the_id_was_typed() {
     let acts = demo.browser.get("/console/orgs/966/activity").body;
     assert!(acts.contains("customer erase") && !acts.contains(MOBILE), "{acts}");
     assert_eq!(demo.browser.get("/console/orgs/966/customers/1").status, 404);
+}
+
+impl Console {
+    /// Sends the process a signal.
+    fn signal(&self, name: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until the process has ended. Returns the exit code and the rest of its standard error.
+    fn ended(&mut self) -> (i32, String) {
+        let mut errors = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (self.process.wait().unwrap().code().unwrap(), errors)
+    }
+
+    fn erase(&self, browser: &Browser) {
+        let began = browser.submit(TOM, TOM, &[("action", "erase"), ("typed", "313302314")]);
+        assert!(browser.follow(&began).body.contains("being erased since"), "{began:?}");
+        assert_eq!(self.address(), browser.address);
+    }
+}
+
+/// What `customer show` says of the demo customer.
+fn shown(operator: &Operator) -> Value {
+    operator.json(&["customer", "show", "--org", "966", "313302314"])["state"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_ends_in_the_background() {
+    let (operator, service) = with_customer().await;
+    let console = Console::with(&operator, &["--settle", "2"], Stdio::inherit());
+    let browser = console.browser();
+    console.erase(&browser);
+    // What a request that was under way still writes.
+    let late = [("PK", "ORG#966#USER#313302314"), ("SK", "OTP#LATE")]
+        .map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+    let late = HashMap::from(late);
+    let put = service.client.put_item().table_name(operator.table.name());
+    put.set_item(Some(late.clone())).send().await.unwrap();
+    assert_eq!(shown(&operator), "being erased");
+    let began = Instant::now();
+    while !browser.get(TOM).body.contains("The customer was erased at ") {
+        assert!(began.elapsed() < HANG_TIMEOUT, "{}", browser.get(TOM).body);
+    }
+    let get = service.client.get_item().table_name(operator.table.name()).set_key(Some(late));
+    assert_eq!(get.send().await.unwrap().item, None);
+    let act = &operator.json(&["audit", "list", "--org", "966"])[0];
+    assert_eq!((&act["what"], &act["outcome"]), (&json!("customer erase"), &json!("done")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_that_is_ended_finishes_its_erasures() {
+    let (operator, _service) = with_customer().await;
+    let mut console = Console::with(&operator, &["--settle", "2"], Stdio::piped());
+    console.erase(&console.browser());
+    console.signal("-INT");
+    let (code, errors) = console.ended();
+    assert!(code == 0 && errors.contains("1 erasures are finished first"), "{code}: {errors}");
+    assert_eq!(shown(&operator), "erased");
+    let mut idle = Console::with(&operator, &[], Stdio::piped());
+    idle.signal("-INT");
+    let (code, errors) = idle.ended();
+    assert!(code == 0 && !errors.contains("erasures"), "{code}: {errors}");
+}
+
+#[test]
+fn a_server_that_is_ended_finishes_the_erasures_of_its_console() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = folder.path().join("dynamodb.db").to_str().unwrap().to_owned();
+    let mut demo = Demo::with(&["--db", &db, "--demo", "--settle", "2"]);
+    let began = demo.act(TOM, &[("action", "erase"), ("typed", "313302314")]);
+    assert!(demo.browser.follow(&began).body.contains("being erased since"), "{began:?}");
+    let id = demo.served.process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(demo.served.process.wait().unwrap().success());
+    let again = Served::start(&["--db", &db]);
+    let arguments = ["--json", "customer", "show", "--org", "966", "313302314"];
+    let shown = finish(loyaltyctl(&["--endpoint", again.dynamodb()]).args(arguments));
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["state"], "erased");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_that_is_ended_twice_prints_what_finishes_its_erasures() {
+    let (operator, _service) = with_customer().await;
+    let mut console = Console::with(&operator, &["--settle", "3600"], Stdio::piped());
+    console.erase(&console.browser());
+    console.signal("-INT");
+    let mut errors = String::new();
+    let mut stderr = console.process.stderr.take().unwrap();
+    while !errors.contains("another signal ends the process at once\n") || !errors.contains("1 erasures") {
+        let mut byte = [0];
+        stderr.read_exact(&mut byte).unwrap();
+        errors.push(char::from(byte[0]));
+    }
+    console.process.stderr = Some(stderr);
+    console.signal("-INT");
+    let (code, errors) = console.ended();
+    let command = format!("customer erase --org 966 {}", 313_302_314);
+    assert!(code == 130 && errors.contains(&command), "{code}: {errors}");
+    assert!(errors.contains(operator.table.name()), "{errors}");
+    assert_eq!(shown(&operator), "being erased");
+    let finished =
+        operator.json(&[&command.split(' ').collect::<Vec<_>>()[..], &["--yes", "--settle", "0"]].concat());
+    assert_eq!(finished["result"], "erased");
+    assert_eq!(shown(&operator), "erased");
 }

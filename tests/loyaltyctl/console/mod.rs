@@ -30,11 +30,11 @@ const REVOKE: &str = "/console/orgs/966/tills/revoke";
 
 /// A response whose headers have been checked.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     /// In lower case.
     head: String,
-    body: String,
+    pub body: String,
 }
 
 impl Answer {
@@ -47,7 +47,7 @@ impl Answer {
     }
 
     /// The fields of every form as a browser sends them, when no button counts.
-    fn fields(&self) -> Vec<(String, String)> {
+    pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Vec::new();
         let mut select = String::new();
         for tag in self.body.split('<').skip(1) {
@@ -71,13 +71,13 @@ impl Answer {
         fields
     }
 
-    fn field(&self, name: &str) -> String {
+    pub fn field(&self, name: &str) -> String {
         let found = self.fields().into_iter().find(|(key, _)| key == name);
         found.unwrap_or_else(|| panic!("{name}: {}", self.body)).1
     }
 }
 
-fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let replaced = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
     replaced.iter().fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
 }
@@ -127,7 +127,7 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// A process of `loyaltyctl console`. Dropping it kills the process.
-struct Console {
+pub struct Console {
     process: Child,
     /// The printed address.
     url: String,
@@ -142,10 +142,17 @@ impl Console {
         Self { process, url: printed["url"].as_str().unwrap().to_owned() }
     }
 
-    fn of(operator: &Operator) -> Self {
+    pub fn of(operator: &Operator) -> Self {
+        Self::with(operator, &[], Stdio::inherit())
+    }
+
+    /// A console with further options and another standard error.
+    fn with(operator: &Operator, options: &[&str], stderr: Stdio) -> Self {
         let endpoint = operator.table.endpoint();
         let target = ["--endpoint", &endpoint, "--table", operator.table.name()];
-        Self::run(loyaltyctl(&target).args(["--json", "console", "--api", "https://api.example.com"]))
+        let mut command = loyaltyctl(&target);
+        command.args(["--json", "console", "--api", "https://api.example.com"]).args(options);
+        Self::run(command.stderr(stderr))
     }
 
     fn address(&self) -> SocketAddr {
@@ -158,7 +165,7 @@ impl Console {
         &self.url[self.url.find("/console/").unwrap()..]
     }
 
-    fn browser(&self) -> Browser {
+    pub fn browser(&self) -> Browser {
         Browser::open(self.address(), self.path())
     }
 }
@@ -172,7 +179,7 @@ impl Drop for Console {
 
 /// A browser that has opened the printed address.
 #[derive(Clone)]
-struct Browser {
+pub struct Browser {
     address: SocketAddr,
     cookie: String,
 }
@@ -188,12 +195,12 @@ impl Browser {
         Self { address, cookie: cookie.split(';').next().unwrap().to_owned() }
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         send(self.address, &request(self.address, "GET", path, &[("Cookie", &self.cookie)], ""))
     }
 
     /// Sends a form as the browser does from a page of the console.
-    fn post(&self, path: &str, fields: &[(String, String)]) -> Answer {
+    pub fn post(&self, path: &str, fields: &[(String, String)]) -> Answer {
         let (body, origin) = (encode(fields), format!("http://{}", self.address));
         let headers = [
             ("Cookie", self.cookie.as_str()),
@@ -205,7 +212,7 @@ impl Browser {
     }
 
     /// Loads a page, changes fields of its form, and sends it.
-    fn submit(&self, page: &str, to: &str, changes: &[(&str, &str)]) -> Answer {
+    pub fn submit(&self, page: &str, to: &str, changes: &[(&str, &str)]) -> Answer {
         self.post(to, &changed(self.get(page).fields(), changes))
     }
 
@@ -231,7 +238,7 @@ fn encode(fields: &[(String, String)]) -> String {
 }
 
 /// Fields with other values. A field that is not there yet is added.
-fn changed(mut fields: Vec<(String, String)>, changes: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn changed(mut fields: Vec<(String, String)>, changes: &[(&str, &str)]) -> Vec<(String, String)> {
     for (name, value) in changes {
         match fields.iter_mut().find(|(key, _)| key == name) {
             Some(field) => (*value).clone_into(&mut field.1),

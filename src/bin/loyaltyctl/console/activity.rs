@@ -11,9 +11,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use loyalty_codes::{api::RequestSummary, model::org::OrgId, store::AuditEntry};
 
 use super::{
-    Console,
-    numbers::time,
-    org_of,
+    Console, org_of,
     page::{Page, Shell, page},
 };
 
@@ -79,15 +77,6 @@ impl RequestRow {
     }
 }
 
-struct AuditRow {
-    at: String,
-    who: String,
-    what: String,
-    outcome: String,
-    detail: String,
-    id: String,
-}
-
 #[derive(Template)]
 #[template(path = "activity.html")]
 struct ActivityPage {
@@ -95,7 +84,7 @@ struct ActivityPage {
     /// `None` if this process serves no API.
     requests: Option<Vec<RequestRow>>,
     /// `None` on the page of the whole process.
-    acts: Option<Vec<AuditRow>>,
+    acts: Option<Vec<AuditEntry>>,
 }
 
 /// `GET /activity`: the requests of every org.
@@ -114,19 +103,8 @@ pub async fn of_org(State(console): State<Arc<Console>>, Path(id): Path<u32>) ->
     page(&ActivityPage {
         shell: Shell::of_org(&console, &org, "activity", "Activity"),
         requests,
-        acts: Some(acts.into_iter().map(audit_row).collect()),
+        acts: Some(acts),
     })
-}
-
-fn audit_row(entry: AuditEntry) -> AuditRow {
-    AuditRow {
-        at: time(entry.at),
-        who: entry.who,
-        what: entry.what,
-        outcome: entry.outcome.to_string(),
-        detail: entry.detail.to_string(),
-        id: entry.id,
-    }
 }
 
 #[cfg(test)]

@@ -26,12 +26,12 @@ use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Shell, page, page_with},
+    page::{Notice, Page, Shell, ShownProblem, page, page_with},
 };
 use crate::{
     failure::Failure,
     limits, message_words,
-    support::{self, Erased, Event, Happening, Reveal, SETTLE, Subject},
+    support::{self, Erased, Event, Happening, Reveal, Subject},
 };
 
 #[derive(Template)]
@@ -43,12 +43,6 @@ struct FindPage {
     value: String,
     problems: Vec<ShownProblem>,
     found: Vec<(UserId, String)>,
-}
-
-struct ShownProblem {
-    /// The id of the field to correct.
-    input: Option<&'static str>,
-    text: String,
 }
 
 #[derive(Template)]
@@ -181,7 +175,7 @@ fn find_page(
             id: org.id(),
             kinds: IdentifierName::ALL.iter().map(|kind| (*kind, *kind == chosen)).collect(),
             value: form.text("value").to_owned(),
-            problems: problem.into_iter().map(|text| ShownProblem { input: Some("value"), text }).collect(),
+            problems: problem.into_iter().map(|text| ShownProblem::of("value", text)).collect(),
             found,
         },
     )
@@ -288,7 +282,7 @@ fn customer_page(
             identifiers,
             history: History::new(org, &events, &histories, &found.addresses, now),
             is_revealed: reveal == Reveal::All,
-            problems: problem.into_iter().map(|text| ShownProblem { input: Some("typed"), text }).collect(),
+            problems: problem.into_iter().map(|text| ShownProblem::of("typed", text)).collect(),
             once: console.gate.open_form(),
         },
     )
@@ -423,25 +417,29 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
     let (begun, has_begun) = oneshot::channel();
     let background = Arc::clone(console);
     let erasing = tokio::spawn(async move {
+        let (erasures, id) = (background.erasures(), org.id());
         let mut is_begun = false;
         let tell = || {
             is_begun = true;
+            erasures.begin(id, user);
             // Nobody waits if the browser has gone; the erasure goes on.
             let _ = begun.send(());
         };
-        let erased = support::erase(&background.store, &background.who, &org, user, SETTLE, tell).await;
+        let (store, who) = (&background.store, &background.who);
+        let erased = support::erase(store, who, &org, user, background.settle, tell).await;
         // The page itself tells a failure before that.
         if let Err(failure) = &erased
             && is_begun
         {
-            tracing::warn!(cause = %failure, "an erasure has not ended");
+            tracing::warn!(org = %id, customer = %user, cause = %failure, "an erasure has not ended");
             let text = format!("Customer {user} is not wholly erased. Erase the customer again: {failure}");
             background.notify(Notice::warning(text));
         }
+        erasures.end(id, user);
         erased
     });
     let text = if has_begun.await.is_ok() {
-        let seconds = SETTLE.as_secs();
+        let seconds = console.settle.as_secs();
         format!(
             "Customer {user} is unknown to every request from now on. The rest is deleted in {seconds} seconds."
         )

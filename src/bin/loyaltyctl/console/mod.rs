@@ -5,6 +5,7 @@
 
 mod activity;
 mod customers;
+mod erasures;
 mod form;
 mod gate;
 mod numbers;
@@ -15,6 +16,7 @@ mod tills;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use askama::Template;
@@ -37,8 +39,9 @@ use loyalty_codes::{
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::{Target, failure::Failure, org, output::Output, serve};
+use crate::{Target, failure::Failure, org, output::Output, serve, support::Settle};
 pub use activity::Activity;
+pub use erasures::Erasures;
 use gate::Gate;
 use page::{Notice, Page, Refusal, Shell, page};
 
@@ -67,6 +70,9 @@ pub struct Options {
     /// before `-Table-`]
     #[arg(long, value_name = "NAME")]
     stack: Option<String>,
+
+    #[command(flatten)]
+    settle: Settle,
 }
 
 /// What the pages share.
@@ -82,13 +88,24 @@ pub struct Console {
     activity: Option<Arc<Activity>>,
     /// Messages that the next page shows.
     notices: Mutex<Vec<Notice>>,
+    erasures: Erasures,
+    /// How long an erasure waits for requests that are under way.
+    settle: Duration,
 }
 
 impl Console {
     /// The console of `serve`, at the address of the API.
-    pub fn of_serve(store: Store, who: String, address: SocketAddr, activity: Arc<Activity>) -> Self {
+    pub fn of_serve(
+        store: Store,
+        who: String,
+        address: SocketAddr,
+        activity: Arc<Activity>,
+        settle: Duration,
+    ) -> Self {
         let api = format!("http://{address}");
         Self {
+            erasures: Erasures::of(&store),
+            settle,
             store,
             who,
             gate: Gate::new(address),
@@ -102,6 +119,10 @@ impl Console {
     /// The address to open, once.
     pub fn url(&self) -> String {
         self.gate.url()
+    }
+
+    pub const fn erasures(&self) -> &Erasures {
+        &self.erasures
     }
 
     fn notify(&self, notice: Notice) {
@@ -136,9 +157,13 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         dashboard: dashboard(target, options, store.table()).await,
         activity: None,
         notices: Mutex::default(),
+        erasures: Erasures::of(&store),
+        settle: options.settle.time(),
         store,
     });
-    let shutdown = serve::shutdown().map_err(|error| Failure::failed(error.to_string()))?;
+    let erasures = console.erasures().clone();
+    let shutdown = serve::shutdown(move || erasures.print_unfinished())
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let url = console.url();
     output.print(
         &json!({"url": url, "listens": address.to_string()}),
@@ -155,6 +180,7 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
             "connections were closed, because their requests did not end in time"
         );
     }
+    console.erasures().finish().await;
     Ok(())
 }
 

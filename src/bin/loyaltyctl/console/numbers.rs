@@ -12,21 +12,21 @@ use axum::{
     response::{IntoResponse, Redirect},
 };
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use futures_util::stream;
 use loyalty_codes::{
     model::{
         card_number::{history::IssuedRange, permutation::PermutationKey},
         org::{Org, OrgId},
     },
-    store::error_chain,
+    store::{AuditEntry, error_chain},
 };
 
 use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Shell, page, page_with},
+    page::{Notice, Page, Shell, ShownProblem, page, page_with},
 };
 use crate::{
     failure::Failure,
@@ -44,19 +44,13 @@ struct NumbersPage {
     /// `None` for an org without a plan.
     range: Option<Range>,
     plans: Vec<Plan>,
-    taken: Vec<TakenBefore>,
+    taken: Vec<AuditEntry>,
     /// What is wrong with the form for taking numbers.
     problems: Vec<ShownProblem>,
     /// What it says.
     count: String,
     /// Allows the form for taking numbers to be sent once.
     once: String,
-}
-
-struct ShownProblem {
-    /// The id of the field to correct.
-    input: Option<&'static str>,
-    text: String,
 }
 
 /// How much of the range of the current plan is used.
@@ -76,14 +70,6 @@ struct Plan {
     first: String,
     last: String,
     given: u64,
-}
-
-struct TakenBefore {
-    id: String,
-    at: String,
-    who: String,
-    count: u64,
-    outcome: String,
 }
 
 #[derive(Template)]
@@ -129,7 +115,9 @@ async fn show_with(
     let plans = current.iter().map(|range| plan(range, true, key));
     let plans = plans.chain(retired.iter().rev().map(|range| plan(range, false, key)));
     let plans = plans.collect();
-    let taken = taken_before(console, id).await?;
+    let now = Utc::now();
+    let mut taken = console.store.audit_entries(id, now - LISTED, now).await?;
+    taken.retain(|entry| entry.what == TAKE);
     let range = match &current {
         Some(current) => Some(range(console, org, current).await?),
         None => None,
@@ -140,7 +128,7 @@ async fn show_with(
             range,
             plans,
             taken,
-            problems: problem.into_iter().map(|text| ShownProblem { input: Some("count"), text }).collect(),
+            problems: problem.into_iter().map(|text| ShownProblem::of("count", text)).collect(),
             count: count.to_owned(),
             once: console.gate.open_form(),
             shell: Shell::of_org(console, org, "numbers", "Numbers"),
@@ -178,25 +166,6 @@ fn plan(range: &IssuedRange, is_current: bool, key: &PermutationKey) -> Plan {
         last: number(range.next.saturating_sub(1)),
         given,
     }
-}
-
-async fn taken_before(console: &Console, id: OrgId) -> Result<Vec<TakenBefore>, Failure> {
-    let now = Utc::now();
-    let entries = console.store.audit_entries(id, now - LISTED, now).await?;
-    let entries = entries.into_iter().filter(|entry| entry.what == TAKE);
-    let before = entries.map(|entry| TakenBefore {
-        id: entry.id,
-        at: time(entry.at),
-        who: entry.who,
-        count: entry.detail["count"].as_u64().unwrap_or_default(),
-        outcome: entry.outcome.to_string(),
-    });
-    Ok(before.collect())
-}
-
-/// A time as the pages write it.
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 /// `POST …/numbers/take`: asks, and takes when that was confirmed.

@@ -5,6 +5,7 @@ use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Response},
 };
+use chrono::{DateTime, SecondsFormat, Utc};
 use loyalty_codes::{
     model::org::{Org, OrgId},
     store::StoreError,
@@ -56,6 +57,25 @@ impl Notice {
     pub fn warning(text: impl Into<String>) -> Self {
         Self { is_warning: true, text: text.into() }
     }
+}
+
+/// Something that is wrong with a form.
+pub struct ShownProblem {
+    /// The id of the field to correct.
+    pub input: Option<String>,
+    pub text: String,
+}
+
+impl ShownProblem {
+    /// What is wrong with the field of that id.
+    pub fn of(input: &str, text: String) -> Self {
+        Self { input: Some(input.to_owned()), text }
+    }
+}
+
+/// A time as the pages write it.
+pub fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 impl Shell {

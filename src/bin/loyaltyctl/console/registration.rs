@@ -26,7 +26,7 @@ use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Refusal, Shell, page, page_with},
+    page::{Notice, Page, Refusal, Shell, ShownProblem, page, page_with},
 };
 use crate::{
     failure::Failure,
@@ -134,12 +134,6 @@ struct RegistrationPage {
     file: String,
     test_identifiers: usize,
     remarks: Vec<String>,
-}
-
-struct ShownProblem {
-    /// The id of the input to correct.
-    input: Option<String>,
-    text: String,
 }
 
 #[derive(Template)]

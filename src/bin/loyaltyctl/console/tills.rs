@@ -18,9 +18,8 @@ use loyalty_codes::model::{
 use super::{
     Console,
     form::Form,
-    numbers::time,
     org_of, org_path,
-    page::{Notice, Page, Refusal, Shell, page, page_with},
+    page::{Notice, Page, Refusal, Shell, ShownProblem, page, page_with, time},
 };
 use crate::{
     failure::Failure,
@@ -40,14 +39,9 @@ struct TillsPage {
     once: String,
 }
 
-struct ShownProblem {
-    input: Option<&'static str>,
-    text: String,
-}
-
 impl TillsPage {
     fn error(&self, input: &str) -> Option<&str> {
-        let problem = self.problems.iter().find(|problem| problem.input == Some(input));
+        let problem = self.problems.iter().find(|problem| problem.input.as_deref() == Some(input));
         problem.map(|problem| problem.text.as_str())
     }
 }
@@ -117,23 +111,16 @@ impl Entered {
 
     fn read(&self) -> Result<(TillName, Vec<Permission>, TokenLifetime), Vec<ShownProblem>> {
         let mut problems = Vec::new();
-        let name = TillName::parse(&self.name);
-        let lifetime = self.token_ttl.parse().ok().and_then(TokenLifetime::new);
+        let mut wrong = |input, text: String| problems.push(ShownProblem::of(input, text));
+        let name = till::name(&self.name).map_err(|text| wrong("name", text));
         let ticked = self.permissions.iter().filter(|(_, ticked)| *ticked);
         let permissions: Vec<_> = ticked.map(|(permission, _)| *permission).collect();
-        let mut wrong =
-            |input, text: &str| problems.push(ShownProblem { input: Some(input), text: text.to_owned() });
-        if name.is_none() {
-            wrong("name", "A till's name is 1 to 64 characters of A-Z a-z 0-9 . _ -");
-        }
         if permissions.is_empty() {
-            wrong("allow-0", "A till needs at least one permission");
+            wrong("allow-0", "a till needs at least one permission".to_owned());
         }
-        if lifetime.is_none() {
-            wrong("token_ttl", "An access token is valid for 60 to 86400 seconds");
-        }
+        let lifetime = till::token_lifetime(&self.token_ttl).map_err(|text| wrong("token_ttl", text));
         match (name, lifetime) {
-            (Some(name), Some(lifetime)) if problems.is_empty() => Ok((name, permissions, lifetime)),
+            (Ok(name), Ok(lifetime)) if problems.is_empty() => Ok((name, permissions, lifetime)),
             _ => Err(problems),
         }
     }
@@ -200,7 +187,7 @@ pub async fn create(
     match creating.await {
         Ok((till, password)) => show_password(&console, &org, &till, &password, false),
         Err(failure) if failure.is_refusal() => {
-            let problem = ShownProblem { input: Some("name"), text: failure.to_string() };
+            let problem = ShownProblem::of("name", failure.to_string());
             list_with(&console, &org, StatusCode::CONFLICT, entered, vec![problem]).await
         }
         Err(failure) => Err(failure.into()),
@@ -263,10 +250,10 @@ pub async fn revoke(
     Path(id): Path<u32>,
     Extension(form): Extension<Form>,
 ) -> Page {
-    let (passwords, which, what) = match form.text("which") {
-        "all" => (Passwords::All, "all", "Every password of the till stops working"),
-        "old" => (Passwords::Old, "old", "The older password of the till stops working"),
-        "new" => (Passwords::New, "new", "The newer password of the till stops working"),
+    let (passwords, which) = match form.text("which") {
+        "all" => (Passwords::All, "all"),
+        "old" => (Passwords::Old, "old"),
+        "new" => (Passwords::New, "new"),
         _ => return Err(Failure::usage("the form does not say which passwords").into()),
     };
     console.gate.close_form(form.text("once"))?;
@@ -277,7 +264,7 @@ pub async fn revoke(
             id: org.id(),
             name: till.name.to_string(),
             which,
-            what,
+            what: passwords.consequence(),
             seen: passwords_of(&till),
             once: console.gate.open_form(),
         });
@@ -287,7 +274,7 @@ pub async fn revoke(
         return Err(Failure::refused(text).into());
     }
     let Revoked { revoked, left } =
-        till::revoke_passwords(&console.store, &console.who, &till.name, passwords).await?;
+        till::revoke_passwords(&console.store, &console.who, &till, passwords).await?;
     console.notify(Notice::done(format!("Till {}: {revoked} passwords revoked, {left} left.", till.name)));
     Ok(Redirect::to(&org_path(org.id(), "tills")).into_response())
 }
