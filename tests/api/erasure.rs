@@ -330,7 +330,7 @@ pub const LATER: usize = 4;
 /// the results of both.
 pub async fn act_while<A, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     table: &TestTable,
-    act: impl Future<Output = A>,
+    act: impl Future<Output = A> + Unpin,
     requests: impl Fn(TestService, usize) -> F,
 ) -> (A, Vec<T>) {
     let (processes, done) = (processes(table), Arc::new(SetOnce::new()));
@@ -365,11 +365,11 @@ async fn erase_while<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     requests: impl Fn(TestService, usize) -> F,
 ) -> Vec<T> {
     let org = org(service).await;
-    let erasing = service.store.begin_erasure(&org, UserId(USER), service.clock.now());
+    let erasing = Box::pin(service.store.begin_erasure(&org, UserId(USER), service.clock.now()));
     let (erasure, results) = act_while(table, erasing, requests).await;
     let ErasureStart::Begun(erasure) = erasure.unwrap() else { panic!("there is nothing to erase") };
     assert_eq!(written_after_the_tombstone(table, USER).await, []);
-    service.store.finish_erasure(&org, &erasure).await.unwrap();
+    Box::pin(service.store.finish_erasure(&org, &erasure)).await.unwrap();
     results
 }
 

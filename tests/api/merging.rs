@@ -146,7 +146,8 @@ async fn otps_for_a_merged_customer_are_issued_before_or_reach_the_other_one() {
             let body = json!({"entityType": "MOBILE", "entityValue": MOBILE, "action": "POINTS"});
             service.post("/v2/otp/generate", &body).await
         };
-        let (merged, answers) = act_while(&table, merge(&service, a, USER, true), generate).await;
+        let merging = Box::pin(merge(&service, a, USER, true));
+        let (merged, answers) = act_while(&table, merging, generate).await;
         assert!(matches!(merged, Ok(Merge::Done { .. })), "{merged:?}");
         assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
         assert_eq!(written_after_the_tombstone(&table, USER).await, []);
@@ -187,7 +188,8 @@ async fn registrations_that_race_a_merge_join_one_of_the_two() {
                 register(&service, "WECHAT:WECHAT-API2", &[("mobile", MOBILE), ("cuid", &own)]).await;
             Some((own, answer))
         };
-        let (merged, answers) = act_while(&table, merge(&service, a, USER, true), join).await;
+        let merging = Box::pin(merge(&service, a, USER, true));
+        let (merged, answers) = act_while(&table, merging, join).await;
         assert!(matches!(merged, Ok(Merge::Done { .. })), "{merged:?}");
         let own = profiles(&service, a).await;
         for (cuid, answer) in answers.into_iter().flatten() {

@@ -37,7 +37,7 @@ async fn an_otp_is_validated_or_revoked_and_never_both() {
             // Half of the guesses are wrong, and count.
             async move { service.validate(if i.is_multiple_of(2) { &code } else { "WRONG00" }).await }
         };
-        let (ids, answers) = act_while(&table, revoking, validate).await;
+        let (ids, answers) = act_while(&table, Box::pin(revoking), validate).await;
         let right = answers.iter().filter(|answer| answer.json["entity"] == true).count();
         assert!(answers.iter().all(|answer| [200, 429].contains(&answer.status)), "{answers:?}");
         assert_eq!(right + ids.len(), 1, "{ids:?}, {answers:?}");
@@ -76,7 +76,7 @@ async fn an_unlock_gives_as_many_guesses_as_the_limit_and_not_one_more() {
                 answer
             }
         };
-        let (scopes, mut answers) = act_while(&table, unlocking, guess).await;
+        let (scopes, mut answers) = act_while(&table, Box::pin(unlocking), guess).await;
         assert_eq!(scopes, BTreeSet::from([Scope::Points]));
         // More than the limit after it.
         for i in 0..6 {

@@ -92,7 +92,7 @@ for (const look of WITH_AND_WITHOUT_SCRIPT) {
       await field.fill(length);
       if (look.script) {
         // The preview follows what is typed.
-        await page.locator("#outlook").getByText("CONF_OTP_LENGTH").waitFor();
+        await page.locator("#preview").getByText("CONF_OTP_LENGTH").waitFor();
       }
       await page.getByRole("button", { name: "Review the changes" }).click();
       await page.getByRole("heading", { name: "Before you apply" }).waitFor();

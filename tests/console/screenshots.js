@@ -19,7 +19,7 @@ try {
     const page = await console_.open(path, look);
     if (name === "registration") {
       await page.getByLabel("CONF_OTP_LENGTH").fill("6");
-      await page.locator("#outlook").getByText("CONF_OTP_LENGTH").waitFor();
+      await page.locator("#preview").getByText("CONF_OTP_LENGTH").waitFor();
     }
     await page.screenshot({ path: new URL(`../../docs/console-${name}.png`, import.meta.url).pathname });
     await page.context().close();

@@ -8,7 +8,6 @@ use loyalty_codes::{
     model::{
         customer::{IdentifierName, UserId},
         org::{Org, OrgId},
-        profile::StoredIdentifier,
     },
     store::{CustomerHistory, CustomerState, Merge, MergedUsers, OwnerHistory, Store},
 };
@@ -18,7 +17,7 @@ use crate::{
     Target,
     failure::Failure,
     import, limits, org,
-    output::{Output, ask, escape, json_escape},
+    output::{Output, ask, escape, json_escape, printable},
     support::{self, Erased, OtpStatus, Reveal, Settle},
 };
 
@@ -244,46 +243,18 @@ fn in_words(
     reveal: Reveal,
     now: DateTime<Utc>,
 ) -> String {
-    let user = found.user;
-    let customer = match &found.state {
-        CustomerState::Gone(tombstone) => {
-            let at = support::time(org, tombstone.gone_at);
-            return match (tombstone.merged_into, &tombstone.pending) {
-                (Some(into), _) => format!("customer {user} was merged into {into} at {at}"),
-                (None, None) => format!("customer {user} was erased at {at}"),
-                (None, Some(_)) => format!(
-                    "customer {user} is being erased since {at}; if no command runs, run `loyaltyctl customer erase \
-                     --org {} {user}` again",
-                    org.id()
-                ),
-            };
-        }
-        CustomerState::Registered { at, customer } => {
-            let since = at.map_or_else(String::new, |at| format!(", registered {}", support::time(org, at)));
-            (format!("{}{since}", output.strong(&format!("customer {user}"))), customer)
-        }
+    let name = format!("customer {}", found.user);
+    let CustomerState::Registered { at, customer } = &found.state else {
+        return format!("{name} {}", support::gone(org, found).unwrap_or_default());
     };
-    let (first, customer) = customer;
-    let mut lines = vec![first];
-    let name =
-        |name: &Option<String>| name.as_deref().map_or_else(|| "-".to_owned(), |name| reveal.name(name));
-    let profiles = customer.profiles.iter().map(|profile| {
-        let created = profile.attribution.as_ref();
-        vec![
-            profile.account.to_string(),
-            name(&profile.first_name),
-            name(&profile.last_name),
-            created.map_or_else(|| "-".to_owned(), |created| support::time(org, created.created_at())),
-            created.map_or_else(|| "-".to_owned(), |created| created.till().to_owned()),
-        ]
-    });
+    let since = at.map_or_else(String::new, |at| format!(", registered {}", support::time(org, at)));
     let heading = ["account", "first name", "last name", "created", "by till"];
-    lines.push(output.table(&heading, &profiles.collect::<Vec<_>>()));
-    let identifiers = customer.identifiers.iter().map(|StoredIdentifier(account, kind, value)| {
-        let account = account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        vec![kind.to_string(), reveal.identifier(*kind, value), account]
-    });
-    lines.push(output.table(&["identifier", "value", "account"], &identifiers.collect::<Vec<_>>()));
+    let identifiers = customer.identifiers.iter().map(|listed| support::identifier_row(listed, reveal));
+    let mut lines = vec![
+        format!("{}{since}", output.strong(&name)),
+        output.table(&heading, &support::profile_rows(org, customer, reveal)),
+        output.table(&["identifier", "value", "account"], &identifiers.collect::<Vec<_>>()),
+    ];
     let histories: Vec<OwnerHistory> = found.all().cloned().collect();
     lines.push(otps_in_short(&histories, now));
     let limits = limits::limits(org, &histories, &found.addresses, now);
@@ -348,7 +319,7 @@ fn print_merged(output: &Output, org: &Org, users: MergedUsers, done: &Merge) ->
             let names = if accounts.is_empty() {
                 String::new()
             } else {
-                format!("; in {} the names of customer {kept} were kept", accounts.join(", "))
+                format!("; in {} the names of customer {kept} were kept", printable(&accounts.join(", ")))
             };
             output.print(
                 &json!({

@@ -3,25 +3,25 @@
 use chrono::{DateTime, Utc};
 use loyalty_codes::{model::delivery_state::Explanation, store::OwnerHistory};
 
-use crate::support::{self, Fate};
+use crate::support::{self, MessageStatus};
 
 /// What became of a message, in words. `None` for one that was sent.
-pub const fn explanation(fate: &Fate) -> Option<Explanation> {
-    Some(match fate {
-        Fate::Queued => Explanation {
+pub const fn explanation(status: &MessageStatus) -> Option<Explanation> {
+    Some(match status {
+        MessageStatus::Queued => Explanation {
             meaning: "It waits to be sent.",
             remedy: "Look again in some seconds. If it still waits, run `loyaltyctl doctor`.",
         },
-        Fate::NotSent => Explanation {
+        MessageStatus::NotSent => Explanation {
             meaning: "It was not sent, because its OTP was used, revoked or expired before.",
             remedy: "Let the customer ask again if the code is still needed.",
         },
-        Fate::Sending => Explanation {
+        MessageStatus::Sending => Explanation {
             meaning: "Its delivery has begun. If it stays so, the delivery was interrupted, and a provider may or may \
                       not have taken it.",
             remedy: "Let the customer ask again if nothing arrives.",
         },
-        Fate::Ended(outcome) => return outcome.explanation(),
+        MessageStatus::Ended(outcome) => return outcome.explanation(),
     })
 }
 
@@ -29,9 +29,9 @@ pub const fn explanation(fate: &Fate) -> Option<Explanation> {
 pub fn legend(histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<String> {
     let mut lines = Vec::new();
     for otp in histories.iter().flat_map(|history| &history.otps) {
-        for (_, _, fate) in support::otp_channels(otp, now) {
-            let Some(Explanation { meaning, remedy }) = explanation(&fate) else { continue };
-            let line = format!("{fate}: {meaning} {remedy}");
+        for (_, _, status) in support::otp_channels(otp, now) {
+            let Some(Explanation { meaning, remedy }) = explanation(&status) else { continue };
+            let line = format!("{status}: {meaning} {remedy}");
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -51,12 +51,12 @@ mod tests {
         let row =
             |name: &str, Explanation { meaning, remedy }| format!("| `{name}` | {meaning} | {remedy} |");
         let states = [
-            Fate::Queued,
-            Fate::NotSent,
-            Fate::Sending,
-            Fate::Ended(Outcome::Expired),
-            Fate::Ended(Outcome::Used),
-            Fate::Ended(Outcome::OverBudget),
+            MessageStatus::Queued,
+            MessageStatus::NotSent,
+            MessageStatus::Sending,
+            MessageStatus::Ended(Outcome::Expired),
+            MessageStatus::Ended(Outcome::Used),
+            MessageStatus::Ended(Outcome::OverBudget),
         ];
         let mut expected: Vec<_> =
             states.iter().map(|state| row(state.name(), explanation(state).unwrap())).collect();

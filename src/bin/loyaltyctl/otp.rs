@@ -180,9 +180,9 @@ pub fn rows(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> Vec<Ve
             if channels.is_empty() {
                 rows.push(row(otp.created_id.issued_at(), ["-", "-", "-"].map(str::to_owned)));
             }
-            for (requested_at, channel, fate) in channels {
+            for (requested_at, channel, status) in channels {
                 let to = Reveal::Masked.channel(channel);
-                rows.push(row(requested_at, [channel.channel_type.to_string(), to, fate.to_string()]));
+                rows.push(row(requested_at, [channel.channel_type.to_string(), to, status.to_string()]));
             }
         }
     }

@@ -15,8 +15,8 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
 }
 
 const form = document.querySelector("form[data-preview]");
-const outlook = document.getElementById("outlook");
-if (form && outlook) {
+const preview = document.getElementById("preview");
+if (form && preview) {
   let timer;
   let latest = 0;
   const update = async () => {
@@ -28,15 +28,15 @@ if (form && outlook) {
     }).catch(() => null);
     if (number !== latest) return;
     if (!response || !response.ok) {
-      outlook.textContent = "There is no preview now: the console did not answer.";
+      preview.textContent = "There is no preview now: the console did not answer.";
       return;
     }
     // The fragment is a page of this console, in which all values are escaped.
     const fragment = new DOMParser().parseFromString(await response.text(), "text/html");
-    outlook.replaceChildren(...fragment.body.childNodes);
+    preview.replaceChildren(...fragment.body.childNodes);
     // A screen reader says how much would change, and not all of it at each pause.
-    const changes = outlook.querySelectorAll("tbody tr").length;
-    document.getElementById("outlook-status").textContent = `Keys that would change: ${changes}`;
+    const changes = preview.querySelectorAll("tbody tr").length;
+    document.getElementById("preview-status").textContent = `Keys that would change: ${changes}`;
   };
   form.addEventListener("input", () => {
     clearTimeout(timer);

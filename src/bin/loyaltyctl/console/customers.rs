@@ -31,7 +31,7 @@ use super::{
 use crate::{
     failure::Failure,
     limits, message_words,
-    support::{self, Erased, Event, Happening, Reveal, Subject},
+    support::{self, Event, EventKind, Reveal, Subject},
 };
 
 #[derive(Template)]
@@ -53,8 +53,8 @@ struct CustomerPage {
     user: UserId,
     /// What became of a customer who is gone; `None` for one who is registered.
     gone: Option<String>,
-    profiles: Vec<[String; 5]>,
-    identifiers: Vec<[String; 3]>,
+    profiles: Vec<Vec<String>>,
+    identifiers: Vec<Vec<String>>,
     history: History,
     is_revealed: bool,
     problems: Vec<ShownProblem>,
@@ -128,10 +128,9 @@ impl EventRow {
     fn new(org: &Org, event: &Event) -> Self {
         let or_dash =
             |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
-        let contact = event.contact.as_ref().map(|address| listed(address, Reveal::Masked));
         let mut detail = event.what.detail(org);
-        if let Happening::Message(_, _, fate) = &event.what
-            && let Some(Explanation { meaning, remedy }) = message_words::explanation(fate)
+        if let EventKind::Message(_, _, status) = &event.what
+            && let Some(Explanation { meaning, remedy }) = message_words::explanation(status)
         {
             detail = format!("{detail}. {meaning} {remedy}");
         }
@@ -141,16 +140,14 @@ impl EventRow {
             detail: or_dash(Some(detail)),
             otp: or_dash(event.what.otp().map(|id| id.0.to_string())),
             scope: or_dash(event.scope.map(|scope| scope.to_string())),
-            contact: contact
-                .map_or_else(|| "customer".to_owned(), |[kind, value, _]| format!("{kind} {value}")),
+            contact: event.contact.as_ref().map_or_else(
+                || "customer".to_owned(),
+                |StoredIdentifier(_, kind, value)| {
+                    format!("{kind} {}", Reveal::Masked.identifier(*kind, value))
+                },
+            ),
         }
     }
-}
-
-/// Kind, value and account of an identifier.
-fn listed(StoredIdentifier(account, kind, value): &StoredIdentifier, reveal: Reveal) -> [String; 3] {
-    let account = account.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    [kind.to_string(), reveal.identifier(*kind, value), account]
 }
 
 /// `GET …/customers`: the form to find somebody.
@@ -269,7 +266,13 @@ fn customer_page(
 ) -> Page {
     let now = Utc::now();
     let histories: Vec<_> = found.all().cloned().collect();
-    let (gone, profiles, identifiers) = described(org, found, reveal);
+    let (profiles, identifiers) = match &found.state {
+        CustomerState::Gone(_) => (Vec::new(), Vec::new()),
+        CustomerState::Registered { customer, .. } => {
+            let identifiers = customer.identifiers.iter().map(|one| support::identifier_row(one, reveal));
+            (support::profile_rows(org, customer, reveal), identifiers.collect())
+        }
+    };
     let events = support::timeline(org, found, now);
     page_with(
         status,
@@ -277,7 +280,7 @@ fn customer_page(
             shell: Shell::of_org(console, org, "customers", format!("Customer {}", found.user)),
             id: org.id(),
             user: found.user,
-            gone,
+            gone: support::gone(org, found),
             profiles,
             identifiers,
             history: History::new(org, &events, &histories, &found.addresses, now),
@@ -286,44 +289,6 @@ fn customer_page(
             once: console.gate.open_form(),
         },
     )
-}
-
-type Described = (Option<String>, Vec<[String; 5]>, Vec<[String; 3]>);
-
-/// What became of a customer who is gone, and the profiles and identifiers of another one.
-fn described(org: &Org, found: &CustomerHistory, reveal: Reveal) -> Described {
-    let time = |at: DateTime<Utc>| support::time(org, at);
-    match &found.state {
-        CustomerState::Gone(tombstone) => {
-            let at = time(tombstone.gone_at);
-            let text = match (tombstone.merged_into, &tombstone.pending) {
-                (Some(into), _) => format!("The customer was merged into {into} at {at}."),
-                (None, None) => format!("The customer was erased at {at}."),
-                (None, Some(_)) => format!(
-                    "The customer is being erased since {at}. If it takes longer than a minute, erase the customer again: \
-                     it continues where it stopped."
-                ),
-            };
-            (Some(text), Vec::new(), Vec::new())
-        }
-        CustomerState::Registered { customer, .. } => {
-            let name = |name: &Option<String>| {
-                name.as_deref().map_or_else(|| "-".to_owned(), |name| reveal.name(name))
-            };
-            let profiles = customer.profiles.iter().map(|profile| {
-                let created = profile.attribution.as_ref();
-                [
-                    profile.account.to_string(),
-                    name(&profile.first_name),
-                    name(&profile.last_name),
-                    created.map_or_else(|| "-".to_owned(), |created| time(created.created_at())),
-                    created.map_or_else(|| "-".to_owned(), |created| created.till().to_owned()),
-                ]
-            });
-            let identifiers = customer.identifiers.iter().map(|address| listed(address, reveal));
-            (None, profiles.collect(), identifiers.collect())
-        }
-    }
 }
 
 /// `POST …/customers/{user}`: shows identifiers, unlocks, revokes or erases.
@@ -418,10 +383,11 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
     let background = Arc::clone(console);
     let erasing = tokio::spawn(async move {
         let (erasures, id) = (background.erasures(), org.id());
+        // Before the first write, so that the process waits for it from then on.
+        erasures.begin(id, user);
         let mut is_begun = false;
         let tell = || {
             is_begun = true;
-            erasures.begin(id, user);
             // Nobody waits if the browser has gone; the erasure goes on.
             let _ = begun.send(());
         };
@@ -444,10 +410,9 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
             "Customer {user} is unknown to every request from now on. The rest is deleted in {seconds} seconds."
         )
     } else {
-        match erasing.await.map_err(|error| Failure::failed(format!("the erasure failed: {error}")))?? {
-            Erased::Before(_) => format!("Customer {user} was erased before."),
-            Erased::Now { .. } => format!("Customer {user} is erased."),
-        }
+        // It has ended without having begun.
+        erasing.await.map_err(|error| Failure::failed(format!("the erasure failed: {error}")))??;
+        format!("Customer {user} was erased before.")
     };
     console.notify(Notice::done(text));
     Ok(Redirect::to(back).into_response())

@@ -106,7 +106,7 @@ struct FieldGroup {
 }
 
 /// What applying a form would change.
-struct Outlook {
+struct ChangePreview {
     /// `None` while something is to correct.
     changes: Option<Vec<ShownChange>>,
     warnings: Vec<String>,
@@ -130,16 +130,16 @@ struct RegistrationPage {
     version: u64,
     groups: Vec<FieldGroup>,
     problems: Vec<ShownProblem>,
-    outlook: Outlook,
+    preview: ChangePreview,
     file: String,
     test_identifiers: usize,
     remarks: Vec<String>,
 }
 
 #[derive(Template)]
-#[template(path = "outlook.html")]
-struct OutlookFragment {
-    outlook: Outlook,
+#[template(path = "preview.html")]
+struct PreviewFragment {
+    preview: ChangePreview,
     problems: Vec<ShownProblem>,
 }
 
@@ -148,7 +148,7 @@ struct OutlookFragment {
 struct ReviewPage {
     shell: Shell,
     id: OrgId,
-    outlook: Outlook,
+    preview: ChangePreview,
     fields: Vec<(String, String)>,
 }
 
@@ -218,10 +218,10 @@ impl Draft {
         Ok(())
     }
 
-    fn outlook(&self) -> Outlook {
+    fn change_preview(&self) -> ChangePreview {
         if !self.problems.is_empty() {
             let numbers = Err("They are shown when nothing is to correct.".to_owned());
-            return Outlook { changes: None, warnings: Vec::new(), numbers };
+            return ChangePreview { changes: None, warnings: Vec::new(), numbers };
         }
         let changes = org::changes(&self.org.definition, &self.definition);
         let plan = NumberingPlan::try_from(&self.definition.config.card_numbers);
@@ -230,7 +230,7 @@ impl Draft {
             _ => Err("The org has no numbering plan: CONF_CARD_NUMBER_LENGTH is empty.".to_owned()),
         };
         let changes = Some(changes.iter().map(shown_change).collect());
-        Outlook { changes, warnings: self.definition.warnings(), numbers }
+        ChangePreview { changes, warnings: self.definition.warnings(), numbers }
     }
 
     fn groups(&self) -> Vec<FieldGroup> {
@@ -306,7 +306,7 @@ impl Draft {
                 version: self.version,
                 problems,
                 groups,
-                outlook: self.outlook(),
+                preview: self.change_preview(),
                 file: written(&public)?,
                 test_identifiers: self.definition.test_identifiers.len(),
                 remarks: self.org.definition.remarks(),
@@ -454,7 +454,7 @@ pub async fn preview(
 ) -> Page {
     let draft = Draft::of_form(&console, OrgId(id), form, Check::Quick).await?;
     let problems = draft.shown_problems(&draft.groups());
-    page(&OutlookFragment { outlook: draft.outlook(), problems })
+    page(&PreviewFragment { preview: draft.change_preview(), problems })
 }
 
 /// `POST …/registration`: previews, reviews, edits again or applies what the form says.
@@ -509,8 +509,8 @@ const OUTDATED: &str = "Somebody changed the org after you opened this page, and
                         your values, and what differs from the org as it is now is marked: review it again.";
 
 fn review(console: &Console, draft: &Draft) -> Page {
-    let outlook = draft.outlook();
-    if outlook.changes.as_ref().is_some_and(Vec::is_empty) {
+    let preview = draft.change_preview();
+    if preview.changes.as_ref().is_some_and(Vec::is_empty) {
         console.notify(Notice::done("Nothing differs from the org as it is."));
         return draft.page(console, StatusCode::OK, Vec::new());
     }
@@ -519,7 +519,7 @@ fn review(console: &Console, draft: &Draft) -> Page {
         form.map_or_else(Vec::new, |form| form.fields(|name| CONFIG.iter().any(|key| key.name == name)));
     fields.push(("version".to_owned(), draft.version.to_string()));
     let shell = Shell::of_org(console, &draft.org, "registration", "Review the changes");
-    page(&ReviewPage { shell, id: draft.org.id(), outlook, fields })
+    page(&ReviewPage { shell, id: draft.org.id(), preview, fields })
 }
 
 fn announce(console: &Console, id: OrgId, applied: &Applied, warnings: Vec<String>) {
