@@ -42,30 +42,22 @@ impl Store {
         from: u64,
     ) -> Result<HeldNumbers, StoreError> {
         let prefix = keys::numbers(org.id());
-        let (mut held, mut start) = (HeldNumbers::default(), None);
-        loop {
-            let page = self
-                .client
-                .scan()
-                .table_name(&self.table)
-                .filter_expression("begins_with(#pk, :prefix)")
-                .projection_expression("#pk")
-                .expression_attribute_names("#pk", keys::PK)
-                .expression_attribute_values(":prefix", s(&prefix))
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(StoreError::from_sdk)?;
-            for attributes in page.items.unwrap_or_default() {
-                let number = Item(&attributes).s(keys::PK)?.strip_prefix(&prefix).unwrap_or_default();
-                let value = plan.value_of(number, &org.permutation_key);
-                value.filter(|value| *value >= from).into_iter().for_each(|value| held.add(value));
-            }
-            start = page.last_evaluated_key;
-            if start.is_none() {
-                return Ok(held);
-            }
+        let mut held = HeldNumbers::default();
+        let scan = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .filter_expression("begins_with(#pk, :prefix)")
+            .projection_expression("#pk")
+            .expression_attribute_names("#pk", keys::PK)
+            .expression_attribute_values(":prefix", s(&prefix))
+            .consistent_read(true);
+        let mut items = scan.into_paginator().items().send();
+        while let Some(attributes) = items.try_next().await.map_err(StoreError::from_sdk)? {
+            let number = Item(&attributes).s(keys::PK)?.strip_prefix(&prefix).unwrap_or_default();
+            let value = plan.value_of(number, &org.permutation_key);
+            value.filter(|value| *value >= from).into_iter().for_each(|value| held.add(value));
         }
+        Ok(held)
     }
 }

@@ -144,43 +144,36 @@ impl Store {
             orgs: HashMap::new(),
             with_unreadable: HashSet::new(),
         };
-        let mut start = None;
-        loop {
-            let prefix = options.org.map_or_else(|| "ORG#".to_owned(), |org| format!("ORG#{org}#"));
-            let page = self
-                .client
-                .scan()
-                .table_name(&self.table)
-                .filter_expression("#sk = :profile AND begins_with(#pk, :prefix)")
-                .expression_attribute_names("#pk", keys::PK)
-                .expression_attribute_names("#sk", keys::SK)
-                .expression_attribute_values(":profile", s(keys::PROFILE))
-                .expression_attribute_values(":prefix", s(prefix))
-                .consistent_read(true)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(StoreError::from_sdk)?;
-            let items = page.items.unwrap_or_default();
-            for attributes in items.into_iter().filter(|attributes| !is_gone(&Item(attributes))) {
-                match self.upgrade_item(&attributes, &mut run).await {
-                    Err(error) if error.is_corrupt() => {
-                        let partition = Item(&attributes).s(keys::PK)?.to_owned();
-                        run.with_unreadable.extend(partition.split('#').nth(1).map(str::to_owned));
-                        let reason = error_chain(&error);
-                        run.report.unreadable.push(Unreadable { partition, reason });
-                    }
-                    upgraded => upgraded?,
+        let prefix = options.org.map_or_else(|| "ORG#".to_owned(), |org| format!("ORG#{org}#"));
+        let scan = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .filter_expression("#sk = :profile AND begins_with(#pk, :prefix)")
+            .expression_attribute_names("#pk", keys::PK)
+            .expression_attribute_names("#sk", keys::SK)
+            .expression_attribute_values(":profile", s(keys::PROFILE))
+            .expression_attribute_values(":prefix", s(prefix))
+            .consistent_read(true);
+        let mut items = scan.into_paginator().items().send();
+        while let Some(attributes) = items.try_next().await.map_err(StoreError::from_sdk)? {
+            if is_gone(&Item(&attributes)) {
+                continue;
+            }
+            match self.upgrade_item(&attributes, &mut run).await {
+                Err(error) if error.is_corrupt() => {
+                    let partition = Item(&attributes).s(keys::PK)?.to_owned();
+                    run.with_unreadable.extend(partition.split('#').nth(1).map(str::to_owned));
+                    let reason = error_chain(&error);
+                    run.report.unreadable.push(Unreadable { partition, reason });
                 }
-                run.report.customers += 1;
-                progress(&run.report);
+                upgraded => upgraded?,
             }
-            start = page.last_evaluated_key;
-            if start.is_none() {
-                self.let_orgs_join(&mut run).await?;
-                return Ok(run.report);
-            }
+            run.report.customers += 1;
+            progress(&run.report);
         }
+        self.let_orgs_join(&mut run).await?;
+        Ok(run.report)
     }
 
     /// Whether the org has allocated a user id. `first_user` is the first one that it allocates.
