@@ -70,14 +70,27 @@ pub async fn record<T>(
 ) -> Result<T, Failure> {
     let mut entry = store.begin_act(&Act { org, who: who.to_owned(), what, detail, at: Utc::now() }).await?;
     let done = act(&mut entry).await;
-    entry.outcome = if done.is_ok() { ActOutcome::Done } else { ActOutcome::Failed };
-    let recorded = store.write_entry(&entry).await;
+    let recorded = complete(store, &mut [entry], done.is_ok()).await;
     let done = done?;
-    recorded.map_err(|error| {
-        Failure::from(error)
-            .with_detail(&format!("It was done, but its audit entry {} does not say so.", entry.id))
-    })?;
+    recorded?;
     Ok(done)
+}
+
+/// Writes how the acts of these entries ended. Tries all of them.
+pub async fn complete(store: &Store, entries: &mut [AuditEntry], done: bool) -> Result<(), Failure> {
+    let mut unwritten = Vec::new();
+    let mut failure = None;
+    for entry in entries {
+        entry.outcome = if done { ActOutcome::Done } else { ActOutcome::Failed };
+        if let Err(error) = store.write_entry(entry).await {
+            unwritten.push(entry.id.as_str());
+            failure = Some(Failure::from(error));
+        }
+    }
+    let how = if done { "It was done" } else { "It failed" };
+    failure.map_or(Ok(()), |failure| {
+        Err(failure.with_detail(&format!("{how}, but audit entry {} does not say so.", unwritten.join(", "))))
+    })
 }
 
 /// The user of the operating system, for a DynamoDB that does not check credentials.

@@ -6,11 +6,11 @@ use chrono::Utc;
 use clap::Args;
 use loyalty_codes::{
     model::org::{Definition, OrgId},
-    store::{Act, ActOutcome, Reason, Undecided, UpgradeOptions},
+    store::{Act, Reason, Undecided, UpgradeOptions, UpgradeReport},
 };
 use serde_json::json;
 
-use crate::{Target, failure::Failure, output::Output};
+use crate::{Target, audit, failure::Failure, output::Output};
 
 #[derive(Args)]
 pub struct Options {
@@ -39,7 +39,15 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         };
         for org in orgs {
             let (who, what) = (who.clone(), "table upgrade");
-            acts.push(store.begin_act(&Act { org, who, what, detail: json!({}), at: Utc::now() }).await?);
+            match store.begin_act(&Act { org, who, what, detail: json!({}), at: Utc::now() }).await {
+                Ok(act) => acts.push(act),
+                Err(error) => {
+                    return Err(with_unrecorded(
+                        error.into(),
+                        audit::complete(store, &mut acts, false).await,
+                    ));
+                }
+            }
         }
     }
     let progress = output.spinner();
@@ -49,11 +57,26 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         .upgrade(options, |report| progress.set_message(format!("{} customers", report.customers)))
         .await;
     progress.finish_and_clear();
-    for mut act in acts {
-        act.outcome = if report.is_ok() { ActOutcome::Done } else { ActOutcome::Failed };
-        store.write_entry(&act).await?;
+    let recorded = audit::complete(store, &mut acts, report.is_ok()).await;
+    match report {
+        Err(error) => Err(with_unrecorded(error.into(), recorded)),
+        // The report is printed whatever the audit says: it lists what is left to decide.
+        Ok(report) => match print(output, options, &report) {
+            Ok(()) => recorded,
+            Err(failure) => Err(with_unrecorded(failure, recorded)),
+        },
     }
-    let report = report?;
+}
+
+/// A failure with that of the audit beside it.
+fn with_unrecorded(failure: Failure, recorded: Result<(), Failure>) -> Failure {
+    match recorded {
+        Ok(()) => failure,
+        Err(unrecorded) => failure.with_detail(&unrecorded.to_string()),
+    }
+}
+
+fn print(output: &Output, options: UpgradeOptions, report: &UpgradeReport) -> Result<(), Failure> {
     let verb = if options.dry_run { "would be moved" } else { "moved" };
     let (written, join) =
         if options.dry_run { ("would be written", "would join") } else { ("written", "join from now on") };
