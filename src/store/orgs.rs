@@ -47,7 +47,8 @@ const FIRST: &str = "first";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     Created,
-    /// Contains the previous definition.
+    /// Contains the previous definition. It is the same as the new one if only the counter of the
+    /// card numbers had another plan.
     Updated(Box<Definition>),
     Unchanged,
 }
@@ -187,7 +188,11 @@ impl Store {
             return Ok(None);
         };
         let item = Item(&attributes);
-        Ok(Some(IssuedRange { plan: item.json(PLAN)?, first: item.n(FIRST)?, next: item.n(NEXT)? }))
+        let plan: NumberingPlan = item.json(PLAN)?;
+        if item.s(FORMAT)? != plan.format() {
+            return Err(StoreError::corrupt("`shape` and `plan` of the card number counter differ"));
+        }
+        Ok(Some(IssuedRange { plan, first: item.n(FIRST)?, next: item.n(NEXT)? }))
     }
 
     /// The ranges of sequence values that were issued under earlier plans of an org.
@@ -199,7 +204,8 @@ impl Store {
     }
 
     /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its
-    /// first customer gets `first_user`. For an existing org, both are ignored.
+    /// first customer gets `first_user`. For an existing org, both are ignored. With `replaced`,
+    /// only the version of [`Self::org_with_version`] is changed.
     ///
     /// # Errors
     /// [`ApplyError`]; then nothing was written.
@@ -207,27 +213,6 @@ impl Store {
         &self,
         definition: &Definition,
         permutation_key: PermutationKey,
-        first_user: UserId,
-    ) -> Result<Applied, ApplyError> {
-        self.apply(definition, &permutation_key, first_user, None).await
-    }
-
-    /// Changes an existing org to `definition`, if it still has the version of
-    /// [`Self::org_with_version`].
-    ///
-    /// # Errors
-    /// [`ApplyError::Outdated`] if it does not, or another [`ApplyError`]; then nothing was
-    /// written.
-    #[cfg(feature = "cli")]
-    pub async fn replace_org(&self, definition: &Definition, version: u64) -> Result<Applied, ApplyError> {
-        // An org of that version exists, and keeps its key and its user ids.
-        self.apply(definition, &Secret::new([0; 32]), UserId(0), Some(version)).await
-    }
-
-    async fn apply(
-        &self,
-        definition: &Definition,
-        permutation_key: &PermutationKey,
         first_user: UserId,
         replaced: Option<u64>,
     ) -> Result<Applied, ApplyError> {
@@ -238,7 +223,7 @@ impl Store {
         for attempt in 0..PLAN_CHANGE_ATTEMPTS {
             let to_skip = attempt.checked_sub(EXACT_ATTEMPTS).map_or(0, |attempt| 4_u64.pow(attempt));
             let applied =
-                self.try_apply_org(definition, permutation_key, first_user, replaced, to_skip).await?;
+                self.try_apply_org(definition, &permutation_key, first_user, replaced, to_skip).await?;
             if let Some(applied) = applied {
                 return Ok(applied);
             }
@@ -256,14 +241,11 @@ impl Store {
         replaced: Option<u64>,
         to_skip: u64,
     ) -> Result<Option<Applied>, ApplyError> {
-        let plan = NumberingPlan::try_from(&definition.config.card_numbers).ok();
+        let plan = plan_of(definition);
         let existing = self.read_org_item(definition.id).await?;
         let version = existing.as_ref().map(|record| record.version);
         if replaced.is_some() && replaced != version {
             return Err(ApplyError::Outdated);
-        }
-        if existing.as_ref().is_some_and(|record| record.definition == *definition) {
-            return Ok(Some(Applied::Unchanged));
         }
         let mut record = OrgItem {
             definition: definition.clone(),
@@ -282,9 +264,19 @@ impl Store {
             if let Some(current) = &mut current {
                 current.next = current.plan.end().min(current.next + to_skip).max(current.next);
             }
-            let next = match transition(current.as_ref(), &record.retired, plan) {
+            let before = existing.as_ref().and_then(|record| plan_of(&record.definition));
+            let next = match transition(before.as_ref(), current.as_ref(), &record.retired, plan) {
+                Ok(next) => next,
                 Err(_) if to_skip > 0 => return Ok(None),
-                next => next.map_err(ApplyError::PossibleDuplicate)?,
+                Err(duplicate) => {
+                    // Between the two reads, another change may have given the counter its plan.
+                    let now = self.read_org_item(definition.id).await?.map(|record| record.version);
+                    return Err(if now == version {
+                        ApplyError::PossibleDuplicate(duplicate)
+                    } else {
+                        ApplyError::Concurrent
+                    });
+                }
             };
             if let Transition::Start(started) = next {
                 let retired = current.as_ref().filter(|current| {
@@ -295,6 +287,10 @@ impl Store {
             }
         }
         let counter_writes = writes.len();
+        // An unchanged definition may have a counter of another plan, because an item was edited.
+        if counter_writes == 0 && existing.as_ref().is_some_and(|record| record.definition == *definition) {
+            return Ok(Some(Applied::Unchanged));
+        }
         writes.push(self.put_org_item(&record, version)?);
         writes.push(self.put_listing(definition)?);
         if existing.is_none() {
@@ -390,6 +386,10 @@ impl Store {
                 .expression_attribute_values(":next", n(current.next))
         })
     }
+}
+
+fn plan_of(definition: &Definition) -> Option<NumberingPlan> {
+    NumberingPlan::try_from(&definition.config.card_numbers).ok()
 }
 
 fn read_org(attributes: &Attributes) -> Result<OrgItem, StoreError> {

@@ -329,7 +329,7 @@ pub async fn demo_of(definition: &Definition) -> (TestTable, TestService) {
 
 impl TestService {
     pub async fn apply(&self, definition: &Definition) -> Result<Applied, ApplyError> {
-        self.store.apply_org(definition, Secret::new([7; 32]), UserId(USER)).await
+        self.store.apply_org(definition, Secret::new([7; 32]), UserId(USER), None).await
     }
 
     pub async fn create_till(&self, name: &str, org: u32, permissions: &[Permission]) {

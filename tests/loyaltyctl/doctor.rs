@@ -162,6 +162,78 @@ async fn an_org_that_cannot_work_is_told_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_counter_of_another_plan_is_repaired_by_the_orgs_own_file_or_that_says_what_to_change() {
+    let operator = with_demo_org().await;
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = operator.table.endpoint();
+    let (client, table) = (operator.table.client(), operator.table.name());
+    let key = loyalty_codes::store::keys::card_number_counter(loyalty_codes::model::org::OrgId(966));
+    let text = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+    let number = |value: u64| aws_sdk_dynamodb::types::AttributeValue::N(value.to_string());
+    let read = client.get_item().table_name(table).set_key(Some(key.attributes())).send().await.unwrap();
+    let whole = read.item.unwrap();
+    let put = async |changes: &[(&str, aws_sdk_dynamodb::types::AttributeValue)]| {
+        let mut item = whole.clone();
+        item.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        client.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
+    };
+    let plan = whole["plan"].as_s().unwrap().clone();
+    let apply = |file: &str| operator.run(&["org", "apply", file]);
+    let exported = || {
+        let text = String::from_utf8(operator.run(&["org", "export", "966"]).stdout).unwrap();
+        write(&folder, &text)
+    };
+    let broken = || {
+        let report = operator.doctor(&endpoint, &["--org", "966"]);
+        report.expect("card numbers", "failed", "org apply FILE");
+    };
+
+    // It has counted from 3 to 7, and the org's plan begins later.
+    let earlier = plan.replace("1000000010", "3");
+    put(&[("plan", text(&earlier)), ("first", number(3)), ("next", number(7))]).await;
+    broken();
+    let file = exported();
+    let difference = operator.json(&["org", "diff", &file]);
+    assert_eq!((&difference["result"], &difference["changes"]), (&json!("updated"), &json!([])));
+    let applied = String::from_utf8(apply(&file).stdout).unwrap();
+    assert_eq!(applied, "org 966 updated: the counter of its card numbers had another plan\n");
+    operator.doctor(&endpoint, &["--org", "966"]).expect("card numbers", "ok", "");
+    assert_eq!(String::from_utf8(apply(&file).stdout).unwrap(), "org 966 unchanged\n");
+    let preview = operator.json(&["numbers", "preview", "--org", "966"]);
+    assert_eq!(preview["next"][0], "1000000010");
+
+    // What the org's plan has given is not known any more, so it must not begin again.
+    let longer = plan.replace("\"width\":10", "\"width\":12");
+    assert_ne!(plan, longer);
+    let format = text(&whole["shape"].as_s().unwrap().replace("/10/", "/12/"));
+    put(&[("plan", text(&longer)), ("shape", format)]).await;
+    broken();
+    let refused = apply(&file);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.status.code() == Some(3) && message.contains("not known which numbers"), "{message}");
+    client.delete_item().table_name(table).set_key(Some(key.attributes())).send().await.unwrap();
+    broken();
+    assert_eq!(apply(&file).status.code(), Some(3));
+    let beyond = common::DEMO_ORG.replace("= 1000000010", "= 1000005000");
+    assert!(apply(&write(&folder, &beyond)).status.success());
+    operator.doctor(&endpoint, &["--org", "966"]).expect("card numbers", "ok", "");
+
+    put(&[("shape", text("AUTO_INC/9///NONE"))]).await;
+    let report = operator.doctor(&endpoint, &["--org", "966"]);
+    report.expect("card numbers", "failed", "`shape` and `plan` of the card number counter differ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn card_numbers_are_checked_although_the_counter_cannot_be_noted() {
+    let operator = with_demo_org().await;
+    let (_, faults) = with_fault_proxy(&operator.table, "store.server").await;
+    faults.inject(|called, _| (called == "PutItem").then(|| Fault::error("AccessDeniedException")));
+    let report = operator.doctor(&faults.endpoint(), &["--org", "966"]);
+    report.expect("card numbers", "ok", "0 % of the range is used, 8999999990 numbers are left");
+    report.expect("rate of card numbers", "warning", "dynamodb:PutItem");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_table_or_engine_the_first_failure_says_what_to_do() {
     let operator = Operator::new().await;
     let endpoint = operator.table.endpoint();

@@ -31,7 +31,7 @@ const USER: UserId = UserId(313_302_314);
 pub async fn prepare(app: &App, store: &Store, password_file: Option<&Path>) -> Result<String, Failure> {
     let definition = org_file::parse(include_str!("demo.toml")).map_err(Failure::failed)?;
     if store.org(definition.id).await?.is_none() {
-        store.apply_org(&definition, new_permutation_key(&mut os_rng()), USER).await?;
+        store.apply_org(&definition, new_permutation_key(&mut os_rng()), USER, None).await?;
     }
     let password = prepare_till(store, definition.id, password_file).await?;
     let org = store.org(definition.id).await?.ok_or_else(|| Failure::failed("the demo org has vanished"))?;

@@ -11,7 +11,7 @@ use loyalty_codes::{
     model::{
         card_number::{
             NumberingPlan,
-            history::{Transition, transition},
+            history::{IssuedRange, Transition, transition},
             new_permutation_key,
         },
         customer::{IdentifierName, UserId},
@@ -133,7 +133,11 @@ async fn apply(
 ) -> Result<(), Failure> {
     let applying = apply_definition(store, who, definition, version);
     let (applied, warnings) = output.with_spinner("applying", applying).await?;
-    print_applied(output, definition, &applied, &warnings)
+    let changes = match &applied {
+        Applied::Created | Applied::Unchanged => Vec::new(),
+        Applied::Updated(before) => changes(before, definition),
+    };
+    print_changes(output, definition.id, "", &Preview { result: applied_name(&applied), changes, warnings })
 }
 
 /// Applies a definition and records it; to this version of the org only, if one is given. Returns
@@ -148,12 +152,10 @@ pub async fn apply_definition(
         if let Some(org) = store.org(definition.id).await?
             && let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers)
         {
-            next_value(store, &org, &plan).await?;
+            checked_start(store, &org, &plan).await?;
         }
-        let applied = match version {
-            Some(version) => store.replace_org(definition, version).await?,
-            None => store.apply_org(definition, new_permutation_key(&mut os_rng()), FIRST_USER).await?,
-        };
+        let key = new_permutation_key(&mut os_rng());
+        let applied = store.apply_org(definition, key, FIRST_USER, version).await?;
         entry.detail["result"] = applied_name(&applied).into();
         if let Applied::Updated(before) = &applied {
             let mut keys: Vec<_> =
@@ -204,25 +206,32 @@ async fn preview(store: &Store, definition: &Definition) -> Result<Preview, Fail
         return Ok(Preview { result: "created", changes: Vec::new(), warnings });
     };
     let changes = changes(&org.definition, definition);
-    if let Ok(plan) = NumberingPlan::try_from(&definition.config.card_numbers) {
-        next_value(store, &org, &plan).await?;
-    }
-    let result = if changes.is_empty() { "unchanged" } else { "updated" };
+    let keeps_counter = match NumberingPlan::try_from(&definition.config.card_numbers) {
+        Ok(plan) => checked_start(store, &org, &plan).await?.keeps_counter,
+        Err(_) => true,
+    };
+    let result = if changes.is_empty() && keeps_counter { "unchanged" } else { "updated" };
     Ok(Preview { result, changes, warnings: warnings(store, Some(&org.definition), definition).await? })
 }
 
 async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result<(), Failure> {
-    let Preview { result, changes, warnings } =
-        output.with_spinner("reading", preview(store, definition)).await?;
-    let json = json!({
-        "id": definition.id, "result": result, "changes": changes_as_json(&changes), "warnings": warnings,
-    });
-    let mut text = format!("org {} would be {}", definition.id, output.strong(result));
+    let preview = output.with_spinner("reading", preview(store, definition)).await?;
+    print_changes(output, definition.id, "would be ", &preview)
+}
+
+/// Prints what applying a definition changes. `lead` is written before the result.
+fn print_changes(output: &Output, id: OrgId, lead: &str, preview: &Preview) -> Result<(), Failure> {
+    let Preview { result, changes, warnings } = preview;
+    let entry = |(key, before, after): &Change| json!({"key": key, "before": before, "after": after});
+    let entries: Vec<_> = changes.iter().map(entry).collect();
+    let mut text = format!("org {id} {lead}{}", output.strong(result));
     if !changes.is_empty() {
-        text = format!("{text}\n{}", changes_as_table(output, &changes));
+        text = format!("{text}\n{}", changes_as_table(output, changes));
+    } else if *result == "updated" {
+        text = format!("{text}: the counter of its card numbers had another plan");
     }
-    output.print(&json, &text)?;
-    for warning in &warnings {
+    output.print(&json!({"id": id, "result": result, "changes": entries, "warnings": warnings}), &text)?;
+    for warning in warnings {
         output.warn(warning);
     }
     Ok(())
@@ -250,13 +259,13 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
     }
     let applying = async {
         let definition = read_for(id, file.path())?;
-        let Preview { changes, warnings, .. } = preview(&store, &definition).await?;
-        if changes.is_empty() {
-            return output.print(&json!({"id": id, "result": "unchanged"}), &format!("org {id} unchanged"));
+        let preview = output.with_spinner("reading", preview(&store, &definition)).await?;
+        if preview.result == "unchanged" {
+            return print_changes(output, id, "", &preview);
         }
         if !yes {
-            output::before_question(&changes_as_table(output, &changes));
-            for warning in &warnings {
+            output::before_question(&changes_as_table(output, &preview.changes));
+            for warning in &preview.warnings {
                 output.warn(warning);
             }
             output::ask("Apply this?")?;
@@ -322,12 +331,29 @@ pub fn read_for(id: OrgId, file: &Path) -> Result<Definition, Failure> {
     }
 }
 
-/// The value of the sequence that an org gives next once `plan` is applied. A plan that could
-/// repeat a number is refused, whether it was issued or a customer brought it. For a plan of
-/// another format, that reads the whole table.
+/// The value of the sequence that an org gives next once `plan` is applied. See
+/// [`checked_start`].
 pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<u64, Failure> {
+    Ok(checked_start(store, org, plan).await?.next)
+}
+
+/// Where the sequence goes on once a plan is applied.
+pub struct PlannedStart {
+    /// The value that the org gives next.
+    pub next: u64,
+    /// The counter as it is now.
+    pub counter: Option<IssuedRange>,
+    /// Whether the counter has the plan already.
+    keeps_counter: bool,
+}
+
+/// Where the sequence of an org goes on once `plan` is applied. A plan that could repeat a number is
+/// refused, whether it was issued or a customer brought it. For a plan of another format, that
+/// reads the whole table.
+pub async fn checked_start(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<PlannedStart, Failure> {
     let start = planned_start(store, org, plan).await?;
-    if start.is_of_new_format {
+    // With a higher offset alone, the plan gives nothing that it would not have given before.
+    if start.counter.as_ref().is_none_or(|counter| counter.plan.format() != plan.format()) {
         let held = store.held_numbers(org, plan, start.next).await?;
         if held.count > 0 {
             return Err(Failure::refused(format!(
@@ -337,56 +363,22 @@ pub async fn next_value(store: &Store, org: &Org, plan: &NumberingPlan) -> Resul
             )));
         }
     }
-    Ok(start.next)
+    Ok(start)
 }
 
-/// Where the sequence goes on once a plan is applied.
-pub struct PlannedStart {
-    /// The value that the org gives next.
-    pub next: u64,
-    /// Whether customers can have numbers that the plan gives, which nobody has looked for yet.
-    is_of_new_format: bool,
-}
-
-/// The same as [`next_value`] without the numbers that customers brought.
+/// The same as [`checked_start`] without the numbers that customers brought.
 pub async fn planned_start(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<PlannedStart, Failure> {
-    let current = store.issued_card_numbers(org.id()).await?;
+    let counter = store.issued_card_numbers(org.id()).await?;
     let retired = store.retired_card_numbers(org.id()).await?;
-    let next =
-        transition(current.as_ref(), &retired, plan).map_err(|error| Failure::refused(error.to_string()))?;
-    Ok(match (next, current) {
-        // With a higher offset alone, the plan gives nothing that it would not have given before.
-        (Transition::Start(started), current) => PlannedStart {
-            next: started.next,
-            is_of_new_format: current.is_none_or(|current| current.plan.format() != plan.format()),
-        },
-        (Transition::Keep, Some(current)) => PlannedStart { next: current.next, is_of_new_format: false },
-        (Transition::Keep, None) => PlannedStart { next: plan.offset(), is_of_new_format: false },
-    })
-}
-
-fn print_applied(
-    output: &Output,
-    definition: &Definition,
-    applied: &Applied,
-    warnings: &[String],
-) -> Result<(), Failure> {
-    let id = definition.id;
-    let result = applied_name(applied);
-    let changes = match applied {
-        Applied::Created | Applied::Unchanged => Vec::new(),
-        Applied::Updated(before) => changes(before, definition),
+    let next = transition(org.numbering_plan().ok(), counter.as_ref(), &retired, plan)
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    let keeps_counter = next == Transition::Keep;
+    let next = match (next, &counter) {
+        (Transition::Start(started), _) => started.next,
+        (Transition::Keep, Some(counter)) => counter.next,
+        (Transition::Keep, None) => plan.offset(),
     };
-    let json = changes_as_json(&changes);
-    let mut text = format!("org {id} {}", output.strong(result));
-    if !changes.is_empty() {
-        text = format!("{text}\n{}", changes_as_table(output, &changes));
-    }
-    output.print(&json!({"id": id, "result": result, "changes": json, "warnings": warnings}), &text)?;
-    for warning in warnings {
-        output.warn(warning);
-    }
-    Ok(())
+    Ok(PlannedStart { next, counter, keeps_counter })
 }
 
 const fn applied_name(applied: &Applied) -> &'static str {
@@ -395,11 +387,6 @@ const fn applied_name(applied: &Applied) -> &'static str {
         Applied::Unchanged => "unchanged",
         Applied::Updated(_) => "updated",
     }
-}
-
-fn changes_as_json(changes: &[Change]) -> Vec<Value> {
-    let entry = |(key, before, after): &Change| json!({"key": key, "before": before, "after": after});
-    changes.iter().map(entry).collect()
 }
 
 fn changes_as_table(output: &Output, changes: &[Change]) -> String {

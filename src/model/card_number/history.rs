@@ -31,6 +31,13 @@ pub enum PossibleDuplicate {
          ({earlier}): change CONF_CARD_NUMBER_LENGTH, or choose a prefix that they do not begin with"
     )]
     Overlap { earlier: String, issued: u64 },
+    /// The counter of the org's plan is lost.
+    #[error(
+        "the counter of the org's card numbers is missing or has another plan, so it is not known which \
+         numbers were given: set CONF_CARD_NUMBER_OFFSET higher than all of them, or change \
+         CONF_CARD_NUMBER_LENGTH"
+    )]
+    CounterLost,
 }
 
 /// Checks that every number of `plan`, from its offset on, differs from every number in `issued`.
@@ -67,19 +74,24 @@ pub enum Transition {
     Start(IssuedRange),
 }
 
-/// How the counter changes from `current` to `plan`. `retired` are the earlier plans.
+/// How the counter `current` of an org with the plan `before` changes to `plan`. `retired` are the
+/// earlier plans.
 ///
 /// If the plan is unchanged, the counter continues. Otherwise it starts at the offset of `plan`.
 ///
 /// # Errors
 /// [`PossibleDuplicate`] when a number could appear twice.
 pub fn transition(
+    before: Option<&NumberingPlan>,
     current: Option<&IssuedRange>,
     retired: &[IssuedRange],
     plan: &NumberingPlan,
 ) -> Result<Transition, PossibleDuplicate> {
     if current.is_some_and(|current| current.plan == *plan) {
         return Ok(Transition::Keep);
+    }
+    if before == Some(plan) && current.is_none_or(|current| current.plan.format() != plan.format()) {
+        return Err(PossibleDuplicate::CounterLost);
     }
     let all: Vec<IssuedRange> = retired.iter().chain(current).cloned().collect();
     check_disjoint(plan, &all)?;
@@ -194,13 +206,13 @@ mod tests {
     fn a_plan_that_stays_goes_on_counting() {
         let plan = auto(10, "", 1_000_000_010);
         let [issued] = used(plan.clone(), 5);
-        assert_eq!(transition(Some(&issued), &[], &plan), Ok(Transition::Keep));
+        assert_eq!(transition(None, Some(&issued), &[], &plan), Ok(Transition::Keep));
     }
 
     #[test]
     fn a_jump_remembers_what_was_issued_before_it() {
         let [issued] = used(auto(10, "", 10), 5);
-        let Ok(Transition::Start(started)) = transition(Some(&issued), &[], &auto(10, "", 50)) else {
+        let Ok(Transition::Start(started)) = transition(None, Some(&issued), &[], &auto(10, "", 50)) else {
             panic!("a higher offset is admitted");
         };
         assert_eq!((started.first, started.next), (10, 50));
@@ -209,11 +221,24 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_without_its_counter_does_not_begin_again() {
+        let plan = auto(10, "", 10);
+        let [other] = used(auto(12, "", 0), 3);
+        for counter in [None, Some(&other)] {
+            let lost = transition(Some(&plan), counter, &[], &plan);
+            assert_eq!(lost, Err(PossibleDuplicate::CounterLost), "{counter:?}");
+            assert!(transition(Some(&plan), counter, &[], &auto(10, "", 50)).is_ok(), "{counter:?}");
+        }
+        let [behind] = used(auto(10, "", 2), 3);
+        assert!(matches!(transition(Some(&plan), Some(&behind), &[], &plan), Ok(Transition::Start(_))));
+    }
+
+    #[test]
     fn a_plan_that_comes_back_must_go_on_after_its_own_numbers() {
         let retired = used(auto(10, "", 10), 5);
         let [current] = used(auto(12, "", 0), 3);
-        assert!(transition(Some(&current), &retired, &auto(10, "", 14)).is_err());
-        assert!(transition(Some(&current), &retired, &auto(10, "", 15)).is_ok());
+        assert!(transition(None, Some(&current), &retired, &auto(10, "", 14)).is_err());
+        assert!(transition(None, Some(&current), &retired, &auto(10, "", 15)).is_ok());
     }
 
     proptest! {

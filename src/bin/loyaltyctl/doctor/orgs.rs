@@ -111,12 +111,14 @@ async fn tills(store: &Store, id: OrgId) -> Option<Check> {
     })
 }
 
-async fn card_numbers(store: &Store, org: &Org) -> Option<Check> {
+async fn card_numbers(store: &Store, org: &Org) -> Vec<Check> {
     const NAME: &str = "card numbers";
     let id = org.id();
-    let plan = org.numbering_plan().ok().filter(|_| org.config().card_numbers_enabled)?;
+    let Some(plan) = org.numbering_plan().ok().filter(|_| org.config().card_numbers_enabled) else {
+        return Vec::new();
+    };
     let counter = match store.issued_card_numbers(id).await {
-        Err(error) => return Some(unreadable(NAME, &error)),
+        Err(error) => return vec![unreadable(NAME, &error)],
         Ok(counter) => counter.filter(|counter| counter.plan == *plan),
     };
     let another = || {
@@ -125,36 +127,41 @@ async fn card_numbers(store: &Store, org: &Org) -> Option<Check> {
              --org {id} --file FILE` shows it before it is applied."
         )
     };
-    Some(match counter {
-        None => Check::failed(
-            NAME,
-            "the counter has another plan than the org, so none is given",
-            format!(
-                "Apply the org's file again: `loyaltyctl org export {id} > FILE`, `loyaltyctl org apply FILE`."
-            ),
-        ),
-        Some(counter) if counter.next >= plan.end() => {
-            Check::failed(NAME, "all numbers of the plan are given", another())
+    let Some(counter) = counter else {
+        let remedy = format!(
+            "Apply the org's file again: `loyaltyctl org export {id} > FILE`, `loyaltyctl org apply FILE`. If numbers could \
+             repeat, that says what to change in the file."
+        );
+        return vec![Check::failed(NAME, "the counter is missing or has another plan than the org", remedy)];
+    };
+    if counter.next >= plan.end() {
+        return vec![Check::failed(NAME, "all numbers of the plan are given", another())];
+    }
+    let left = plan.end() - counter.next;
+    let used = if counter.first < counter.next { plan.percent_used(counter.next - 1) } else { 0.0 };
+    let now = Utc::now();
+    let mut checks = Vec::new();
+    let outlook = match numbers::rate(store, id, &counter, now).await {
+        Ok(rate) => numbers::outlook(rate.as_ref(), left, now),
+        Err(error) => {
+            checks.push(unreadable("rate of card numbers", &error));
+            "not known".to_owned()
         }
-        Some(counter) => {
-            let left = plan.end() - counter.next;
-            let used = if counter.first < counter.next { plan.percent_used(counter.next - 1) } else { 0.0 };
-            let now = Utc::now();
-            let outlook = match numbers::rate(store, id, &counter, now).await {
-                Ok(rate) => numbers::outlook(rate.as_ref(), left, now),
-                Err(error) => return Some(unreadable(NAME, &error)),
-            };
-            if let Err(error) = store.write_reading(id, &counter, now).await {
-                return Some(unreadable(NAME, &error));
-            }
-            let finding = format!("{used} % of the range is used, {left} numbers are left; until: {outlook}");
-            if used >= NEAR_THE_END {
-                Check::warning(NAME, finding, another())
-            } else {
-                Check::ok(NAME, finding)
-            }
-        }
-    })
+    };
+    if let Err(error) = store.write_reading(id, &counter, now).await {
+        checks.push(Check::warning(
+            "rate of card numbers",
+            format!("the counter could not be noted: {}", error_chain(&error)),
+            "The rate is known from these notes: let the operator's AWS identity do dynamodb:PutItem.",
+        ));
+    }
+    let finding = format!("{used} % of the range is used, {left} numbers are left; until: {outlook}");
+    checks.push(if used >= NEAR_THE_END {
+        Check::warning(NAME, finding, another())
+    } else {
+        Check::ok(NAME, finding)
+    });
+    checks
 }
 
 /// Whether the customers of an org of an earlier version join across sources.
