@@ -8,7 +8,14 @@
 
 use std::sync::Arc;
 
-use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
+#[cfg(feature = "cli")]
+use aws_sdk_dynamodb::Config;
+use aws_sdk_dynamodb::{
+    config::http::HttpResponse,
+    error::SdkError,
+    operation::update_item::{UpdateItemError, UpdateItemOutput, builders::UpdateItemFluentBuilder},
+    types::{ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
 
 use super::{
     Attributes, Item, Store, StoreError,
@@ -16,6 +23,8 @@ use super::{
     item::{n, s},
     keys,
 };
+#[cfg(feature = "cli")]
+use super::{error::was_refused, retries::AfterRefusal};
 use crate::model::{
     card_number::NumberingPlan,
     customer::{Account, UserId},
@@ -88,6 +97,18 @@ pub enum NumberingError {
     Store(#[from] StoreError),
 }
 
+/// Why an operator got no values of a sequence.
+#[cfg(feature = "cli")]
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// None was taken.
+    #[error(transparent)]
+    NotTaken(#[from] NumberingError),
+    /// They may have been taken. Then they are skipped, because nobody knows which they are.
+    #[error("DynamoDB did not answer whether the numbers were taken")]
+    Uncertain(#[source] StoreError),
+}
+
 impl Store {
     /// Allocates the next card number of an org for a customer of `account`. A retry after a lost
     /// response may skip a number; no number is allocated twice.
@@ -157,24 +178,30 @@ impl Store {
     /// Allocates the next `count` values of an org's sequence for a process. More than one are
     /// allocated only if the range has room for many blocks of that size.
     async fn allocate(&self, org: OrgId, plan: &NumberingPlan, count: u64) -> Result<Allocation, StoreError> {
-        self.allocate_until(org, plan, count, plan.last_start(count)).await
+        match plan.last_start(count) {
+            Some(last) => allocation(self.counter_update(org, plan, count, last).send().await, plan, count),
+            None => Ok(Allocation::Exhausted),
+        }
     }
 
     /// Allocates the next `count` card numbers of an org for an operator, in one write. `None` if
     /// the range has no room for that many. `org` may be outdated.
     ///
     /// # Errors
-    /// [`NumberingError`] when the org gives no numbers, or DynamoDB fails.
+    /// [`TakeError`] when the org gives no numbers, or DynamoDB fails.
     #[cfg(feature = "cli")]
     pub async fn take_card_numbers(
         &self,
         mut org: Org,
         count: u64,
-    ) -> Result<Option<TakenNumbers>, NumberingError> {
+    ) -> Result<Option<TakenNumbers>, TakeError> {
         for _ in 0..MAX_PLAN_CHANGES {
-            let plan = org.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()))?.clone();
+            let plan = org.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()));
+            let plan = plan.map_err(NumberingError::from)?.clone();
             match self.take_values(org.id(), &plan, count).await {
-                Err(NumberingError::PlanMismatch) => org = self.with_changed_plan(&org).await?,
+                Err(TakeError::NotTaken(NumberingError::PlanMismatch)) => {
+                    org = self.with_changed_plan(&org).await?;
+                }
                 taken => {
                     return Ok(taken?.map(|first| {
                         let range = IssuedRange { plan, first, next: first + count };
@@ -183,42 +210,49 @@ impl Store {
                 }
             }
         }
-        Err(StoreError::gave_up(PLAN_KEPT_CHANGING).into())
+        Err(NumberingError::from(StoreError::gave_up(PLAN_KEPT_CHANGING)).into())
     }
 
-    /// Allocates the next `count` values of an org's sequence for an operator, in one write.
-    /// Returns the first of them. `None` if the range has no room for that many.
+    /// Allocates the next `count` values of an org's sequence for an operator, in one write that is
+    /// never repeated unless DynamoDB has refused it. Returns the first of them. `None` if the
+    /// range has no room for that many.
     ///
     /// # Errors
-    /// [`NumberingError`] when the counter has another plan, or DynamoDB fails.
+    /// [`TakeError`] when the counter has another plan, or DynamoDB fails.
     #[cfg(feature = "cli")]
     pub async fn take_values(
         &self,
         org: OrgId,
         plan: &NumberingPlan,
         count: u64,
-    ) -> Result<Option<u64>, NumberingError> {
-        match self.allocate_until(org, plan, count, plan.end().checked_sub(count)).await? {
-            Allocation::Taken(SequenceValue(first)) => Ok(Some(first)),
-            Allocation::Exhausted => Ok(None),
-            Allocation::PlanChanged => Err(NumberingError::PlanMismatch),
+    ) -> Result<Option<u64>, TakeError> {
+        let Some(last) = plan.end().checked_sub(count) else {
+            return Ok(None);
+        };
+        // A repetition would skip as many numbers once more. Near the end of the range, it would
+        // find too few and report that none was taken.
+        let once = Config::builder().retry_classifier(AfterRefusal);
+        let update = self.counter_update(org, plan, count, last);
+        let sent = update.customize().config_override(once).send().await;
+        let was_refused = sent.as_ref().is_err_and(was_refused);
+        match allocation(sent, plan, count) {
+            Ok(Allocation::Taken(SequenceValue(first))) => Ok(Some(first)),
+            Ok(Allocation::Exhausted) => Ok(None),
+            Ok(Allocation::PlanChanged) => Err(NumberingError::PlanMismatch.into()),
+            Err(error) if was_refused => Err(NumberingError::from(error).into()),
+            Err(error) => Err(TakeError::Uncertain(error)),
         }
     }
 
-    /// Allocates the next `count` values from the counter if the first of them is at most `last`.
-    async fn allocate_until(
+    /// The write that allocates the next `count` values if the first of them is at most `last`.
+    fn counter_update(
         &self,
         org: OrgId,
         plan: &NumberingPlan,
         count: u64,
-        last: Option<u64>,
-    ) -> Result<Allocation, StoreError> {
-        let Some(last) = last else {
-            return Ok(Allocation::Exhausted);
-        };
-        let format = plan.format();
-        let update = self
-            .client
+        last: u64,
+    ) -> UpdateItemFluentBuilder {
+        self.client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(keys::card_number_counter(org).attributes()))
@@ -227,20 +261,10 @@ impl Store {
             .expression_attribute_names("#next", NEXT)
             .expression_attribute_names("#format", FORMAT)
             .expression_attribute_values(":count", n(count))
-            .expression_attribute_values(":format", s(format.as_str()))
+            .expression_attribute_values(":format", s(plan.format()))
             .expression_attribute_values(":last", n(last))
             .return_values(ReturnValue::UpdatedNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match update.send().await {
-            Ok(output) => return first_allocated(output.attributes, count).map(Allocation::Taken),
-            Err(error) => error,
-        };
-        let Some(failure) = unmet_condition(&error) else {
-            return Err(StoreError::from_sdk(error));
-        };
-        let counter_format = failure.item().and_then(|counter| Item(counter).s(FORMAT).ok());
-        let current = counter_format.is_some_and(|counter_format| counter_format == format);
-        Ok(if current { Allocation::Exhausted } else { Allocation::PlanChanged })
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
     /// Allocates the next user id of an org.
@@ -277,6 +301,24 @@ impl Store {
 pub(super) fn is_of_a_plan(org: &Org, plans: &[NumberingPlan], key: &StoredIdentifier) -> bool {
     key.1.name_space() == IdentifierName::ExternalId
         && plans.iter().any(|plan| plan.value_of(&key.2, &org.permutation_key).is_some())
+}
+
+/// The result of [`Store::counter_update`].
+fn allocation(
+    sent: Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>>,
+    plan: &NumberingPlan,
+    count: u64,
+) -> Result<Allocation, StoreError> {
+    let error = match sent {
+        Ok(output) => return first_allocated(output.attributes, count).map(Allocation::Taken),
+        Err(error) => error,
+    };
+    let Some(failure) = unmet_condition(&error) else {
+        return Err(StoreError::from_sdk(error));
+    };
+    let counter_format = failure.item().and_then(|counter| Item(counter).s(FORMAT).ok());
+    let current = counter_format.is_some_and(|counter_format| counter_format == plan.format());
+    Ok(if current { Allocation::Exhausted } else { Allocation::PlanChanged })
 }
 
 /// The counter's value before `count` values were allocated, which is the first of them.

@@ -54,9 +54,9 @@ use aws_sdk_dynamodb::Client;
 
 #[cfg(feature = "cli")]
 pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
-#[cfg(feature = "cli")]
-pub use card_numbers::TakenNumbers;
 pub use card_numbers::{CardNumber, NumberingError};
+#[cfg(feature = "cli")]
+pub use card_numbers::{TakeError, TakenNumbers};
 pub use client::{OPERATION_TIMEOUT, connect_on_lambda, connect_with};
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};

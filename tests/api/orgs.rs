@@ -4,21 +4,22 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::{Client, config::timeout::TimeoutConfig, types::AttributeValue};
 use chrono::TimeDelta;
 use loyalty_codes::{
     model::org::{Definition, OrgId},
-    store::{Applied, ApplyError},
+    store::{Applied, ApplyError, Store, TakeError},
 };
 use tokio::time::timeout;
 
 use crate::{
     common::{
-        TestService, TestTable, demo, demo_org, demo_org_with,
+        TestService, TestTable, demo, demo_org, demo_org_with, demo_with,
         faults::{Fault, with_fault_proxy},
         runtime_api::HANG_TIMEOUT,
     },
@@ -175,6 +176,79 @@ async fn a_number_taken_during_a_change_of_the_plan_counts_as_issued() {
     let longer = demo_org_with("CONF_CARD_NUMBER_LENGTH = 12");
     Box::pin(while_held(&faults, "TransactWriteItems", service.apply(&longer), competitor)).await.unwrap();
     assert!(reason(&service, &demo_org()).await.contains("must be 1000000011 or higher"));
+}
+
+/// The first value that the demo org gives next.
+async fn next_value(table: &TestTable) -> u64 {
+    table.store().issued_card_numbers(OrgId(966)).await.unwrap().unwrap().next
+}
+
+/// A take through a process whose calls end after half a second, and how many updates it sent.
+async fn take_with(
+    table: &TestTable,
+    count: u64,
+    mut fault: impl FnMut(usize) -> Option<Fault> + Send + 'static,
+) -> (Result<Option<u64>, TakeError>, usize) {
+    let (process, faults) = with_fault_proxy(table, "store.server").await;
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(500)).build();
+    let config = process.client.config().to_builder().timeout_config(timeouts).build();
+    let store = Store::new(Client::from_conf(config), table.name().to_owned());
+    let org = store.org(OrgId(966)).await.unwrap().unwrap();
+    let updates = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&updates);
+    faults.inject(move |operation, _| match operation {
+        "UpdateItem" => fault(counted.fetch_add(1, Ordering::SeqCst)),
+        _ => None,
+    });
+    let taken = store.take_card_numbers(org, count).await;
+    (taken.map(|taken| taken.map(|taken| taken.range.first)), updates.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_take_whose_end_is_not_known_is_sent_once_and_says_so() {
+    // A repetition would find too few numbers, and report that none was taken.
+    let (table, _service) = demo_with("CONF_CARD_NUMBER_OFFSET = 9999999900").await;
+    let mut next = 9_999_999_900;
+    for (fault, takes) in [
+        (Fault::ResetBeforeAnswer, true),
+        (Fault::ResetWithinAnswer, true),
+        (Fault::Unanswered, true),
+        (Fault::Reset, false),
+        (Fault::error("InternalServerError"), false),
+        (Fault::Answer(408, "a proxy's answer".to_owned()), false),
+    ] {
+        let what = format!("{fault:?}");
+        let count = (9_999_999_999 - next) / 2 + 2;
+        let (taken, updates) = take_with(&table, count, move |at| (at == 0).then(|| fault.clone())).await;
+        assert!(matches!(taken, Err(TakeError::Uncertain(_))), "{what}: {taken:?}");
+        next += if takes { count } else { 0 };
+        assert_eq!((updates, next_value(&table).await), (1, next), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_take_that_was_refused_is_tried_again_and_takes_once() {
+    let (table, _service) = demo().await;
+    for (at, code) in
+        ["ProvisionedThroughputExceededException", "ThrottlingException", "TransactionConflictException"]
+            .into_iter()
+            .enumerate()
+    {
+        let first = 1_000_000_010 + 7 * at as u64;
+        let (taken, updates) = take_with(&table, 7, move |at| (at < 2).then(|| Fault::error(code))).await;
+        assert_eq!((taken.unwrap(), updates), (Some(first), 3), "{code}");
+        assert_eq!(next_value(&table).await, first + 7, "{code}");
+    }
+    let (taken, updates) = take_with(&table, 7, |_| Some(Fault::error("AccessDeniedException"))).await;
+    assert!(matches!(taken, Err(TakeError::NotTaken(_))), "{taken:?}");
+    assert_eq!((updates, next_value(&table).await), (1, 1_000_000_031));
+    // What is refused first may be lost after that.
+    let (taken, updates) = take_with(&table, 7, |at| {
+        Some(if at == 0 { Fault::error("ThrottlingException") } else { Fault::ResetWithinAnswer })
+    })
+    .await;
+    assert!(matches!(taken, Err(TakeError::Uncertain(_))), "{taken:?}");
+    assert_eq!((updates, next_value(&table).await), (2, 1_000_000_038));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
-use crate::{Target, audit, failure::Failure, output::Output};
+use crate::{Target, audit, failure::Failure, new_file::new_file, output::Output};
 
 #[derive(Args)]
 pub struct Options {
@@ -391,28 +391,24 @@ impl Rows {
 /// because it contains personal data, and that gets its name at the end.
 struct ErrorFile {
     path: PathBuf,
-    writer: Option<csv::Writer<NamedTempFile>>,
+    writer: csv::Writer<NamedTempFile>,
+    is_empty: bool,
 }
 
 impl ErrorFile {
     /// The error file at `path`. That it can be written there is found out before anything is
     /// imported.
     fn new(path: PathBuf) -> Result<Self, Failure> {
-        // Also one that is a link to nothing.
-        if path.symlink_metadata().is_ok() {
-            return Err(Failure::refused(format!(
-                "{} is there already, and may have corrections: import or remove it, or name another error file by \
-                 --errors",
-                path.display()
-            )));
-        }
-        create_beside(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
-        Ok(Self { path, writer: None })
+        let file = new_file(&path).map_err(|failure| {
+            failure.with_detail(
+                "It is for the rows that cannot be imported, and an earlier one may have corrections: import or \
+                 remove it, or name another error file by --errors.",
+            )
+        })?;
+        Ok(Self { path, writer: csv::Writer::from_writer(file), is_empty: true })
     }
 
     fn write(&mut self, heading: &ByteRecord, record: &ByteRecord, reason: &str) -> Result<(), Failure> {
-        let path = &self.path;
-        let fails = |error: csv::Error| Failure::failed(format!("{}: {error}", path.display()));
         // An error file that was corrected has the column already.
         let reason_at = heading.iter().position(|name| name.trim_ascii() == REASON.as_bytes());
         let reason_at = reason_at.unwrap_or(heading.len());
@@ -422,35 +418,26 @@ impl ErrorFile {
             fields[reason_at] = reason.into();
             fields
         };
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => {
-                let file = create_beside(path).map_err(|error| fails(error.into()))?;
-                let writer = none.insert(csv::Writer::from_writer(file));
-                writer.write_record(with(heading, REASON)).map_err(fails)?;
-                writer
-            }
-        };
-        writer.write_record(with(record, reason)).map_err(fails)
+        let is_first = std::mem::take(&mut self.is_empty);
+        let heading = is_first.then(|| with(heading, REASON));
+        for fields in heading.into_iter().chain([with(record, reason)]) {
+            let written = self.writer.write_record(fields);
+            written.map_err(|error| Failure::failed(format!("{}: {error}", self.path.display())))?;
+        }
+        Ok(())
     }
 
     /// Gives the file its name. Returns the path, or `None` if no row was written.
     fn finish(self) -> Result<Option<PathBuf>, Failure> {
-        let Self { path, writer } = self;
-        let Some(writer) = writer else {
+        let Self { path, writer, is_empty } = self;
+        if is_empty {
             return Ok(None);
-        };
+        }
         let fails = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
         let file = writer.into_inner().map_err(|error| fails(error.into_error()))?;
         file.persist_noclobber(&path).map_err(|error| fails(error.error))?;
         Ok(Some(path))
     }
-}
-
-/// A file without a name yet, in the folder of `path`.
-fn create_beside(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))
 }
 
 /// Refuses a file that cannot be read to its end, and one with card numbers that the org's plan

@@ -12,6 +12,7 @@ mod failure;
 mod import;
 mod limits;
 mod message_words;
+mod new_file;
 mod numbers;
 mod org;
 mod org_file;

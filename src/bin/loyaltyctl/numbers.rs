@@ -18,12 +18,14 @@ use loyalty_codes::{
         customer::{IdentifierName, UserId},
         org::{Org, OrgId},
     },
-    store::{AuditEntry, NumberingError, Store, StoreError, TakenNumbers, error_chain},
+    store::{
+        ActOutcome, AuditEntry, NumberingError, Store, StoreError, TakeError, TakenNumbers, error_chain,
+    },
 };
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::{Target, audit, failure::Failure, org, output::Output, restored};
+use crate::{Target, audit, failure::Failure, new_file::new_file, org, output::Output, restored};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -72,6 +74,9 @@ pub enum Command {
 /// The command of the audit entries whose numbers `numbers taken` writes.
 pub const TAKE: &str = "numbers take";
 
+/// The mark of an entry whose numbers may have been taken.
+const UNCERTAIN: &str = "uncertain";
+
 /// The most numbers that are taken at once.
 pub const MAX_COUNT: u64 = 10_000_000;
 
@@ -99,6 +104,19 @@ pub async fn numbering(store: &Store, id: OrgId) -> Result<(Org, NumberingPlan),
     }
 }
 
+/// The org, and the plan of a file that was not applied yet.
+async fn planned_numbering(store: &Store, id: OrgId, file: &Path) -> Result<(Org, NumberingPlan), Failure> {
+    let definition = org::read_for(id, file)?;
+    let plan = NumberingPlan::try_from(&definition.config.card_numbers)
+        .map_err(|error| Failure::refused(error.to_string()))?;
+    let org = store.org(id).await?.ok_or_else(|| {
+        Failure::not_found(format!(
+            "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
+        ))
+    })?;
+    Ok((org, plan))
+}
+
 /// The numbers that a plan gives next.
 pub struct Preview {
     pub next: Vec<String>,
@@ -120,31 +138,21 @@ impl Preview {
 }
 
 async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>) -> Result<(), Failure> {
-    let (org, plan, next) = if let Some(file) = file {
-        let definition = org::read_for(id, file)?;
-        let plan = NumberingPlan::try_from(&definition.config.card_numbers)
-            .map_err(|error| Failure::refused(error.to_string()))?;
-        let org = store.org(id).await?.ok_or_else(|| {
-            Failure::not_found(format!(
-                "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
-            ))
-        })?;
-        let next = org::next_value(store, &org, &plan).await?;
-        (org, plan, next)
-    } else {
-        let (org, plan) = output.with_spinner("reading", numbering(store, id)).await?;
-        let current = store.issued_card_numbers(id).await?;
-        let next = current.map_or_else(|| plan.offset(), |current| current.next);
-        (org, plan, next)
+    let reading = async {
+        let (org, plan) = match file {
+            None => numbering(store, id).await?,
+            Some(file) => planned_numbering(store, id, file).await?,
+        };
+        let start = org::checked_start(store, &org, &plan).await?;
+        Ok::<_, Failure>((org, plan, start))
     };
+    let (org, plan, start) = output.with_spinner("reading", reading).await?;
     let now = Utc::now();
-    let (rate, noted) = match store.issued_card_numbers(id).await? {
-        Some(counter) => {
-            (rate(store, id, &counter, now).await?, store.write_reading(id, &counter, now).await)
-        }
+    let (rate, noted) = match &start.counter {
+        Some(counter) => (rate(store, id, counter, now).await?, store.write_reading(id, counter, now).await),
         None => (None, Ok(())),
     };
-    let Preview { next, last, left } = Preview::new(&plan, next, &org.permutation_key);
+    let Preview { next, last, left } = Preview::new(&plan, start.next, &org.permutation_key);
     let mut rows: Vec<_> = next.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
     rows.push(vec!["last".to_owned(), last.clone()]);
     rows.push(vec!["left".to_owned(), left.to_string()]);
@@ -246,13 +254,31 @@ pub async fn take_numbers(
     let (org, plan) = numbering(store, id).await?;
     let detail = json!({"count": count, "plan": plan});
     let act = async |entry: &mut AuditEntry| {
-        let taken = store.take_card_numbers(org, count).await.map_err(numbering_failure)?;
+        let taken = match store.take_card_numbers(org, count).await {
+            Err(TakeError::Uncertain(error)) => {
+                entry.detail[UNCERTAIN] = true.into();
+                return Err(Failure::failed(error_chain(&error)).with_detail(&format!(
+                    "DynamoDB did not answer whether it took the numbers: up to {count} numbers may be skipped, and nobody \
+                     gets them. Audit entry {}",
+                    entry.id
+                )));
+            }
+            Err(TakeError::NotTaken(NumberingError::Store(error))) => return Err(error.into()),
+            Err(TakeError::NotTaken(error)) => return Err(Failure::refused(error.to_string())),
+            Ok(taken) => taken,
+        };
         let numbers = taken
             .ok_or_else(|| Failure::refused(format!("fewer than {count} numbers of the plan are left")))?;
         entry.detail["plan"] = json!(numbers.range.plan);
         entry.detail["first"] = numbers.range.first.into();
         // Recorded before the file is written, so that the file can be written again.
-        store.write_entry(entry).await?;
+        store.write_entry(entry).await.map_err(|error| {
+            Failure::from(error).with_detail(&format!(
+                "The numbers are taken, but may not be recorded: up to {count} numbers are skipped, unless `loyaltyctl \
+                 numbers taken {} --org {id} --to FILE` finds them.",
+                entry.id
+            ))
+        })?;
         let taken = Taken { id: entry.id.clone(), numbers };
         deliver(&taken)?;
         Ok(taken)
@@ -272,9 +298,18 @@ pub async fn taken_numbers(store: &Store, id: OrgId, entry_id: &str) -> Result<T
     let count = entry.detail["count"].as_u64().unwrap_or_default();
     let plan: Option<NumberingPlan> = serde_json::from_value(entry.detail["plan"].clone()).ok();
     let (Some(first), Some(plan)) = (entry.detail["first"].as_u64(), plan) else {
-        return Err(Failure::refused(format!(
-            "that command ended before it recorded its numbers: up to {count} numbers were skipped, and nobody gets them"
-        )));
+        let why = match entry.outcome {
+            ActOutcome::Failed if entry.detail[UNCERTAIN] == true => {
+                format!(
+                    "DynamoDB did not answer that command: up to {count} numbers were skipped, and nobody gets them"
+                )
+            }
+            ActOutcome::Failed => "that command failed and took no numbers".to_owned(),
+            ActOutcome::Begun | ActOutcome::Done => format!(
+                "that command ended before it recorded its numbers: up to {count} numbers were skipped, and nobody gets them"
+            ),
+        };
+        return Err(Failure::refused(why));
     };
     let range = IssuedRange { plan, first, next: first + count };
     Ok(Taken { id: entry.id, numbers: TakenNumbers { range, org } })
@@ -288,9 +323,8 @@ async fn take(
     count: u64,
     to: &Path,
 ) -> Result<(), Failure> {
-    refuse_existing(to)?;
-    // Before numbers are taken, so that none are taken for a folder that cannot be written.
-    let file = create_beside(to)?;
+    // Before numbers are taken, so that none are taken for a file that cannot be written.
+    let file = new_file(to)?;
     let deliver = |taken: &Taken| {
         write_numbers(output, file, to, taken).map_err(|failure| {
             failure.with_detail(&format!(
@@ -304,8 +338,7 @@ async fn take(
 
 async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
     let taken = output.with_spinner("reading", taken_numbers(store, id, entry_id)).await?;
-    refuse_existing(to)?;
-    write_numbers(output, create_beside(to)?, to, &taken)?;
+    write_numbers(output, new_file(to)?, to, &taken)?;
     print_written(output, to, &taken)
 }
 
@@ -319,20 +352,6 @@ fn print_written(output: &Output, to: &Path, taken: &Taken) -> Result<(), Failur
             crate::output::printable(&file)
         ),
     )
-}
-
-fn refuse_existing(file: &Path) -> Result<(), Failure> {
-    if file.exists() {
-        return Err(Failure::refused(format!("{} is there already; name another file", file.display())));
-    }
-    Ok(())
-}
-
-/// A file without a name yet, in the folder of `to`.
-fn create_beside(to: &Path) -> Result<NamedTempFile, Failure> {
-    let folder =
-        to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    NamedTempFile::new_in(folder).map_err(|error| Failure::failed(format!("{}: {error}", to.display())))
 }
 
 /// Writes numbers to `file`, and then gives it its name, unless there is a file of that name.
@@ -351,13 +370,6 @@ fn write_numbers(output: &Output, mut file: NamedTempFile, to: &Path, taken: &Ta
     file.persist_noclobber(to).map_err(|error| failed(error.error))?;
     bar.finish_and_clear();
     Ok(())
-}
-
-fn numbering_failure(error: NumberingError) -> Failure {
-    match error {
-        NumberingError::Store(error) => error.into(),
-        other => Failure::refused(other.to_string()),
-    }
 }
 
 async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Result<(), Failure> {
@@ -379,11 +391,27 @@ async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Resul
             NumberReading::Value(value) => {
                 finding.plan = Some(which);
                 finding.check_digit_right |= range.plan.has_check_digit();
-                finding.given |= (range.first..range.next).contains(&value);
+                let giving = match value {
+                    value if (range.first..range.next).contains(&value) => Giving::Given,
+                    value if which == "current" && value >= range.next => Giving::ToCome,
+                    _ => Giving::Never,
+                };
+                finding.giving = finding.giving.max(giving);
             }
         }
     }
     output.print(&finding.json(number, owner), &finding.text(number, owner))
+}
+
+/// Whether an org has given a number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Giving {
+    /// It has not, and its current plan does not give it.
+    #[default]
+    Never,
+    /// Its current plan has yet to give it.
+    ToCome,
+    Given,
 }
 
 /// What is known of a number.
@@ -391,7 +419,7 @@ async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Resul
 struct Finding {
     /// The plan whose number it is.
     plan: Option<&'static str>,
-    given: bool,
+    giving: Giving,
     check_digit_right: bool,
     wrong_check_digit: bool,
     /// The erased customer who had it.
@@ -407,21 +435,31 @@ impl Finding {
         }
     }
 
+    /// Whether the org will give it although nobody can have it.
+    fn is_reserved(&self) -> bool {
+        self.erased.is_some() && self.giving == Giving::ToCome
+    }
+
     fn json(&self, number: &str, owner: Option<UserId>) -> Value {
         json!({
             "number": number,
             "customer": owner,
             "erased": self.erased,
+            "reserved": self.is_reserved(),
             "plan": self.plan,
-            "given": self.given,
+            "given": self.giving == Giving::Given,
             "check_digit": self.check_digit(),
         })
     }
 
     fn text(&self, number: &str, owner: Option<UserId>) -> String {
-        let whose = match (owner, self.erased, self.given, self.plan) {
+        let whose = match (owner, self.erased, self.giving == Giving::Given, self.plan) {
             (Some(user), _, true, _) => format!("belongs to customer {user}, and was generated"),
             (Some(user), _, false, _) => format!("belongs to customer {user}, and was assigned manually"),
+            (None, Some(user), ..) if self.is_reserved() => format!(
+                "was a number of customer {user}, who was erased, and is reserved: it will still be given and cannot be \
+                 registered"
+            ),
             (None, Some(user), ..) => {
                 format!("was a number of customer {user}, who was erased; nobody gets it again")
             }

@@ -347,8 +347,8 @@ pub struct PlannedStart {
     keeps_counter: bool,
 }
 
-/// Where the sequence of an org goes on once `plan` is applied. A plan that could repeat a number is
-/// refused, whether it was issued or a customer brought it. For a plan of another format, that
+/// Where the sequence of an org goes on once `plan` is applied. A plan that could repeat a number
+/// is refused, whether it was issued or a customer brought it. For a plan of another format, that
 /// reads the whole table.
 pub async fn checked_start(store: &Store, org: &Org, plan: &NumberingPlan) -> Result<PlannedStart, Failure> {
     let start = planned_start(store, org, plan).await?;

@@ -1,11 +1,9 @@
 //! `loyaltyctl table restored`.
 
-use std::fmt;
-
 use clap::Args;
 use loyalty_codes::{
     model::org::OrgId,
-    store::{AuditEntry, NumberingError, Store},
+    store::{AuditEntry, NumberingError, Store, TakeError, error_chain},
 };
 use serde_json::{Value, json};
 
@@ -80,24 +78,16 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     let rows: Vec<_> = raised
         .iter()
         .map(|raised| {
-            vec![raised.org.to_string(), raised.card_numbers.to_string(), raised.user_ids.to_string()]
+            let card_numbers =
+                raised.card_numbers.map_or_else(|| NO_PLAN.to_owned(), |first| first.to_string());
+            vec![raised.org.to_string(), card_numbers, raised.user_ids.to_string()]
         })
         .collect();
     let orgs: Vec<_> = raised.iter().map(Raised::to_json).collect();
-    let printed = output.print(
+    output.print(
         &json!({"margin": margin, "orgs": orgs}),
         &output.table(&["org", "card numbers from", "user ids from"], &rows),
-    );
-    let full = raised.iter().filter(|raised| raised.card_numbers == CardNumbers::RangeTooSmall);
-    let full: Vec<OrgId> = full.map(|raised| raised.org).collect();
-    if !full.is_empty() {
-        return Err(Failure::refused(format!(
-            "the counter of card numbers of org {} was not raised: it has fewer than {margin} left by now. The counters of \
-             user ids were raised. Give it another plan, or a smaller --margin with --org, before traffic returns.",
-            listed(&full)
-        )));
-    }
-    printed
+    )
 }
 
 /// The orgs whose plan has fewer than `margin` card numbers left.
@@ -121,60 +111,59 @@ fn listed(orgs: &[OrgId]) -> String {
 /// The counters of an org, with the first values that will be given.
 struct Raised {
     org: OrgId,
-    card_numbers: CardNumbers,
+    /// `None` for an org without a plan.
+    card_numbers: Option<u64>,
     user_ids: u64,
 }
 
+const NO_PLAN: &str = "no plan";
+
 impl Raised {
     fn to_json(&self) -> Value {
-        let card_numbers = match self.card_numbers {
-            CardNumbers::From(first) => json!(first),
-            CardNumbers::NoPlan | CardNumbers::RangeTooSmall => json!(self.card_numbers.to_string()),
-        };
+        let card_numbers = self.card_numbers.map_or_else(|| json!(NO_PLAN), |first| json!(first));
         json!({"org": self.org, "card_numbers": card_numbers, "user_ids": self.user_ids})
-    }
-}
-
-/// The counter of an org's card numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum CardNumbers {
-    From(u64),
-    NoPlan,
-    /// The counter was not raised.
-    RangeTooSmall,
-}
-
-impl fmt::Display for CardNumbers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::From(first) => first.fmt(f),
-            Self::NoPlan => f.write_str("no plan"),
-            Self::RangeTooSmall => f.write_str("range too small"),
-        }
     }
 }
 
 /// Raises both counters of an org.
 async fn raise(store: &Store, who: &str, org: OrgId, margin: u64) -> Result<Raised, Failure> {
-    let act = async |_: &mut AuditEntry| {
-        let failed = |counter: &str, failure: Failure| {
-            failure.with_detail(&format!("The counter of {counter} of org {org} was not raised for certain."))
-        };
+    let act = async |entry: &mut AuditEntry| {
+        let card_numbers = raise_card_numbers(store, org, margin).await?;
+        entry.detail["card_numbers"] = json!(card_numbers);
+        // After a lost answer, this may be done again, which only raises the counter more.
         let users = store.take_user_ids(org, margin).await;
-        let users = users.map_err(|error| failed("user ids", error.into()))?;
-        let card_numbers = match store.issued_card_numbers(org).await? {
-            None => CardNumbers::NoPlan,
-            Some(current) if current.next >= current.plan.end() => CardNumbers::From(current.next),
-            Some(current) => match store.take_values(org, &current.plan, margin).await {
-                Ok(Some(first)) => CardNumbers::From(first + margin),
-                Ok(None) => CardNumbers::RangeTooSmall,
-                Err(NumberingError::Store(error)) => return Err(failed("card numbers", error.into())),
-                Err(error) => {
-                    return Err(failed("card numbers", Failure::refused(format!("org {org}: {error}"))));
-                }
-            },
-        };
-        Ok(Raised { org, card_numbers, user_ids: users.0 + margin })
+        let users = users.map_err(|error| {
+            Failure::from(error).with_detail(&format!(
+                "The counter of user ids of org {org} was not raised for certain; that of card numbers was."
+            ))
+        })?;
+        let user_ids = users.0 + margin;
+        entry.detail["user_ids"] = json!(user_ids);
+        Ok(Raised { org, card_numbers, user_ids })
     };
     audit::record(store, org, who, RESTORED, json!({"margin": margin}), act).await
+}
+
+/// Raises the counter of an org's card numbers, and returns its value. `None` if there is none.
+async fn raise_card_numbers(store: &Store, org: OrgId, margin: u64) -> Result<Option<u64>, Failure> {
+    let Some(current) = store.issued_card_numbers(org).await? else {
+        return Ok(None);
+    };
+    // A plan that is used up gives none twice.
+    if current.next >= current.plan.end() {
+        return Ok(Some(current.next));
+    }
+    match store.take_values(org, &current.plan, margin).await {
+        Ok(Some(first)) => Ok(Some(first + margin)),
+        Ok(None) => Err(Failure::refused(format!(
+            "fewer than {margin} card numbers are left in org {org} by now; no counter of it was raised. Give it another \
+             plan, or a smaller --margin, before traffic returns"
+        ))),
+        Err(TakeError::Uncertain(error)) => Err(Failure::failed(error_chain(&error)).with_detail(&format!(
+            "DynamoDB did not answer whether it raised the counter of card numbers of org {org}; that of user ids was not \
+             raised."
+        ))),
+        Err(TakeError::NotTaken(NumberingError::Store(error))) => Err(error.into()),
+        Err(TakeError::NotTaken(error)) => Err(Failure::refused(format!("org {org}: {error}"))),
+    }
 }
