@@ -24,7 +24,7 @@ pub(super) fn log(org: OrgId, ended: &ChannelOutcome) {
                 outcome = outcome.name(),
                 reason,
                 provider_code = (!provider_code.is_empty()).then_some(provider_code.as_str()),
-                ms = latency.to_std().unwrap_or_default().as_secs_f64() * 1e3,
+                ms = (latency.to_std().unwrap_or_default().as_secs_f64() * 1e6).round() / 1e3,
                 MessagesSent = is("sent"),
                 MessagesFailed = is("failed"),
                 MessagesExpired = is("expired"),

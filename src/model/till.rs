@@ -29,6 +29,26 @@ wire_enum! {
     }
 }
 
+impl Permission {
+    /// What a till with it may do, for the operator who grants it.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::OtpFetch => "read the most recent valid OTP of a customer, in clear text",
+            Self::OtpIssue => "have OTPs sent to a customer's own addresses, or to addresses of nobody",
+            Self::OtpIssueToAny => {
+                "DANGEROUS: have a customer's OTP sent to any address that the request names. Whoever has the till's \
+                 password can get every customer's OTP. Needs otp:issue, too"
+            }
+            Self::OtpValidate => "check a typed OTP, and use it up",
+            Self::CardNumberGenerate => "take the next numbers of the numbering plan",
+            Self::CustomerRegister => "register customers, and add profiles to them",
+            Self::CustomerRead => "look customers up, and read their names and identifiers",
+            Self::CustomerUpdate => "change the identifiers of customers",
+        }
+    }
+}
+
 /// A till's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`. It becomes part of a key, and Basic
 /// credentials do not allow a colon in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

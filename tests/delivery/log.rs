@@ -27,7 +27,7 @@ async fn each_channel_has_a_line_with_its_metrics() {
     });
     let (log, _recording) = Log::record();
     let key = world.put(&json!([{"type": "SMS", "value": MOBILE}, {"type": "EMAIL", "value": EMAIL}])).await;
-    world.clock().advance(TimeDelta::milliseconds(250));
+    world.clock().advance(TimeDelta::nanoseconds(250_000_379));
     world.deliver(&key).await;
     let over_budget = world.put_for(6, &json!([{"type": "SMS", "value": MOBILE}])).await;
     world.deliver(&over_budget).await;

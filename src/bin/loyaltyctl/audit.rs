@@ -10,12 +10,13 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, output::Output};
+use crate::{failure::Failure, org, output::Output};
 
 #[derive(Subcommand)]
 pub enum Command {
     /// List what operators did for an org, newest first
     List {
+        /// The org
         #[arg(long, value_name = "ID")]
         org: u32,
         /// How many days to go back
@@ -30,6 +31,11 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
     let now = Utc::now();
     let entries = store.audit_entries(org, now - TimeDelta::days(days.into()), now);
     let entries = output.with_spinner("reading", entries).await?;
+    if entries.is_empty() {
+        // An act on an org that was never made is listed, too.
+        org::find(store, output, org).await?;
+        return output.print(&json!([]), &format!("nothing was done in the last {days} days"));
+    }
     let rows: Vec<_> = entries
         .iter()
         .map(|entry| {
@@ -38,13 +44,37 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
                 entry.who.clone(),
                 entry.what.clone(),
                 entry.outcome.to_string(),
-                entry.detail.to_string(),
+                detail_in_words(&entry.detail),
                 entry.id.clone(),
             ]
         })
         .collect();
     let json: Vec<_> = entries.iter().map(as_json).collect();
     output.print(&json!(json), &output.table(&["time", "who", "what", "outcome", "detail", "id"], &rows))
+}
+
+/// The detail of an act as `customer: 313302314, scope: POINTS`. Of long lists, the beginning.
+pub fn detail_in_words(detail: &Value) -> String {
+    const SHOWN: usize = 3;
+    match detail {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => {
+            let shown = values.iter().take(SHOWN).map(detail_in_words).collect::<Vec<_>>().join(" ");
+            match values.len() {
+                0 => "none".to_owned(),
+                count if count > SHOWN => format!("{shown} and {} more", count - SHOWN),
+                _ => shown,
+            }
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields =
+                fields.map(|(name, value)| format!("{}: {}", name.replace('_', " "), detail_in_words(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        Value::Bool(_) | Value::Number(_) => detail.to_string(),
+    }
 }
 
 fn as_json(entry: &AuditEntry) -> Value {

@@ -44,7 +44,9 @@ pub enum Command {
         /// Such as mobile, email, externalId or wechat
         #[arg(value_parser = kind(), ignore_case = true)]
         kind: String,
+        /// The identifier, in any spelling
         value: String,
+        /// The org
         #[arg(long, value_name = "ORG")]
         org: u32,
     },
@@ -91,6 +93,7 @@ pub enum Command {
         id: u64,
         /// The customer who is merged into the other one
         merged: u64,
+        /// The org
         #[arg(long, value_name = "ORG")]
         org: u32,
         /// If both have an external ID, make that of the merged one a card number
@@ -107,6 +110,7 @@ pub enum Command {
 pub struct Whose {
     /// The customer's user id, as `customer find` says it
     id: u64,
+    /// The org
     #[arg(long, value_name = "ORG")]
     org: u32,
 }

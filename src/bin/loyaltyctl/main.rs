@@ -135,7 +135,10 @@ enum Command {
     ///
     /// For bash: `loyaltyctl completions bash >
     /// ~/.local/share/bash-completion/completions/loyaltyctl`
-    Completions { shell: Shell },
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Write the man pages of all commands into a folder
     ///
     /// `man -l loyaltyctl.1` shows one; `~/.local/share/man/man1` is where `man loyaltyctl` finds
@@ -322,4 +325,27 @@ async fn create_table(store: &Store, output: &Output) -> Result<(), Failure> {
         &serde_json::json!({"table": store.table(), "result": result}),
         &format!("table {} {text}", printable(store.table())),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The arguments without a description, with their commands.
+    fn undescribed(command: &clap::Command, path: &str) -> Vec<String> {
+        let path = format!("{path} {}", command.get_name());
+        let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+        let arguments = arguments.filter(|argument| argument.get_help().is_none());
+        let mut found: Vec<_> = arguments.map(|argument| format!("{path}: {}", argument.get_id())).collect();
+        if command.get_about().is_none() {
+            found.push(path.clone());
+        }
+        found.extend(command.get_subcommands().flat_map(|command| undescribed(command, &path)));
+        found
+    }
+
+    #[test]
+    fn help_describes_every_command_and_argument() {
+        assert_eq!(undescribed(&Cli::command(), ""), Vec::<String>::new());
+    }
 }

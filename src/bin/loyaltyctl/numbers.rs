@@ -34,6 +34,7 @@ pub enum Command {
     /// They last until then if they are given as fast as in the last 30 days. The rate is known
     /// from readings of the org's counter: each preview, `doctor` and `numbers take` leaves one.
     Preview {
+        /// The org
         #[arg(long, value_name = "ID")]
         org: u32,
         /// Preview the plan of this file before it is applied; - is standard input
@@ -46,8 +47,10 @@ pub enum Command {
     /// completely or not at all. If the command is interrupted, `audit list` shows what was taken,
     /// and `numbers taken` writes the file.
     Take {
+        /// The org
         #[arg(long, value_name = "ID")]
         org: u32,
+        /// How many numbers
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_COUNT))]
         count: u64,
         /// The file to write: CSV with one column, `number`. It must not exist yet
@@ -58,14 +61,18 @@ pub enum Command {
     Taken {
         /// The id that `audit list` shows
         id: String,
+        /// The org
         #[arg(long, value_name = "ID")]
         org: u32,
+        /// The file to write, as that of `numbers take`
         #[arg(long, value_name = "PATH")]
         to: PathBuf,
     },
     /// Say whose a number is, whether it was given, and whether its check digit is right
     Check {
+        /// The number as it is printed or typed
         number: String,
+        /// The org
         #[arg(long, value_name = "ID")]
         org: u32,
     },

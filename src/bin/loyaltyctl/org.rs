@@ -54,29 +54,41 @@ pub enum Command {
     /// Open an org's file in `$VISUAL` or `$EDITOR`, and apply it after it was checked and
     /// confirmed
     Edit {
+        /// The org
         id: u32,
         /// Apply it without asking
         #[arg(long)]
         yes: bool,
     },
     /// Print the file that gives an org, for `org apply`
-    Export { id: u32 },
+    Export {
+        /// The org
+        id: u32,
+    },
     /// Show an org's configuration, how much of its card number range is used, and what all that
     /// means for its customers
-    Show { id: u32 },
+    Show {
+        /// The org
+        id: u32,
+    },
     /// List all orgs
     List,
     /// Make or replace the secret that signs the org's webhook messages, and print it, once
     ///
     /// A replaced secret signs beside the new one for a day. The secret is printed before the org
     /// gets it, and is good if the command succeeds.
-    WebhookSecret { id: u32 },
+    WebhookSecret {
+        /// The org
+        id: u32,
+    },
     /// Send a test message with a made-up code by the provider of a channel, and say what the
     /// provider answered
     ///
     /// It counts in no limit, and its code is valid nowhere.
     TestDelivery {
+        /// The org
         id: u32,
+        /// The channel whose provider sends it
         #[arg(long, value_parser = channel(), ignore_case = true)]
         channel: String,
         /// The address: a mobile number, an e-mail address, or the id on the channel

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use loyalty_codes::model::{
     card_number::Algorithm,
-    customer::Source,
+    customer::{IdentifierName, Source},
     delivery::{DeliverySettings, Provider},
     message::ChannelType,
     org::Org,
@@ -155,6 +155,28 @@ fn mobiles(org: &Org) -> String {
         or(&lengths),
         definition.country_code
     )
+}
+
+/// How an identifier of that kind is written, for somebody who wrote it in another way.
+pub fn spelling(org: &Org, kind: IdentifierName) -> String {
+    let definition = &org.definition;
+    match kind {
+        IdentifierName::Mobile => {
+            let lengths: Vec<_> =
+                definition.national_mobile_length.iter().map(|length| length.to_string()).collect();
+            let trunk = match definition.trunk_prefix.as_str() {
+                "" => "no trunk_prefix, so no 0 before a number".to_owned(),
+                prefix => format!("the trunk_prefix {prefix}, which may be before them"),
+            };
+            format!(
+                "{} digits, or + and the country code before the number; org {} has {trunk}",
+                or(&lengths),
+                org.id()
+            )
+        }
+        IdentifierName::Email => "an e-mail address has one @ and a domain with a dot".to_owned(),
+        _ => "1 to 200 characters without control characters".to_owned(),
+    }
 }
 
 fn card_numbers(org: &Org) -> String {

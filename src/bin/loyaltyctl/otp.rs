@@ -51,8 +51,9 @@ pub enum Command {
 #[derive(Args)]
 pub struct Whose {
     /// The customer's user id, as `customer find` says it
-    #[arg(required_unless_present = "contact", conflicts_with = "contact")]
+    #[arg(conflicts_with = "contact")]
     id: Option<u64>,
+    /// The org
     #[arg(long, value_name = "ORG")]
     org: u32,
     /// The OTPs for an address that need not be registered, such as `mobile 8799361139`
@@ -80,7 +81,12 @@ impl Whose {
                     })?;
                 Subject::Contact(support::identifier(&org, kind, value)?)
             }
-            (None, _) => return Err(Failure::usage("name a customer or a --contact")),
+            (None, _) => {
+                return Err(Failure::usage(
+                    "whose OTPs? Name the user id that `customer find` says, or an address, such as `--contact mobile \
+                 8799361139`",
+                ));
+            }
         };
         Ok((org, subject))
     }

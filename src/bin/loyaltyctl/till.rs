@@ -1,7 +1,10 @@
 //! `loyaltyctl till`.
 
 use chrono::{SecondsFormat, Utc};
-use clap::{Subcommand, builder::PossibleValuesParser};
+use clap::{
+    Subcommand,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use loyalty_codes::{
     model::{
         access_token::TokenLifetime,
@@ -41,6 +44,7 @@ pub enum Command {
     },
     /// List the tills of all orgs, or of one
     List {
+        /// Only the tills of this org
         #[arg(long, value_name = "ID")]
         org: Option<u32>,
     },
@@ -50,11 +54,13 @@ pub enum Command {
     /// The password is printed before the till gets it, and is good if the command succeeds. One
     /// that was lost is replaced by `revoke NAME --new` and another rotation.
     Rotate {
+        /// The till's name
         #[arg(value_parser = name)]
         name: TillName,
     },
     /// Make a till's passwords stop working, within a minute
     Revoke {
+        /// The till's name
         #[arg(value_parser = name)]
         name: TillName,
         /// Only those before the last rotation
@@ -81,7 +87,10 @@ pub fn token_lifetime(text: &str) -> Result<TokenLifetime, String> {
 }
 
 fn permissions() -> PossibleValuesParser {
-    PossibleValuesParser::new(Permission::ALL.iter().map(|permission| permission.as_str()))
+    let values = Permission::ALL.iter();
+    PossibleValuesParser::new(
+        values.map(|permission| PossibleValue::new(permission.as_str()).help(permission.meaning())),
+    )
 }
 
 pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(), Failure> {

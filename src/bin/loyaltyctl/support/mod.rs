@@ -22,7 +22,7 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::{audit, failure::Failure};
+use crate::{audit, failure::Failure, org_words};
 pub use timeline::{Event, EventKind, MessageStatus, OtpStatus, otp_channels, otp_timeline, timeline};
 pub use view::{Reveal, customer_json, gone, history_json, identifier_row, profile_rows, time};
 
@@ -58,7 +58,8 @@ impl Subject {
 /// # Errors
 /// A usage error when it cannot be one of that kind.
 pub fn identifier(org: &Org, kind: IdentifierName, value: &str) -> Result<Identifier, Failure> {
-    org.identifier(kind, value).map_err(|_| Failure::usage(format!("that is no {kind}")))
+    let malformed = || format!("that is no {kind}: {}", org_words::spelling(org, kind));
+    org.identifier(kind, value).map_err(|_| Failure::usage(malformed()))
 }
 
 /// The customer with a user id.
