@@ -17,6 +17,7 @@ use crate::{
     Target,
     failure::Failure,
     import, limits, org,
+    org_words::counted,
     output::{Output, ask, escape, json_escape, printable},
     support::{self, Erased, OtpStatus, Reveal, Settle},
 };
@@ -137,7 +138,9 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
         Command::Timeline(whose) => {
             let (org, user) = whose.read(&store, output).await?;
             let found = support::customer(&store, &org, user).await?;
-            let events = support::timeline(&org, &found, Utc::now());
+            let now = Utc::now();
+            let acts = support::recent_acts(&store, &org, now).await?;
+            let events = support::timeline(&org, &found, &acts, now);
             let rows = events.iter().map(|event| {
                 let of_contact = if event.contact.is_some() { "contact" } else { "" };
                 vec![
@@ -170,8 +173,13 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
             let org = org::find(&store, output, OrgId(org)).await?;
             let users = MergedUsers { kept: UserId(id), merged: UserId(merged) };
             if !yes {
+                let kept = support::customer(&store, &org, users.kept).await?;
+                let given = support::customer(&store, &org, users.merged).await?;
+                let (kept, given) = (in_short(&org, &kept), in_short(&org, &given));
                 ask(&format!(
-                    "Give all that customer {merged} of org {} has to customer {id}?\nThis cannot be undone.",
+                    "{kept}\n{given}\nGive all that customer {merged} of org {} has to customer {id}? Where both have \
+                     names in one account, those of customer {merged} are lost, and so are its OTPs.\nThis cannot be \
+                     undone.",
                     org.id()
                 ))?;
             }
@@ -204,7 +212,8 @@ async fn find(store: &Store, output: &Output, org: &Org, kind: &str, value: &str
     }
     let text = if is_contact {
         format!(
-            "a contact only, with {otps} OTPs; `loyaltyctl otp list --org {} --contact {kind} …` lists them",
+            "a contact only, with {}; `loyaltyctl otp list --org {} --contact {kind} …` lists them",
+            counted(otps as u64, "OTP", "OTPs"),
             org.id()
         )
     } else {
@@ -266,6 +275,23 @@ fn in_words(
     lines.join("\n")
 }
 
+/// A customer in a line, masked, for a question.
+fn in_short(org: &Org, found: &CustomerHistory) -> String {
+    let name = format!("customer {}", found.user);
+    let CustomerState::Registered { at, customer } = &found.state else {
+        return format!("{name} {}", support::gone(org, found).unwrap_or_default());
+    };
+    let names = customer.profiles.iter().map(|profile| {
+        let names = [&profile.first_name, &profile.last_name].into_iter().flatten();
+        let names: Vec<_> = names.map(|name| Reveal::Masked.name(name)).collect();
+        let names = if names.is_empty() { "no name".to_owned() } else { names.join(" ") };
+        format!("{names} in {}", profile.account)
+    });
+    let since = at.map_or_else(String::new, |at| format!(", registered {}", support::time(org, at)));
+    let count = counted(customer.identifiers.len() as u64, "identifier", "identifiers");
+    format!("{name}: {}; {count}{since}", names.collect::<Vec<_>>().join(", "))
+}
+
 /// How many OTPs there are in each state.
 fn otps_in_short(histories: &[OwnerHistory], now: DateTime<Utc>) -> String {
     let otps: Vec<_> = histories.iter().flat_map(|history| &history.otps).collect();
@@ -288,7 +314,14 @@ async fn erase(
     settle: Duration,
 ) -> Result<(), Failure> {
     if !yes {
-        ask(&format!("Erase customer {user} of org {} for ever?\nThis cannot be undone.", org.id()))?;
+        let found = support::customer(store, org, user).await?;
+        ask(&format!(
+            "{}\nErase customer {user} of org {} for ever?\nThe user id stays reserved, and so do numbers that a \
+             numbering plan could make. Backups keep their copy for 35 days.\nThis cannot be undone. If it is \
+             interrupted, run it again: it continues.",
+            in_short(org, &found),
+            org.id()
+        ))?;
     }
     let who = target.operator().await?;
     let spinner = output.spinner();
@@ -308,8 +341,13 @@ async fn erase(
                 "org": org.id(), "id": user, "result": "erased", "deleted": deleted, "numbers_kept": numbers_kept,
             }),
             &format!(
-                "customer {user} is erased: {deleted} further items were deleted; {numbers_kept} numbers of the \
-                 numbering plan stay, so that nobody gets them again"
+                "customer {user} is erased, with {}; {} of the numbering plan stay reserved, so that nobody gets them \
+                 again",
+                match deleted {
+                    0 => "nothing left of OTPs and messages".to_owned(),
+                    _ => counted(deleted as u64, "item of OTPs and messages", "items of OTPs and messages"),
+                },
+                counted(numbers_kept as u64, "number", "numbers")
             ),
         ),
     }

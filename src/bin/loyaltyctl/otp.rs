@@ -105,7 +105,14 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
             let who = target.operator().await?;
             let revoked = support::revoke(&store, &who, &org, &subject, read_scope(scope.as_deref())).await?;
             let ids: Vec<_> = revoked.iter().map(|id| id.0).collect();
-            output.print(&json!({"revoked": ids}), &format!("{} OTPs were revoked", ids.len()))
+            output.print(
+                &json!({"revoked": ids}),
+                &match ids.len() {
+                    0 => "no OTP was open".to_owned(),
+                    1 => "1 OTP was revoked".to_owned(),
+                    count => format!("{count} OTPs were revoked"),
+                },
+            )
         }
         Command::Unlock { whose, scope } => {
             let (org, subject) = whose.find(&store, output).await?;

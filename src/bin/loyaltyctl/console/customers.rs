@@ -39,7 +39,8 @@ use crate::{
 struct FindPage {
     shell: Shell,
     id: OrgId,
-    kinds: Vec<(IdentifierName, bool)>,
+    /// What to find somebody by: value, name, and whether it is chosen.
+    kinds: Vec<(&'static str, &'static str, bool)>,
     value: String,
     problems: Vec<ShownProblem>,
     found: Vec<(UserId, String)>,
@@ -53,6 +54,10 @@ struct CustomerPage {
     user: UserId,
     /// What became of a customer who is gone; `None` for one who is registered.
     gone: Option<String>,
+    /// Who has everything of a customer who was merged.
+    merged_into: Option<UserId>,
+    /// Whether there is something to erase.
+    can_erase: bool,
     profiles: Vec<Vec<String>>,
     identifiers: Vec<Vec<String>>,
     history: History,
@@ -150,6 +155,9 @@ impl EventRow {
     }
 }
 
+/// Finds a customer by the user id, in place of a kind of identifier.
+const USER_ID: &str = "userId";
+
 /// `GET …/customers`: the form to find somebody.
 pub async fn show(State(console): State<Arc<Console>>, Path(id): Path<u32>) -> Page {
     let org = org_of(&console, id).await?;
@@ -165,12 +173,15 @@ fn find_page(
     found: Vec<(UserId, String)>,
 ) -> Page {
     let chosen = IdentifierName::parse(form.text("kind")).unwrap_or(IdentifierName::Mobile);
+    let by_id = form.text("kind") == USER_ID;
+    let kinds = IdentifierName::ALL.iter();
+    let kinds = kinds.map(|kind| (kind.as_str(), kind.as_str(), !by_id && *kind == chosen));
     page_with(
         status,
         &FindPage {
             shell: Shell::of_org(console, org, "customers", "Customers"),
             id: org.id(),
-            kinds: IdentifierName::ALL.iter().map(|kind| (*kind, *kind == chosen)).collect(),
+            kinds: kinds.chain([(USER_ID, "user id", by_id)]).collect(),
             value: form.text("value").to_owned(),
             problems: problem.into_iter().map(|text| ShownProblem::of("value", text)).collect(),
             found,
@@ -191,6 +202,18 @@ pub async fn find(
     Extension(form): Extension<Form>,
 ) -> Page {
     let org = org_of(&console, id).await?;
+    if form.text("kind") == USER_ID {
+        let user = form.text("value").trim().parse().map(UserId);
+        let found = match user {
+            Ok(user) => console.store.customer_history(&org, user).await?.map(|found| found.user),
+            Err(_) => None,
+        };
+        if let Some(user) = found {
+            return Ok(Redirect::to(&customer_path(org.id(), user)).into_response());
+        }
+        let problem = Some("No customer of the org has that user id".to_owned());
+        return find_page(&console, &org, StatusCode::NOT_FOUND, &form, problem, Vec::new());
+    }
     let identifier = match identifier(&org, &form) {
         Ok(identifier) => identifier,
         Err(failure) => {
@@ -253,10 +276,10 @@ fn contact_page(
 pub async fn customer(State(console): State<Arc<Console>>, Path((id, user)): Path<(u32, u64)>) -> Page {
     let org = org_of(&console, id).await?;
     let found = support::customer(&console.store, &org, UserId(user)).await?;
-    customer_page(&console, &org, &found, Reveal::Masked, StatusCode::OK, None)
+    customer_page(&console, &org, &found, Reveal::Masked, StatusCode::OK, None).await
 }
 
-fn customer_page(
+async fn customer_page(
     console: &Console,
     org: &Org,
     found: &CustomerHistory,
@@ -273,7 +296,12 @@ fn customer_page(
             (support::profile_rows(org, customer, reveal), identifiers.collect())
         }
     };
-    let events = support::timeline(org, found, now);
+    let (merged_into, can_erase) = match &found.state {
+        CustomerState::Registered { .. } => (None, true),
+        CustomerState::Gone(tombstone) => (tombstone.merged_into, tombstone.pending.is_some()),
+    };
+    let acts = support::recent_acts(&console.store, org, now).await?;
+    let events = support::timeline(org, found, &acts, now);
     page_with(
         status,
         &CustomerPage {
@@ -281,6 +309,8 @@ fn customer_page(
             id: org.id(),
             user: found.user,
             gone: support::gone(org, found),
+            merged_into,
+            can_erase,
             profiles,
             identifiers,
             history: History::new(org, &events, &histories, &found.addresses, now),
@@ -306,7 +336,7 @@ pub async fn act(
         "reveal" => {
             let (store, who) = (&console.store, &console.who);
             let found = support::customer_revealed(store, who, &org, user, "customer show").await?;
-            customer_page(&console, &org, &found, Reveal::All, StatusCode::OK, None)
+            customer_page(&console, &org, &found, Reveal::All, StatusCode::OK, None).await
         }
         "unlock" => unlock(&console, &org, &subject, &path).await,
         "revoke" if form.text("confirmed") == "yes" => revoke(&console, &org, &subject, &path).await,
@@ -316,7 +346,7 @@ pub async fn act(
             let found = support::customer(&console.store, &org, user).await?;
             let problem = format!("To erase the customer, type the id {user}");
             let status = StatusCode::UNPROCESSABLE_ENTITY;
-            customer_page(&console, &org, &found, Reveal::Masked, status, Some(problem))
+            customer_page(&console, &org, &found, Reveal::Masked, status, Some(problem)).await
         }
         _ => Err(Failure::usage("the form says nothing to do").into()),
     }
@@ -356,7 +386,11 @@ async fn unlock(console: &Console, org: &Org, subject: &Subject, back: &str) -> 
 
 async fn revoke(console: &Console, org: &Org, subject: &Subject, back: &str) -> Page {
     let revoked = support::revoke(&console.store, &console.who, org, subject, None).await?;
-    console.notify(Notice::done(format!("{} OTPs were revoked.", revoked.len())));
+    console.notify(Notice::done(match revoked.len() {
+        0 => "No OTP was open.".to_owned(),
+        1 => "1 OTP was revoked.".to_owned(),
+        count => format!("{count} OTPs were revoked."),
+    }));
     Ok(Redirect::to(back).into_response())
 }
 

@@ -16,7 +16,7 @@ use chrono::{TimeDelta, Utc};
 use futures_util::stream;
 use loyalty_codes::{
     model::{
-        card_number::{history::IssuedRange, permutation::PermutationKey},
+        card_number::{NumberingPlan, history::IssuedRange, permutation::PermutationKey},
         org::{Org, OrgId},
     },
     store::{AuditEntry, error_chain},
@@ -78,6 +78,8 @@ struct TakePage {
     shell: Shell,
     id: OrgId,
     count: u64,
+    /// The plan whose numbers the page shows.
+    plan: String,
     first: String,
     left: u64,
     once: String,
@@ -185,6 +187,12 @@ pub async fn take(
     if form.text("confirmed") != "yes" {
         return ask(&console, id, count).await;
     }
+    let (org, plan) = numbers::numbering(&console.store, id).await?;
+    if named(&plan) != form.text("plan") {
+        let problem =
+            "The org has another numbering plan since the page was shown. No numbers were taken".to_owned();
+        return show_with(&console, &org, StatusCode::CONFLICT, typed, Some(problem)).await;
+    }
     match numbers::take_numbers(&console.store, &console.who, id, count, |_| Ok(())).await {
         Ok(taken) => {
             console.notify(Notice::done(format!("{count} numbers were taken. Nobody else gets them.")));
@@ -201,6 +209,11 @@ fn taken_path(id: OrgId, entry: &str) -> String {
     org_path(id, &format!("numbers/taken/{entry}"))
 }
 
+/// The plan in a form, to see whether it is another one when the form is sent.
+fn named(plan: &NumberingPlan) -> String {
+    format!("{}/{}", plan.format(), plan.offset())
+}
+
 async fn ask(console: &Console, id: OrgId, count: u64) -> Page {
     let (org, plan) = numbers::numbering(&console.store, id).await?;
     let current = console.store.issued_card_numbers(id).await?;
@@ -214,6 +227,7 @@ async fn ask(console: &Console, id: OrgId, count: u64) -> Page {
         shell: Shell::of_org(console, &org, "numbers", format!("Take {count} numbers?")),
         id,
         count,
+        plan: named(&plan),
         first: plan.number(next, &org.permutation_key),
         left,
         once: console.gate.open_form(),

@@ -14,10 +14,11 @@ use loyalty_codes::{
         customer::{Identifier, IdentifierName, UserId},
         org::Org,
         otp::{CreatedId, Scope},
+        profile::CombineRefusal,
     },
     store::{
-        AddressQuotas, AuditEntry, CustomerHistory, ErasureStart, Merge, MergeError, MergeRefusal,
-        MergedUsers, OwnerHistory, Store,
+        AddressQuotas, AuditEntry, CustomerHistory, CustomerState, ErasureStart, Merge, MergeError,
+        MergeRefusal, MergedUsers, OwnerHistory, Store, Tombstone,
     },
 };
 use serde_json::{Value, json};
@@ -171,7 +172,18 @@ pub async fn unlock(
         done?;
         Ok(unlocked)
     };
-    audit::record(store, org.id(), who, "otp unlock", with_scope(subject, scope), act).await
+    audit::record(store, org.id(), who, UNLOCK, with_scope(subject, scope), act).await
+}
+
+/// What unlocking is called in the audit.
+const UNLOCK: &str = "otp unlock";
+
+/// How far back a timeline looks for acts of operators.
+const ACTS: TimeDelta = TimeDelta::days(31);
+
+/// What operators did for an org in the last days, newest first.
+pub async fn recent_acts(store: &Store, org: &Org, now: DateTime<Utc>) -> Result<Vec<AuditEntry>, Failure> {
+    Ok(store.audit_entries(org.id(), now - ACTS, now).await?)
 }
 
 fn with_scope(subject: &Subject, scope: Option<Scope>) -> Value {
@@ -235,9 +247,7 @@ pub async fn erase(
             ErasureStart::Begun(erasure) => erasure,
             ErasureStart::Erased(at) => return Ok(Erased::Before(at)),
             ErasureStart::Merged(into) => {
-                return Err(Failure::refused(format!(
-                    "customer {user} was merged into {into}, who has all that there is to erase"
-                )));
+                return Err(Failure::refused(merged_away(store, org, user, into).await?));
             }
             ErasureStart::Unknown => {
                 return Err(Failure::not_found(format!("org {} has no customer {user}", org.id())));
@@ -263,6 +273,25 @@ pub async fn erase(
             failure.with_detail("Run the command again: it continues where it stopped.")
         },
     )
+}
+
+/// Why a customer who was merged into `into` cannot be erased.
+async fn merged_away(store: &Store, org: &Org, user: UserId, mut into: UserId) -> Result<String, Failure> {
+    loop {
+        let found = customer(store, org, into).await?;
+        match &found.state {
+            CustomerState::Registered { .. } => {
+                return Ok(format!(
+                    "customer {user} was merged into {into}, who has all that there is to erase"
+                ));
+            }
+            CustomerState::Gone(Tombstone { merged_into: Some(next), .. }) => into = *next,
+            CustomerState::Gone(_) => {
+                let gone = gone(org, &found).unwrap_or_default();
+                return Ok(format!("customer {user} was merged into {into}, who {gone}"));
+            }
+        }
+    }
 }
 
 /// Deletes what interrupted merges have left of customers who were merged into this one.
@@ -302,9 +331,18 @@ pub async fn merge(
     let act = async |entry: &mut AuditEntry| {
         let merged = store.merge_customers(org, users, as_card_number, Utc::now()).await;
         let merged = merged.map_err(|error| match error {
-            MergeError::Store(error) => error.into(),
+            MergeError::Store(error) => {
+                entry.detail["uncertain"] = json!(true);
+                Failure::from(error).with_detail(
+                    "The customers may be merged all the same, which cannot be undone. Run the command again: it \
+                     says so, or merges them.",
+                )
+            }
             MergeError::Refused(unknown @ MergeRefusal::Unknown(_)) => {
                 Failure::not_found(format!("org {}: {unknown}", org.id()))
+            }
+            MergeError::Refused(refusal @ MergeRefusal::Combine(CombineRefusal::ExternalIds)) => {
+                Failure::refused(format!("{refusal}: --as-card-number makes that of the merged one a card number"))
             }
             MergeError::Refused(refusal) => Failure::refused(refusal.to_string()),
         })?;

@@ -12,10 +12,16 @@ use loyalty_codes::{
         otp::{CreatedId, Scope},
         profile::{Attribution, StoredIdentifier},
     },
-    store::{CustomerHistory, CustomerState, HistoryOwner, OtpEnd, OtpRecord, OwnerHistory},
+    store::{
+        ActOutcome, AuditEntry, CustomerHistory, CustomerState, HistoryOwner, OtpEnd, OtpRecord, OwnerHistory,
+    },
 };
+use serde_json::json;
 
-use super::view::{Reveal, locked_until, time};
+use super::{
+    MERGE, UNLOCK,
+    view::{Reveal, locked_until, time},
+};
 
 /// What can be said of an OTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +132,8 @@ pub enum EventKind {
     Registered,
     /// A profile was made in an account.
     Joined(Account),
-    Issued(CreatedId),
+    /// An OTP that expires at this time.
+    Issued(CreatedId, DateTime<Utc>),
     /// A message of an OTP was asked for, and this became of it.
     Message(CreatedId, Channel, MessageStatus),
     Validated(CreatedId),
@@ -136,13 +143,25 @@ pub enum EventKind {
     Refused,
     /// No code is checked until this time.
     Locked(DateTime<Utc>),
+    /// An operator had the wrong codes of these scopes forgotten.
+    Unlocked(Vec<Scope>),
     Erased,
     MergedInto(UserId),
+    /// This customer was merged into the one whose timeline it is.
+    Received(UserId),
 }
 
 /// Everything that is known to have happened to a customer in the last days, newest first. That a
 /// till has fetched an OTP is not among it, because a fetch writes nothing.
-pub fn timeline(org: &Org, customer: &CustomerHistory, now: DateTime<Utc>) -> Vec<Event> {
+///
+/// `acts` are entries of the audit, newest first: what unlocking and merging delete is known from
+/// them alone.
+pub fn timeline(
+    org: &Org,
+    customer: &CustomerHistory,
+    acts: &[AuditEntry],
+    now: DateTime<Utc>,
+) -> Vec<Event> {
     let mut events = Vec::new();
     let mut of_customer = |at, what| events.push(Event { at, scope: None, contact: None, what });
     match &customer.state {
@@ -163,7 +182,26 @@ pub fn timeline(org: &Org, customer: &CustomerHistory, now: DateTime<Utc>) -> Ve
         }
     }
     events.extend(otp_events(org, customer.all(), now));
+    events.extend(acts.iter().rev().filter_map(|act| event_of_act(act, customer.user)));
     newest_first(events)
+}
+
+/// What an act did to a customer that nothing else shows.
+fn event_of_act(act: &AuditEntry, user: UserId) -> Option<Event> {
+    let detail = &act.detail;
+    if detail["customer"] != json!(user) {
+        return None;
+    }
+    let what = match act.what.as_str() {
+        UNLOCK => {
+            let scopes = detail["unlocked"].as_array()?.iter();
+            let scopes: Vec<_> = scopes.filter_map(|scope| Scope::parse(scope.as_str()?)).collect();
+            (!scopes.is_empty()).then_some(EventKind::Unlocked(scopes))?
+        }
+        MERGE if act.outcome == ActOutcome::Done => EventKind::Received(UserId(detail["merged"].as_u64()?)),
+        _ => return None,
+    };
+    Some(Event { at: act.at, scope: None, contact: None, what })
 }
 
 /// The same for contacts or customers of whom only the OTPs are known.
@@ -193,7 +231,7 @@ fn otp_events<'a>(
             |at, scope, what| events.push(Event { at, scope: Some(scope), contact: contact.clone(), what });
         for otp in &history.otps {
             let (id, scope) = (otp.created_id, otp.scope);
-            push(id.issued_at(), scope, EventKind::Issued(id));
+            push(id.issued_at(), scope, EventKind::Issued(id, otp.valid_until));
             for (requested_at, channel, status) in otp_channels(otp, now) {
                 push(requested_at, scope, EventKind::Message(id, channel.clone(), status));
             }
@@ -221,7 +259,7 @@ impl EventKind {
         match self {
             Self::Registered => "registered",
             Self::Joined(_) => "joined",
-            Self::Issued(_) => "issued",
+            Self::Issued(..) => "issued",
             Self::Message(..) => "message",
             Self::Validated(_) => "validated",
             Self::Revoked(_) => "revoked",
@@ -229,14 +267,16 @@ impl EventKind {
             Self::Refused => "refused",
             Self::Locked(_) => "locked",
             Self::Erased => "erased",
+            Self::Unlocked(_) => "unlocked",
             Self::MergedInto(_) => "merged",
+            Self::Received(_) => "merged_with",
         }
     }
 
     /// The OTP that it happened to.
     pub const fn otp(&self) -> Option<CreatedId> {
         match self {
-            Self::Issued(id)
+            Self::Issued(id, _)
             | Self::Message(id, ..)
             | Self::Validated(id)
             | Self::Revoked(id)
@@ -253,9 +293,13 @@ impl EventKind {
                 format!("{} to {} {status}", channel.channel_type, Reveal::Masked.channel(channel))
             }
             Self::Locked(until) => format!("until {}", time(org, *until)),
+            Self::Unlocked(scopes) => {
+                scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ")
+            }
             Self::MergedInto(user) => format!("into {user}"),
+            Self::Received(user) => format!("customer {user}, whose identifiers this one has"),
+            Self::Issued(_, valid_until) => format!("valid until {}", time(org, *valid_until)),
             Self::Registered
-            | Self::Issued(_)
             | Self::Validated(_)
             | Self::Revoked(_)
             | Self::Expired(_)
