@@ -259,6 +259,11 @@ async fn an_unlocked_customer_can_validate_again() {
         last_act(&operator)["detail"],
         json!({"customer": USER, "scope": "POINTS", "unlocked": ["POINTS"]})
     );
+    let events = operator.json(&["customer", "timeline", "--org", "966", &user]);
+    let unlocked = events.as_array().unwrap().iter().find(|event| event["what"] == "unlocked").unwrap();
+    assert_eq!(unlocked["detail"], "POINTS", "what the unlock has deleted: {events}");
+    let issued = events.as_array().unwrap().iter().find(|event| event["what"] == "issued").unwrap();
+    assert!(issued["detail"].as_str().unwrap().starts_with("valid until "), "{events}");
     let line = text(&operator, &["otp", "unlock", "--org", "966", "--contact", "mobile", "9010000022"]);
     assert_eq!(line.trim(), "there were no wrong guesses");
 }
@@ -439,11 +444,18 @@ async fn merged_customers_are_one() {
     let (a, b) = (USER.to_string(), register("9010000022").await.to_string());
     let merge = ["customer", "merge", "--org", "966", &a, &b, "--yes"];
     let (code, message) = operator.refusal(&merge);
-    assert!(code == 3 && message.contains("external ID"), "{message}");
+    assert!(
+        code == 3 && message.contains("external ID") && message.contains("--as-card-number"),
+        "{message}"
+    );
     assert_eq!(last_act(&operator)["outcome"], "failed");
     let done = operator.json(&[&merge[..], &["--as-card-number"]].concat());
     assert_eq!((&done["result"], &done["identifiers"]), (&json!("merged"), &json!(2)));
     assert_eq!(operator.json(&merge)["result"], "unchanged");
+    let events = operator.json(&["customer", "timeline", "--org", "966", &a]);
+    let merges: Vec<_> =
+        events.as_array().unwrap().iter().filter(|event| event["what"] == "merged_with").collect();
+    assert!(merges[0]["detail"].as_str().unwrap().contains(&b), "{events}");
     let found = operator.json(&["customer", "find", "--org", "966", "mobile", "9010000022"]);
     assert_eq!(found["customers"][0]["id"], USER);
     let shown = text(&operator, &["customer", "show", "--org", "966", &b]);
@@ -453,4 +465,34 @@ async fn merged_customers_are_one() {
     assert_eq!(operator.refusal(&["customer", "merge", "--org", "966", &a, "5", "--yes"]).0, 4);
     let (code, message) = operator.refusal(&["customer", "merge", "--org", "966", &a, &b]);
     assert!(code == 3 && message.contains("--yes"), "{message}");
+    operator.json(&["customer", "erase", "--org", "966", &a, "--yes", "--settle", "0"]);
+    let (code, message) = operator.refusal(&["customer", "erase", "--org", "966", &b, "--yes"]);
+    let gone = format!("customer {b} was merged into {a}, who was erased at ");
+    assert!(code == 3 && message.contains(&gone), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_whose_answer_is_lost_is_said_to_be_uncertain_and_can_be_repeated() {
+    let (operator, service) = with_customer().await;
+    let (_service, faults) = with_fault_proxy(&operator.table, "store.server").await;
+    let identifiers = json!([{"type": "mobile", "value": "9010000022"}]);
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+    let other = service.post("/v2/customers", &body).await.json["createdId"].as_u64().unwrap().to_string();
+    // DynamoDB is lost with the answer of the transaction.
+    let mut is_lost = false;
+    faults.inject(move |operation, _| {
+        let was_lost = is_lost;
+        is_lost |= operation == "TransactWriteItems";
+        match (was_lost, is_lost) {
+            (false, true) => Some(Fault::ResetBeforeAnswer),
+            (true, _) if operation != "PutItem" => Some(Fault::Reset),
+            _ => None,
+        }
+    });
+    let merge = ["customer", "merge", "--org", "966", &USER.to_string(), &other, "--yes", "--as-card-number"];
+    let (code, message) = through(&faults, &operator, &merge);
+    assert!(code == 1 && message.contains("may be merged all the same"), "{message}");
+    let act = last_act(&operator);
+    assert_eq!((&act["outcome"], &act["detail"]["uncertain"]), (&json!("failed"), &json!(true)));
+    assert_eq!(operator.json(&merge)["result"], "unchanged", "it was done");
 }

@@ -43,12 +43,12 @@ async fn nothing_is_destroyed_unless_the_answer_is_yes() {
         ),
         (
             &["customer", "merge", "--org", "966", &user, &other, "--as-card-number"],
-            "Give all that customer",
+            "customer 313302314: T** ",
             "yes\n",
         ),
         (
             &["customer", "erase", "--org", "966", &user, "--settle", "0"],
-            "Erase customer 313302314 of org 966 for ever?",
+            "Backups keep their copy for 35 days.",
             " YES \n",
         ),
     ] {

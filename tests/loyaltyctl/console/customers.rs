@@ -135,7 +135,7 @@ fn a_contact_without_registration_is_found_by_its_otps() {
     assert!(demo.browser.follow(&unlocked).body.contains("no wrong codes to forget"));
     let asked = demo.browser.post(to, &changed(find("9190000099").fields(), &[("action", "revoke")]));
     let revoked = demo.browser.post(to, &changed(asked.fields(), &[("action", "revoke")]));
-    assert!(demo.browser.follow(&revoked).body.contains("1 OTPs were revoked."));
+    assert!(demo.browser.follow(&revoked).body.contains("1 OTP was revoked."));
 }
 
 #[test]
@@ -152,7 +152,17 @@ fn a_customer_is_erased_when_the_id_was_typed() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     assert_eq!(lookup()["entity"], 313_302_314);
+    let by_id = |id| demo.browser.submit(CUSTOMERS, CUSTOMERS, &[("kind", "userId"), ("value", id)]);
+    assert_eq!(by_id(" 313302314 ").location(), TOM);
+    for unknown in ["1", "", "x"] {
+        assert_eq!(by_id(unknown).status, 404, "{unknown}");
+    }
     let page = demo.browser.follow(&demo.act(TOM, &[("action", "erase"), ("typed", " 313302314 ")]));
+    assert!(
+        !page.body.contains("value=\"unlock\"") && page.body.contains("value=\"erase\""),
+        "{}",
+        page.body
+    );
     assert!(page.body.contains("is unknown to every request"), "{}", page.body);
     assert!(page.body.contains("being erased since"), "{}", page.body);
     assert_eq!(lookup()["errors"][0]["code"], 8015);

@@ -88,3 +88,19 @@ async fn more_numbers_than_are_left_are_refused() {
     let refused = browser.post(TAKE, &asked.fields());
     assert!(refused.status == 409 && refused.body.contains("fewer than 10 numbers"), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_taken_of_the_plan_that_the_page_showed_or_not_at_all() {
+    let operator = with_demo_org().await;
+    let console = Console::of(&operator);
+    let browser = console.browser();
+    let asked = browser.submit(NUMBERS, TAKE, &[("count", "50")]);
+    let folder = tempfile::tempdir().unwrap();
+    let other = common::DEMO_ORG.replace("= 1000000010", "= 2000000010");
+    operator.json(&["org", "apply", &write(&folder, &other)]);
+    let refused = browser.post(TAKE, &asked.fields());
+    assert!(refused.status == 409 && refused.body.contains("another numbering plan"), "{}", refused.body);
+    assert_eq!(operator.json(&["numbers", "preview", "--org", "966"])["next"][0], "2000000010");
+    let asked = browser.submit(NUMBERS, TAKE, &[("count", "50")]);
+    assert_eq!(browser.post(TAKE, &asked.fields()).status, 303);
+}
