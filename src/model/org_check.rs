@@ -51,10 +51,12 @@ impl Definition {
         }
         let config = &self.config;
         let mentions_card_numbers = config.card_numbers != CardNumberSettings::default();
-        if (config.card_numbers_enabled || mentions_card_numbers)
-            && let Err(error) = NumberingPlan::try_from(&config.card_numbers)
-        {
-            problems.push(error.to_string());
+        if config.card_numbers_enabled || mentions_card_numbers {
+            let settings = &config.card_numbers;
+            let plan = NumberingPlan::try_from(settings);
+            let wrong = settings.problems();
+            problems.extend(wrong.iter().map(ToString::to_string));
+            problems.extend(plan.err().filter(|_| wrong.is_empty()).map(|error| error.to_string()));
         }
         for account in &config.card_number_accounts {
             if !self.accounts(account.source).contains(&account.id) {

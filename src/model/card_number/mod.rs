@@ -115,32 +115,50 @@ const MIN_BLOCKS_LEFT: u64 = 1000;
 /// The maximum length of a card number.
 pub const MAX_LENGTH: usize = MAX_DIGITS as usize;
 
+impl CardNumberSettings {
+    /// Every setting that is wrong whatever the length of the sequence is.
+    #[must_use]
+    pub fn problems(&self) -> Vec<PlanError> {
+        let mut problems = Vec::new();
+        for (key, value) in
+            [("CONF_CARD_NUMBER_PREFIX", &self.prefix), ("CONF_CARD_NUMBER_SUFFIX", &self.suffix)]
+        {
+            if !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                problems
+                    .push(PlanError::Settings(format!("{key} may hold letters A-Z, a-z and digits only")));
+            }
+        }
+        let algorithm = self.algorithm.unwrap_or(Algorithm::AutoInc);
+        if !self.suffix.is_empty() && algorithm != Algorithm::AutoInc {
+            problems.push(PlanError::Settings(format!(
+                "CONF_CARD_NUMBER_SUFFIX goes with AUTO_INC only, not with {algorithm}"
+            )));
+        }
+        match self.length {
+            None => problems.push(PlanError::Length("CONF_CARD_NUMBER_LENGTH is missing".to_owned())),
+            Some(length) if !usize::try_from(length).is_ok_and(|n| (1..=MAX_LENGTH).contains(&n)) => {
+                problems.push(PlanError::Length(format!(
+                    "CONF_CARD_NUMBER_LENGTH is {length}, not within 1 to {MAX_LENGTH}"
+                )));
+            }
+            Some(_) => {}
+        }
+        if let Some(offset) = self.offset.filter(|offset| *offset < 0) {
+            problems.push(PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, below zero")));
+        }
+        problems
+    }
+}
+
 impl TryFrom<&CardNumberSettings> for NumberingPlan {
     type Error = PlanError;
 
     fn try_from(settings: &CardNumberSettings) -> Result<Self, PlanError> {
+        if let Some(error) = settings.problems().into_iter().next() {
+            return Err(error);
+        }
         let algorithm = settings.algorithm.unwrap_or(Algorithm::AutoInc);
-        for (key, value) in
-            [("CONF_CARD_NUMBER_PREFIX", &settings.prefix), ("CONF_CARD_NUMBER_SUFFIX", &settings.suffix)]
-        {
-            if !value.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                return Err(PlanError::Settings(format!("{key} may hold letters A-Z, a-z and digits only")));
-            }
-        }
-        if !settings.suffix.is_empty() && algorithm != Algorithm::AutoInc {
-            return Err(PlanError::Settings(format!(
-                "CONF_CARD_NUMBER_SUFFIX goes with AUTO_INC only, not with {algorithm}"
-            )));
-        }
-        let length = settings
-            .length
-            .ok_or_else(|| PlanError::Length("CONF_CARD_NUMBER_LENGTH is missing".to_owned()))?;
-        let length =
-            usize::try_from(length).ok().filter(|n| (1..=MAX_LENGTH).contains(n)).ok_or_else(|| {
-                PlanError::Length(format!(
-                    "CONF_CARD_NUMBER_LENGTH is {length}, not within 1 to {MAX_LENGTH}"
-                ))
-            })?;
+        let length = usize::try_from(settings.length.unwrap_or_default()).unwrap_or_default();
         let fixed = settings.prefix.len() + settings.suffix.len() + algorithm.check_digits();
         let width = length
             .checked_sub(fixed)
@@ -152,9 +170,7 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
                      no digit is left for the sequence"
                 ))
             })?;
-        let offset = settings.offset.unwrap_or(0);
-        let offset = u64::try_from(offset)
-            .map_err(|_| PlanError::Settings(format!("CONF_CARD_NUMBER_OFFSET is {offset}, below zero")))?;
+        let offset = u64::try_from(settings.offset.unwrap_or_default()).unwrap_or_default();
         let plan = Self {
             prefix: settings.prefix.clone(),
             suffix: settings.suffix.clone(),

@@ -121,6 +121,19 @@ async fn what_is_wrong_is_beside_its_field_and_nothing_is_applied() {
             assert!(body.contains(&format!("aria-describedby=\"{named}-error {named}-help\"")), "{named}");
         }
     }
+    let wrong = [
+        ("CONF_OTP_LENGTH", "3"),
+        ("CONF_OTP_VALIDITY_SECONDS", "0"),
+        ("CONF_CARD_NUMBER_LENGTH", "99"),
+        ("CONF_CARD_NUMBER_OFFSET", "-1"),
+        ("CONF_CARD_NUMBER_PREFIX", "a-b"),
+        ("CONF_CARD_NUMBER_SUFFIX", "!"),
+    ];
+    let body =
+        browser.submit(REGISTRATION, REGISTRATION, &[&wrong[..], &[("action", "review")]].concat()).body;
+    for (key, _) in wrong {
+        assert!(body.contains(&format!("id=\"{key}-error\"")), "all of them in one round: {key}: {body}");
+    }
     let shown = operator.json(&["org", "show", "966"])["definition"]["config"].clone();
     assert_eq!((&shown["CONF_OTP_LENGTH"], &shown["CONF_CARD_NUMBER_LENGTH"]), (&json!(7), &json!(10)));
     let nothing = browser.submit(REGISTRATION, REGISTRATION, &[("action", "eat")]);

@@ -136,9 +136,10 @@ impl Refusal {
 
     /// A form that may be sent once was sent again.
     pub fn sent_before() -> Self {
-        let text = "This form was sent before, and nothing was done now. What it did the first time was done once: \
-                    numbers are listed on the page Numbers, and a till whose password you did not see can be \
-                    rotated. Go back to the page for another form.";
+        let text = "This form was sent before, and nothing was done now: a page that a form has led to cannot be \
+                    reloaded. What the form did the first time was done once: numbers are listed on the page Numbers, a \
+                    till whose password you did not see can be rotated, and a customer's identifiers are shown again \
+                    from the customer's page. Go back to the page for another form.";
         Self::new(StatusCode::CONFLICT, "Sent before", text)
     }
 }
