@@ -164,6 +164,7 @@ fn the_reference_page_is_served_with_all_its_resources() {
     assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/html"), "{head}");
     // Whatever Swagger UI would load from elsewhere, the browser does not.
     assert!(head.contains("content-security-policy: default-src 'self';"), "{head}");
+    assert!(head.contains("frame-ancestors 'none'"), "no page of another origin shows it: {head}");
     let quoted = html.split('"').skip(1).step_by(2);
     let loaded: Vec<&str> = quoted.filter(|text| text.contains(".js") || text.contains(".css")).collect();
     assert_eq!(loaded.len(), 3, "{html}");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use clap::Subcommand;
 use loyalty_codes::{
     model::org::OrgId,
@@ -10,7 +10,7 @@ use loyalty_codes::{
 };
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, org, output::Output};
+use crate::{failure::Failure, org, output::Output, support};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -36,11 +36,17 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
         org::find(store, output, org).await?;
         return output.print(&json!([]), &format!("nothing was done in the last {days} days"));
     }
+    // JSON is for programs and has UTC.
+    let found = store.org_with_version(org).await?.map(|(org, _)| org);
+    let time = |at: DateTime<Utc>| match &found {
+        Some(org) => support::time(org, at),
+        None => at.to_rfc3339_opts(SecondsFormat::Secs, true),
+    };
     let rows: Vec<_> = entries
         .iter()
         .map(|entry| {
             vec![
-                entry.at.to_rfc3339_opts(SecondsFormat::Secs, true),
+                time(entry.at),
                 entry.who.clone(),
                 entry.what.clone(),
                 entry.outcome.to_string(),
@@ -100,6 +106,9 @@ pub async fn record<T>(
 ) -> Result<T, Failure> {
     let mut entry = store.begin_act(&Act { org, who: who.to_owned(), what, detail, at: Utc::now() }).await?;
     let done = act(&mut entry).await;
+    if let Err(failure) = &done {
+        entry.detail["reason"] = failure.kind().into();
+    }
     let recorded = complete(store, &mut [entry], done.is_ok()).await;
     let done = done?;
     recorded?;

@@ -71,6 +71,18 @@ impl Failure {
         self.kind == Kind::Refused
     }
 
+    /// The kind of failure in words, for the audit, which has no text that could name anybody.
+    pub const fn kind(&self) -> &'static str {
+        match self.kind {
+            Kind::OutputClosed => "the output was closed",
+            Kind::Failed => "DynamoDB, or the machine of the command, failed",
+            Kind::Unreachable => "DynamoDB could not be reached",
+            Kind::Usage => "the request was wrong",
+            Kind::Refused => "refused",
+            Kind::NotFound => "not found",
+        }
+    }
+
     /// The HTTP status of the page that shows the failure.
     pub fn http_status(&self) -> StatusCode {
         match self.kind {

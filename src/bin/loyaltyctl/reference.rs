@@ -14,8 +14,9 @@ pub const PAGE: &str = "/docs/";
 
 const DOCUMENT: &str = "/openapi.json";
 
-/// Allows no other origin. Swagger UI uses inline styles and `data:` images.
-const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
+/// Allows no other origin, and no frame. Swagger UI uses inline styles and `data:` images.
+const POLICY: &str =
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
 
 /// The document, in the form of `openapi.json`.
 pub fn document() -> String {

@@ -14,6 +14,7 @@ use super::{
     Console, org_of,
     page::{Page, Shell, page},
 };
+use crate::{audit, support};
 
 /// How many requests are kept.
 const KEPT: usize = 500;
@@ -84,7 +85,14 @@ struct ActivityPage {
     /// `None` if this process serves no API.
     requests: Option<Vec<RequestRow>>,
     /// `None` on the page of the whole process.
-    acts: Option<Vec<AuditEntry>>,
+    acts: Option<Vec<ShownAct>>,
+}
+
+struct ShownAct {
+    /// In the org's time.
+    at: String,
+    detail: String,
+    entry: AuditEntry,
 }
 
 /// `GET /activity`: the requests of every org.
@@ -100,10 +108,15 @@ pub async fn of_org(State(console): State<Arc<Console>>, Path(id): Path<u32>) ->
     let requests = console.activity.as_ref().map(|activity| activity.rows(own));
     let now = Utc::now();
     let acts = console.store.audit_entries(org.id(), now - LISTED, now).await?;
+    let acts = acts.into_iter().map(|entry| ShownAct {
+        at: support::time(&org, entry.at),
+        detail: audit::detail_in_words(&entry.detail),
+        entry,
+    });
     page(&ActivityPage {
         shell: Shell::of_org(&console, &org, "activity", "Activity"),
         requests,
-        acts: Some(acts),
+        acts: Some(acts.collect()),
     })
 }
 
