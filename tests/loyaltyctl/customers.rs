@@ -247,6 +247,12 @@ async fn an_unlocked_customer_can_validate_again() {
     let code = service.code().await;
     assert_eq!(service.validate(&code).await.status, 429);
     let user = USER.to_string();
+    let events = operator.json(&["customer", "timeline", "--org", "966", &user]);
+    let at = |what: &str| events.as_array().unwrap().iter().position(|event| event["what"] == what).unwrap();
+    assert!(
+        at("locked") < at("refused") && at("message") < at("issued"),
+        "newest first, effects too: {events}"
+    );
     let unlock = |scope: &str| operator.json(&["otp", "unlock", "--org", "966", &user, "--scope", scope]);
     assert_eq!(unlock("COUPON"), json!({"unlocked": []}));
     assert_eq!(service.validate(&code).await.status, 429);

@@ -277,3 +277,21 @@ async fn a_console_that_is_ended_twice_prints_what_finishes_its_erasures() {
     assert_eq!(finished["result"], "erased");
     assert_eq!(shown(&operator), "erased");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_merged_customer_leads_to_the_other_and_offers_nothing_else() {
+    let (operator, service) = with_customer().await;
+    let identifiers = json!([{"type": "mobile", "value": "9010000022"}]);
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+    let other = service.post("/v2/customers", &body).await.json["createdId"].as_u64().unwrap().to_string();
+    operator.json(&["customer", "merge", "--org", "966", "313302314", &other, "--yes", "--as-card-number"]);
+    let console = Console::of(&operator);
+    let browser = console.browser();
+    let page = browser.get(&format!("{CUSTOMERS}/{other}")).body;
+    assert!(page.contains("href=\"/console/orgs/966/customers/313302314\""), "{page}");
+    for action in ["unlock", "revoke", "erase", "reveal"] {
+        assert!(!page.contains(&format!("value=\"{action}\"")), "{action}: {page}");
+    }
+    let page = browser.get(TOM).body;
+    assert!(page.contains(">merged with</td>") && page.contains(&format!("customer {other}")), "{page}");
+}

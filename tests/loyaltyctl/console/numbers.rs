@@ -67,6 +67,7 @@ async fn numbers_that_were_taken_are_downloaded_and_given_to_nobody_else() {
     assert_eq!(std::fs::read_to_string(same).unwrap(), file.body, "as the command writes it");
     let page = browser.get(NUMBERS);
     assert!(page.body.contains("560 of 8999999990") && page.body.contains(id), "{}", page.body);
+    assert!(page.body.contains("+05:30</th>"), "in the org's time: {}", page.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]

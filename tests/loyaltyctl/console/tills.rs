@@ -25,7 +25,9 @@ async fn a_till_is_created_rotated_and_revoked() {
         assert_eq!(refused.status, 422, "{changes:?}");
         assert!(refused.body.contains(&format!("href=\"#{field}\"")), "{field}: {}", refused.body);
     }
-    let fields = browser.get(TILLS).fields();
+    let page = browser.get(TILLS);
+    assert!(page.body.contains("DANGEROUS: have a customer&#39;s OTP sent to any address"), "{}", page.body);
+    let fields = page.fields();
     let fields =
         changed(fields, &[("name", "shop.1"), ("allow", "card_number:generate"), ("token_ttl", "60")]);
     let created = browser.post(CREATE, &fields);
@@ -41,7 +43,8 @@ async fn a_till_is_created_rotated_and_revoked() {
     assert_eq!(status(&first).await, 200);
     let reloaded = browser.post(CREATE, &fields);
     assert!(reloaded.status == 409 && !reloaded.body.contains(&first), "{reloaded:?}");
-    assert!(!browser.get(TILLS).body.contains(&first));
+    let listed = browser.get(TILLS).body;
+    assert!(!listed.contains(&first) && listed.contains("+05:30</dd>"), "in the org's time: {listed}");
     let taken = browser.submit(TILLS, CREATE, &[("name", "shop.1"), ("allow", "otp:fetch")]);
     assert!(taken.status == 409 && taken.body.contains("there is a till shop.1 already"), "{taken:?}");
 

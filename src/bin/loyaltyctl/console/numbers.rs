@@ -31,6 +31,7 @@ use super::{
 use crate::{
     failure::Failure,
     numbers::{self, MAX_COUNT, Preview, TAKE, Taken},
+    support,
 };
 
 /// How long ago numbers that the page lists may have been taken.
@@ -44,7 +45,8 @@ struct NumbersPage {
     /// `None` for an org without a plan.
     range: Option<Range>,
     plans: Vec<Plan>,
-    taken: Vec<AuditEntry>,
+    /// Each with its time in the org's time zone.
+    taken: Vec<(String, AuditEntry)>,
     /// What is wrong with the form for taking numbers.
     problems: Vec<ShownProblem>,
     /// What it says.
@@ -118,8 +120,9 @@ async fn show_with(
     let plans = plans.chain(retired.iter().rev().map(|range| plan(range, false, key)));
     let plans = plans.collect();
     let now = Utc::now();
-    let mut taken = console.store.audit_entries(id, now - LISTED, now).await?;
-    taken.retain(|entry| entry.what == TAKE);
+    let taken = console.store.audit_entries(id, now - LISTED, now).await?.into_iter();
+    let taken = taken.filter(|entry| entry.what == TAKE);
+    let taken = taken.map(|entry| (support::time(org, entry.at), entry)).collect();
     let range = match &current {
         Some(current) => Some(range(console, org, current).await?),
         None => None,

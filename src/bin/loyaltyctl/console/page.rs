@@ -5,7 +5,6 @@ use axum::{
     http::StatusCode,
     response::{Html, IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
 use loyalty_codes::{
     model::org::{Org, OrgId},
     store::StoreError,
@@ -71,11 +70,6 @@ impl ShownProblem {
     pub fn of(input: &str, text: String) -> Self {
         Self { input: Some(input.to_owned()), text }
     }
-}
-
-/// A time as the pages write it.
-pub fn time(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 impl Shell {

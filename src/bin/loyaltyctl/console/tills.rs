@@ -19,10 +19,11 @@ use super::{
     Console,
     form::Form,
     org_of, org_path,
-    page::{Notice, Page, Refusal, Shell, ShownProblem, page, page_with, time},
+    page::{Notice, Page, Refusal, Shell, ShownProblem, page, page_with},
 };
 use crate::{
     failure::Failure,
+    support,
     till::{self, Passwords, Revoked, Rotation},
 };
 
@@ -147,7 +148,7 @@ async fn list_with(
         since: till
             .credentials
             .last()
-            .map_or_else(|| "-".to_owned(), |credential| time(credential.created_at)),
+            .map_or_else(|| "-".to_owned(), |credential| support::time(org, credential.created_at)),
         permissions: till.permissions.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", "),
         token_ttl: till.token_lifetime.seconds(),
     };
