@@ -326,7 +326,9 @@ async fn erase(
     let who = target.operator().await?;
     let spinner = output.spinner();
     let begun = || {
-        spinner.set_message("erased; waiting for requests that are under way");
+        spinner.set_message(
+            "erased; waiting for requests that are under way. If you interrupt it, run it again",
+        );
         spinner.enable_steady_tick(Duration::from_millis(80));
     };
     let erased = support::erase(store, &who, org, user, settle, begun).await;

@@ -59,7 +59,7 @@ async fn a_till_is_created_rotated_and_revoked() {
     assert_eq!(status(&first).await, 200, "only asked");
     let late = browser.submit(TILLS, REVOKE, &[("name", "shop.1"), ("which", "all")]);
     let page = browser.follow(&browser.post(REVOKE, &asked.fields()));
-    assert!(page.body.contains("Till shop.1: 1 passwords revoked, 1 left."), "{}", page.body);
+    assert!(page.body.contains("Till shop.1: 1 password revoked, 1 left."), "{}", page.body);
     assert_eq!((status(&first).await, status(&second).await), (401, 200));
     assert_eq!(browser.post(REVOKE, &late.fields()).status, 409, "it was asked about two passwords");
     let asked = browser.submit(TILLS, REVOKE, &[("name", "shop.1"), ("which", "all")]);

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    org_words::counted,
     support,
     till::{self, Passwords, Revoked, Rotation},
 };
@@ -276,6 +277,7 @@ pub async fn revoke(
     }
     let Revoked { revoked, left } =
         till::revoke_passwords(&console.store, &console.who, &till, passwords).await?;
-    console.notify(Notice::done(format!("Till {}: {revoked} passwords revoked, {left} left.", till.name)));
+    let passwords = counted(revoked as u64, "password", "passwords");
+    console.notify(Notice::done(format!("Till {}: {passwords} revoked, {left} left.", till.name)));
     Ok(Redirect::to(&org_path(org.id(), "tills")).into_response())
 }
