@@ -11,6 +11,7 @@ mod doctor;
 mod hostile;
 mod http;
 mod import;
+mod interrupted;
 mod numbers;
 mod org_files;
 mod output;
@@ -426,6 +427,13 @@ fn an_endpoint_without_a_scheme_and_a_missing_table_are_explained() {
         finish(&mut loyaltyctl(&["--endpoint", served.dynamodb(), "--table", "missing", "org", "list"]));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("loyaltyctl table create"));
+}
+
+#[test]
+fn serve_refuses_to_print_its_result_as_json() {
+    let output = finish(&mut loyaltyctl(&["serve", "--in-memory", "--json"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("prints no result"));
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::{
 
 impl Operator {
     /// A command that reaches the table through a fault proxy.
-    fn through(&self, faults: &Faults, arguments: &[&str]) -> Command {
+    pub fn through(&self, faults: &Faults, arguments: &[&str]) -> Command {
         let mut command = loyaltyctl(&["--endpoint", &faults.endpoint(), "--table", self.table.name()]);
         command.args(arguments);
         command
@@ -39,7 +39,7 @@ impl Operator {
     }
 
     /// What the audit says of acts of that command, newest first.
-    fn acts(&self, what: &str) -> Vec<Value> {
+    pub fn acts(&self, what: &str) -> Vec<Value> {
         let entries = self.json(&["audit", "list", "--org", "966"]);
         let entries = entries.as_array().unwrap().iter();
         entries.filter(|entry| entry["what"] == what).cloned().collect()
@@ -82,6 +82,9 @@ async fn taken_numbers_are_in_the_file_and_are_given_to_nobody_else() {
     let (code, message) =
         operator.refusal(&["numbers", "take", "--org", "966", "--count", "1", "--to", file]);
     assert!(code == 3 && message.contains("is there already"), "{message}");
+    let standard_output = ["numbers", "take", "--org", "966", "--count", "1", "--to", "-"];
+    let (code, message) = operator.refusal(&standard_output);
+    assert!(code == 2 && message.contains("- is no file"), "{message}");
     assert_eq!(operator.acts("numbers take").len(), 1, "nothing was taken");
 }
 

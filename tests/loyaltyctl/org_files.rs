@@ -132,7 +132,9 @@ async fn a_difference_is_shown_and_applied_from_an_editor() {
     let invalid = edit("sed -i s/^CONF_OTP_LENGTH.*/CONF_OTP_LENGTH=99/");
     let message = String::from_utf8(invalid.stderr).unwrap();
     assert!(invalid.status.code() == Some(3) && message.contains("The edited file is "), "{message}");
-    let kept = message.rsplit("The edited file is ").next().unwrap().trim();
+    let kept = message.rsplit("The edited file is ").next().unwrap().lines().next().unwrap();
+    let way_on = format!("`loyaltyctl org apply {kept}`");
+    assert!(message.contains(&way_on), "{message}");
     assert!(std::fs::read_to_string(kept).unwrap().contains("CONF_OTP_LENGTH=99"), "what was typed is kept");
     std::fs::remove_file(kept).unwrap();
     assert_eq!(edit("false").status.code(), Some(3));
@@ -230,7 +232,9 @@ async fn an_edit_does_not_revert_what_was_changed_meanwhile() {
     let message = String::from_utf8(edited.stderr).unwrap();
     assert_eq!(edited.status.code(), Some(3), "{message}");
     assert!(message.contains("the org was changed since it was read"), "{message}");
-    let kept = message.rsplit("The edited file is ").next().unwrap().trim();
+    let kept = message.rsplit("The edited file is ").next().unwrap().lines().next().unwrap();
+    let way_on = format!("`loyaltyctl org apply {kept}`");
+    assert!(message.contains(&way_on), "{message}");
     assert!(std::fs::read_to_string(kept).unwrap().contains("CONF_OTP_LENGTH=8"), "{message}");
     std::fs::remove_file(kept).unwrap();
     let config = operator.json(&["org", "show", "966"])["definition"]["config"].clone();

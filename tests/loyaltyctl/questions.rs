@@ -88,6 +88,8 @@ async fn an_edited_org_is_applied_if_the_answer_is_yes() {
     assert_eq!((name(), operator.recorded()), (json!("Demo Stores"), acts));
     let (code, shown) = operator.answered(&["org", "edit", "966"], &editor, "y\n");
     assert_eq!(code, 0, "{shown}");
+    assert_eq!(shown.matches("Other Stores").count(), 1, "the changes are shown once: {shown}");
+    assert!(shown.contains("org 966") && shown.contains("updated"), "{shown}");
     assert_eq!((name(), operator.recorded()), (json!("Other Stores"), acts + 1));
     let (code, shown) = operator.answered(&["org", "edit", "966"], &[("VISUAL", "true")], "");
     assert!(code == 0 && shown.contains("unchanged"), "{shown}");

@@ -72,7 +72,8 @@ Exit codes:
   3  refused: an invalid file, a name that is taken, a plan that could repeat a number; or
      `doctor` found something that does not work
   4  there is no such org, till or customer
-  130, 143  `serve` was interrupted or terminated a second time, before its requests had ended
+  130, 143  `serve` was interrupted or terminated a second time, before its requests had ended; or
+     another command was, which has left no unfinished file
 
 Colours follow NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM.
 

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
 };
 
@@ -26,11 +27,13 @@ use loyalty_codes::{
     store::{Applied, AuditEntry, Store, StoreError},
 };
 use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
 
 use crate::{
     Target, audit,
     delivery::{self, Delivery, Needs},
     failure::Failure,
+    new_file::{end, temporary, while_editing},
     org_file, org_words,
     output::{self, Output, printable},
     upgrade,
@@ -255,17 +258,17 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
     let (before, version) = found.ok_or_else(|| no_such_org(id))?;
     let text = org_file::write(&before.definition).map_err(|error| Failure::failed(error.to_string()))?;
     let failed = |error: io::Error| Failure::failed(format!("cannot edit the file: {error}"));
-    let file = tempfile::Builder::new().suffix(".toml").tempfile().map_err(failed)?;
+    let file = temporary(|| tempfile::Builder::new().suffix(".toml").tempfile()).map_err(failed)?;
     std::fs::write(file.path(), &text).map_err(failed)?;
-    let editor =
-        ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok()).filter(|it| !it.is_empty());
-    let editor = editor.unwrap_or_else(|| "vi".to_owned());
+    let set = |name: &&str| std::env::var(name).ok().filter(|editor| !editor.trim().is_empty());
+    let editor = ["VISUAL", "EDITOR"].iter().find_map(set).unwrap_or_else(|| "vi".to_owned());
     // The variable may contain arguments, so a shell splits it.
-    let edited = std::process::Command::new("sh")
-        .args(["-c", "exec $0 \"$1\"", &editor])
-        .arg(file.path())
-        .status()
-        .map_err(failed)?;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "exec $0 \"$1\"", &editor]).arg(file.path());
+    let edited = while_editing(|| command.status()).map_err(failed)?;
+    if edited.signal() == Some(SignalKind::interrupt().as_raw_value()) {
+        end(SignalKind::interrupt());
+    }
     if !edited.success() {
         return Err(Failure::refused("the editor failed; nothing was changed"));
     }
@@ -282,13 +285,24 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
             }
             output::ask("Apply this?")?;
         }
-        apply(&store, output, &target.operator().await?, &definition, Some(version)).await
+        let who = target.operator().await?;
+        if yes || output.json() {
+            return apply(&store, output, &who, &definition, Some(version)).await;
+        }
+        // The changes and the warnings were shown with the question.
+        let applying = apply_definition(&store, &who, &definition, Some(version));
+        let (applied, _) = output.with_spinner("applying", applying).await?;
+        output::line(&format!("org {id} {}", output.strong(applied_name(&applied))))
     };
     match applying.await {
         Ok(()) => Ok(()),
         // What was typed is not lost.
         Err(failure) => match file.keep() {
-            Ok((_, path)) => Err(failure.with_detail(&format!("The edited file is {}", path.display()))),
+            Ok((_, path)) => Err(failure.with_detail(&format!(
+                "The edited file is {0}\nWhen it is as it must be, `loyaltyctl org diff {0}` shows what it changes, and \
+                 `loyaltyctl org apply {0}` applies it.",
+                path.display()
+            ))),
             Err(error) => Err(failure.with_detail(&format!("The edited file is lost: {error}"))),
         },
     }

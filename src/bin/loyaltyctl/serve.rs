@@ -97,6 +97,9 @@ impl Options {
 
 pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<(), Failure> {
     options.check(target)?;
+    if output.json() {
+        return Err(Failure::usage("--json cannot be used with serve, which prints no result"));
+    }
     logging::init(Format::Text { ansi: output.colours() })?;
     // Binds first, so that nothing else happens if the address is taken.
     let listener = TcpListener::bind(options.listen)
@@ -225,8 +228,7 @@ fn announce(base: &str, store: &Store, embedded: Option<&Engine>, storage: &Stor
 /// process. A second signal calls `at_second` and ends the process at once, with the exit code that
 /// shells have for the signal.
 pub fn shutdown(at_second: impl FnOnce() + Send + 'static) -> io::Result<impl Future<Output = ()> + Send> {
-    let mut signals =
-        Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? };
+    let mut signals = Signals::new()?;
     Ok(async move {
         signals.next().await;
         tracing::info!(
@@ -240,13 +242,20 @@ pub fn shutdown(at_second: impl FnOnce() + Send + 'static) -> io::Result<impl Fu
     })
 }
 
-struct Signals {
+/// The signals that end a process.
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    async fn next(&mut self) -> SignalKind {
+    /// Installs handlers, so that the signals do not end the process by themselves any more.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for a signal.
+    pub async fn next(&mut self) -> SignalKind {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt(),
             _ = self.terminate.recv() => SignalKind::terminate(),
