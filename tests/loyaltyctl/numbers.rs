@@ -89,6 +89,55 @@ async fn taken_numbers_are_in_the_file_and_are_given_to_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_numbers_of_an_org_that_is_not_there_yet_are_previewed_unless_they_depend_on_its_key() {
+    let operator = Operator::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(&folder, common::DEMO_ORG);
+    let preview = ["numbers", "preview", "--org", "966", "--file", &file];
+    let before = operator.json(&preview);
+    assert_eq!((&before["next"][0], &before["left"]), (&json!("1000000010"), &json!(8_999_999_990_u64)));
+    assert_eq!(operator.json(&["org", "list"]), json!([]), "nothing was written");
+    operator.json(&["org", "apply", &file]);
+    assert_eq!(operator.json(&preview)["next"], before["next"], "as it was said");
+
+    let random = "CONF_CARD_NUMBER_LENGTH = 10\nCONF_CARD_CHECKSUM_DIGIT_ALGO = \"RANDOM\"";
+    let other = common::DEMO_ORG.replace("id = 966", "id = 77");
+    write(&folder, &other.replace("CONF_CARD_NUMBER_LENGTH = 10", random));
+    let (code, message) = operator.refusal(&["numbers", "preview", "--org", "77", "--file", &file]);
+    assert!(code == 4 && message.contains("their order is that of a secret key"), "{code} {message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_a_customer_brought_before_its_turn_is_not_said_to_be_generated() {
+    let operator = with_demo_org().await;
+    let service = operator.table.service("shop.1");
+    service.create_till("shop.1", 966, Permission::ALL).await;
+    let identifiers =
+        json!([{"type": "mobile", "value": common::MOBILE}, {"type": "externalId", "value": "1000000012"}]);
+    let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+    let user = service.post("/v2/customers", &body).await.json["createdId"].as_u64().unwrap();
+    let check = |number: &str| {
+        let text = String::from_utf8(operator.run(&["numbers", "check", number, "--org", "966"]).stdout);
+        (operator.json(&["numbers", "check", number, "--org", "966"]), text.unwrap())
+    };
+    let (found, text) = check("1000000012");
+    assert_eq!((&found["customer"], &found["given"]), (&json!(user), &json!(false)));
+    assert!(text.contains("was assigned manually") && text.contains("will still give it"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cards.csv");
+    operator.json(&["numbers", "take", "--org", "966", "--count", "5", "--to", file.to_str().unwrap()]);
+    assert!(fs::read_to_string(&file).unwrap().contains("1000000012"), "the take cannot know");
+    // As it is printed, in groups.
+    for number in ["1000000012", "10000 00012", " 1000 000 012 "] {
+        let (found, text) = check(number);
+        assert_eq!((&found["customer"], &found["given"]), (&json!(user), &json!(true)), "{found}");
+        assert!(!text.contains("generated") && text.contains("brought it by hand"), "{text}");
+    }
+    assert_eq!(check("10000 00011").0["number"], "1000000011");
+    assert_eq!(check("no such number").0["number"], "no such number");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_preview_says_until_when_the_numbers_last_at_the_rate_of_the_last_month() {
     let operator = with_demo_org().await;
     let folder = tempfile::tempdir().unwrap();

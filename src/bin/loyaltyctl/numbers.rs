@@ -12,12 +12,14 @@ use loyalty_codes::{
         card_number::{
             NumberReading, NumberingPlan,
             history::IssuedRange,
+            new_permutation_key,
             permutation::PermutationKey,
             rate::{Rate, Reading},
         },
         customer::{IdentifierName, UserId},
         org::{Org, OrgId},
     },
+    secret::os_rng,
     store::{
         ActOutcome, AuditEntry, NumberingError, Store, StoreError, TakeError, TakenNumbers, error_chain,
     },
@@ -45,7 +47,8 @@ pub enum Command {
     ///
     /// The numbers are taken by one write, and are then given to nobody else. The file is written
     /// completely or not at all. If the command is interrupted, `audit list` shows what was taken,
-    /// and `numbers taken` writes the file.
+    /// and `numbers taken` writes the file. A number that a customer brought by hand, after the
+    /// plan was applied, is among them all the same: `numbers check` says whose it is.
     Take {
         /// The org
         #[arg(long, value_name = "ID")]
@@ -111,17 +114,42 @@ pub async fn numbering(store: &Store, id: OrgId) -> Result<(Org, NumberingPlan),
     }
 }
 
-/// The org, and the plan of a file that was not applied yet.
-async fn planned_numbering(store: &Store, id: OrgId, file: &Path) -> Result<(Org, NumberingPlan), Failure> {
-    let definition = org::read_for(id, file)?;
-    let plan = NumberingPlan::try_from(&definition.config.card_numbers)
-        .map_err(|error| Failure::refused(error.to_string()))?;
-    let org = store.org(id).await?.ok_or_else(|| {
-        Failure::not_found(format!(
-            "there is no org {id}; its permutation key, which a preview needs, is made when it is applied"
-        ))
-    })?;
-    Ok((org, plan))
+/// What a preview is made of.
+struct Previewed {
+    /// `None` for an org that is not there yet.
+    counter: Option<IssuedRange>,
+    preview: Preview,
+}
+
+/// The numbers that an org gives next, by its own plan or by that of a file that was not applied
+/// yet.
+async fn previewed(store: &Store, id: OrgId, file: Option<&Path>) -> Result<Previewed, Failure> {
+    let (org, plan) = match file {
+        None => {
+            let (org, plan) = numbering(store, id).await?;
+            (Some(org), plan)
+        }
+        Some(file) => {
+            let definition = org::read_for(id, file)?;
+            let plan = NumberingPlan::try_from(&definition.config.card_numbers)
+                .map_err(|error| Failure::refused(error.to_string()))?;
+            (store.org(id).await?, plan)
+        }
+    };
+    if let Some(org) = org {
+        let start = org::checked_start(store, &org, &plan).await?;
+        let preview = Preview::new(&plan, start.next, &org.permutation_key);
+        return Ok(Previewed { counter: start.counter, preview });
+    }
+    if plan.is_random() {
+        return Err(Failure::not_found(format!(
+            "there is no org {id} yet, so its RANDOM numbers cannot be known: their order is that of a secret key, which \
+             is drawn when the file is applied. `loyaltyctl org diff FILE` says whether the plan is valid"
+        )));
+    }
+    // The numbers do not depend on the key.
+    let preview = Preview::new(&plan, plan.offset(), &new_permutation_key(&mut os_rng()));
+    Ok(Previewed { counter: None, preview })
 }
 
 /// The numbers that a plan gives next.
@@ -145,21 +173,14 @@ impl Preview {
 }
 
 async fn preview(store: &Store, output: &Output, id: OrgId, file: Option<&Path>) -> Result<(), Failure> {
-    let reading = async {
-        let (org, plan) = match file {
-            None => numbering(store, id).await?,
-            Some(file) => planned_numbering(store, id, file).await?,
-        };
-        let start = org::checked_start(store, &org, &plan).await?;
-        Ok::<_, Failure>((org, plan, start))
-    };
-    let (org, plan, start) = output.with_spinner("reading", reading).await?;
+    let reading = previewed(store, id, file);
+    let Previewed { counter, preview } = output.with_spinner("reading", reading).await?;
     let now = Utc::now();
-    let (rate, noted) = match &start.counter {
+    let (rate, noted) = match &counter {
         Some(counter) => (rate(store, id, counter, now).await?, store.write_reading(id, counter, now).await),
         None => (None, Ok(())),
     };
-    let Preview { next, last, left } = Preview::new(&plan, start.next, &org.permutation_key);
+    let Preview { next, last, left } = preview;
     let mut rows: Vec<_> = next.iter().map(|number| vec!["next".to_owned(), number.clone()]).collect();
     rows.push(vec!["last".to_owned(), last.clone()]);
     rows.push(vec!["left".to_owned(), left.to_string()]);
@@ -344,8 +365,9 @@ async fn take(
 }
 
 async fn taken(store: &Store, output: &Output, id: OrgId, entry_id: &str, to: &Path) -> Result<(), Failure> {
+    let file = new_file(to)?;
     let taken = output.with_spinner("reading", taken_numbers(store, id, entry_id)).await?;
-    write_numbers(output, new_file(to)?, to, &taken)?;
+    write_numbers(output, file, to, &taken)?;
     print_written(output, to, &taken)
 }
 
@@ -381,16 +403,34 @@ fn write_numbers(output: &Output, mut file: NamedTempFile, to: &Path, taken: &Ta
 
 async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Result<(), Failure> {
     let org = org::find(store, output, id).await?;
+    let mut finding = find(store, &org, number).await?;
+    // Cards are printed in groups of digits.
+    let without_spaces: String = number.split_whitespace().collect();
+    if finding.says_nothing() && without_spaces != number.trim() {
+        let found = find(store, &org, &without_spaces).await?;
+        if !found.says_nothing() {
+            finding = found;
+        }
+    }
+    output.print(&finding.json(), &finding.text())
+}
+
+/// What is known of a number in this spelling.
+async fn find(store: &Store, org: &Org, number: &str) -> Result<Finding, Failure> {
     let identifier = org
         .identifier(IdentifierName::ExternalId, number)
         .map_err(|_| Failure::usage("that is no external ID"))?;
-    let search = store.search(&org, &identifier).await?;
-    let owner = search.customers.keys().next().copied();
-    let current = store.issued_card_numbers(id).await?;
-    let retired = store.retired_card_numbers(id).await?;
+    let search = store.search(org, &identifier).await?;
+    let current = store.issued_card_numbers(org.id()).await?;
+    let retired = store.retired_card_numbers(org.id()).await?;
     let plans =
         current.iter().map(|range| ("current", range)).chain(retired.iter().map(|range| ("earlier", range)));
-    let mut finding = Finding { erased: search.erased, ..Finding::default() };
+    let mut finding = Finding {
+        number: number.to_owned(),
+        owner: search.customers.keys().next().copied(),
+        erased: search.erased,
+        ..Finding::default()
+    };
     for (which, range) in plans {
         match range.plan.read(identifier.value(), &org.permutation_key) {
             NumberReading::NotOfPlan => {}
@@ -407,7 +447,7 @@ async fn check(store: &Store, output: &Output, id: OrgId, number: &str) -> Resul
             }
         }
     }
-    output.print(&finding.json(number, owner), &finding.text(number, owner))
+    Ok(finding)
 }
 
 /// Whether an org has given a number.
@@ -424,6 +464,9 @@ enum Giving {
 /// What is known of a number.
 #[derive(Default)]
 struct Finding {
+    number: String,
+    /// The customer who has it.
+    owner: Option<UserId>,
     /// The plan whose number it is.
     plan: Option<&'static str>,
     giving: Giving,
@@ -447,10 +490,15 @@ impl Finding {
         self.erased.is_some() && self.giving == Giving::ToCome
     }
 
-    fn json(&self, number: &str, owner: Option<UserId>) -> Value {
+    /// Whether it belongs to nobody and looks like no number of a plan.
+    fn says_nothing(&self) -> bool {
+        self.owner.is_none() && self.erased.is_none() && self.plan.is_none() && !self.wrong_check_digit
+    }
+
+    fn json(&self) -> Value {
         json!({
-            "number": number,
-            "customer": owner,
+            "number": self.number,
+            "customer": self.owner,
             "erased": self.erased,
             "reserved": self.is_reserved(),
             "plan": self.plan,
@@ -459,9 +507,16 @@ impl Finding {
         })
     }
 
-    fn text(&self, number: &str, owner: Option<UserId>) -> String {
-        let whose = match (owner, self.erased, self.giving == Giving::Given, self.plan) {
-            (Some(user), _, true, _) => format!("belongs to customer {user}, and was generated"),
+    fn text(&self) -> String {
+        let whose = match (self.owner, self.erased, self.giving == Giving::Given, self.plan) {
+            (Some(user), _, true, _) => format!(
+                "belongs to customer {user}, and was given: to that customer or, if the customer brought it by hand \
+                 before its turn came, to somebody else, too"
+            ),
+            (Some(user), _, false, _) if self.giving == Giving::ToCome => format!(
+                "belongs to customer {user}, and was assigned manually: `numbers take` and `/v2/cardNumber` will still \
+                 give it"
+            ),
             (Some(user), _, false, _) => format!("belongs to customer {user}, and was assigned manually"),
             (None, Some(user), ..) if self.is_reserved() => format!(
                 "was a number of customer {user}, who was erased, and is reserved: it will still be given and cannot be \
@@ -474,7 +529,7 @@ impl Finding {
             (None, None, false, Some(_)) => "was never given".to_owned(),
             (None, None, false, None) => "is no number of any plan of the org".to_owned(),
         };
-        let number = crate::output::printable(number);
+        let number = crate::output::printable(&self.number);
         match self.check_digit() {
             "none" => format!("{number} {whose}"),
             digit => format!("{number} {whose}; its check digit is {digit}"),
