@@ -13,6 +13,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use chrono::Utc;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -22,7 +23,7 @@ use loyalty_codes::{
     clock::Clock,
     delivery::{AwsClients, Deliverer, WebhookClient},
     settings::{ProviderSettings, Settings},
-    store::keys::Key,
+    store::keys::{self, Key},
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -719,4 +720,19 @@ async fn text_messages_without_protection_and_to_india_from_elsewhere_are_warned
     report.expect("SMS", "warning", "ap-south-1 or ap-south-2");
     let report = aws.doctor_with(&operator.table, "DescribePools", error("ResourceNotFoundException"));
     report.expect("SMS", "failed", "`pool-1`");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_doctor_cannot_remove_expires() {
+    let operator = with_demo_org().await;
+    let (_, faults) = with_fault_proxy(&operator.table, "shop.1").await;
+    faults.inject(|called, _| (called == "DeleteItem").then(|| Fault::error("AccessDeniedException")));
+    finish(&mut operator.through(&faults, &["doctor"]));
+    let items = operator.table.items("PROBE").await;
+    assert!(!items.is_empty());
+    for item in items {
+        let expires: i64 = item[keys::EXPIRES_AT].as_n().unwrap().parse().unwrap();
+        let left = expires - Utc::now().timestamp();
+        assert!((3500..=3601).contains(&left), "{left} seconds");
+    }
 }

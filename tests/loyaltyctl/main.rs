@@ -305,6 +305,36 @@ async fn an_upgrade_that_cannot_read_a_customer_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_masks_the_identifiers_that_it_cannot_decide_unless_they_are_to_be_revealed() {
+    let operator = with_demo_org().await;
+    let value = "tom.of.example.com";
+    let s = |text: &str| AttributeValue::S(text.to_owned());
+    let put = || operator.table.client().put_item().table_name(operator.table.name());
+    let identity = put().item("PK", s(&format!("ORG#966#ID#INSTORE##email#{value}")));
+    let number = |number: &str| AttributeValue::N(number.to_owned());
+    identity.item("SK", s("ID")).item("user_id", number("9")).send().await.unwrap();
+    let customer =
+        put().item("PK", s("ORG#966#USER#9")).item("SK", s("PROFILE")).item("user_id", number("9"));
+    let customer = customer.item("profiles", s(r#"[{"account":"INSTORE:"}]"#));
+    let customer = customer.item("identifiers", s(&format!(r#"[["INSTORE:","email","{value}"]]"#)));
+    customer.item("registered_at", number("1795235400000")).send().await.unwrap();
+
+    let upgrade = |options: &[&str]| {
+        let output = operator.run(&[options, &["table", "upgrade", "--dry-run"]].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let recorded = || operator.acts("table upgrade").len();
+    for options in [&[][..], &["--json"]] {
+        let shown = upgrade(options);
+        assert!(shown.contains("email") && !shown.contains(value), "{shown}");
+    }
+    assert_eq!(recorded(), 0, "a dry run shows nothing that is to be recorded");
+    let shown = operator.run(&["table", "upgrade", "--dry-run", "--reveal"]).stdout;
+    assert!(String::from_utf8(shown).unwrap().contains(value));
+    assert_eq!(recorded(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_customers_of_an_org_of_an_earlier_version_join_after_an_upgrade() {
     let operator = Operator::new().await;
     let folder = tempfile::tempdir().unwrap();

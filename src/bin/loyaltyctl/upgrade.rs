@@ -10,7 +10,7 @@ use loyalty_codes::{
 };
 use serde_json::json;
 
-use crate::{Target, audit, failure::Failure, output::Output};
+use crate::{Target, audit, failure::Failure, output::Output, support::Reveal};
 
 #[derive(Args)]
 pub struct Options {
@@ -20,6 +20,9 @@ pub struct Options {
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Show the identifiers that it cannot decide in full, which the audit records
+    #[arg(long)]
+    reveal: bool,
 }
 
 pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<(), Failure> {
@@ -31,7 +34,11 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         return Err(Failure::not_found(format!("there is no org {id}")));
     }
     let mut acts = Vec::new();
-    if !options.dry_run {
+    if !options.dry_run || options.reveal {
+        let mut detail = json!({});
+        if options.reveal {
+            detail = json!({"reveal": true, "dry_run": options.dry_run});
+        }
         let who = target.operator().await?;
         let orgs = match org {
             Some(id) => vec![id],
@@ -39,7 +46,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
         };
         for org in orgs {
             let (who, what) = (who.clone(), "table upgrade");
-            match store.begin_act(&Act { org, who, what, detail: json!({}), at: Utc::now() }).await {
+            match store.begin_act(&Act { org, who, what, detail: detail.clone(), at: Utc::now() }).await {
                 Ok(act) => acts.push(act),
                 Err(error) => {
                     return Err(with_unrecorded(
@@ -52,6 +59,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     }
     let progress = output.spinner();
     progress.enable_steady_tick(Duration::from_millis(80));
+    let reveal = if options.reveal { Reveal::All } else { Reveal::Masked };
     let options = UpgradeOptions { org, dry_run: options.dry_run };
     let report = store
         .upgrade(options, |report| progress.set_message(format!("{} customers", report.customers)))
@@ -61,7 +69,7 @@ pub async fn run(options: &Options, target: &Target, output: &Output) -> Result<
     match report {
         Err(error) => Err(with_unrecorded(error.into(), recorded)),
         // The report is printed whatever the audit says: it lists what is left to decide.
-        Ok(report) => match print(output, options, &report) {
+        Ok(report) => match print(output, options, &shown(report, reveal)) {
             Ok(()) => recorded,
             Err(failure) => Err(with_unrecorded(failure, recorded)),
         },
@@ -74,6 +82,22 @@ fn with_unrecorded(failure: Failure, recorded: Result<(), Failure>) -> Failure {
         Ok(()) => failure,
         Err(unrecorded) => failure.with_detail(&unrecorded.to_string()),
     }
+}
+
+/// A report with its identifiers as they are shown.
+fn shown(mut report: UpgradeReport, reveal: Reveal) -> UpgradeReport {
+    for undecided in &mut report.undecided {
+        let name = undecided.name;
+        let show = |value: &mut String| *value = reveal.identifier(name, value);
+        show(&mut undecided.value);
+        match &mut undecided.reason {
+            Reason::Taken { normal_form, .. }
+            | Reason::MaybeNational { normal_form }
+            | Reason::Erased { normal_form } => show(normal_form),
+            Reason::Malformed | Reason::PointsElsewhere | Reason::OtherJoins { .. } => {}
+        }
+    }
+    report
 }
 
 fn print(output: &Output, options: UpgradeOptions, report: &UpgradeReport) -> Result<(), Failure> {
