@@ -114,6 +114,7 @@ impl<'a> Till<'a> {
             method,
             path: Path::Encoded(path.to_owned()),
             query: query.to_owned(),
+            query_was_decoded: false,
             headers,
             body: body.into(),
             time_limit: TIME_LIMIT,

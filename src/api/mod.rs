@@ -155,6 +155,8 @@ pub struct Request {
     pub path: Path,
     /// The query string, encoded, without the question mark.
     pub query: String,
+    /// Whether API Gateway has decoded the query. Then a space in it may have been sent as a `+`.
+    pub query_was_decoded: bool,
     pub headers: HeaderMap,
     /// An entry point may truncate the body at one byte above [`MAX_BODY`].
     pub body: Bytes,
@@ -225,7 +227,7 @@ pub struct Call<'a> {
 
 impl Call<'_> {
     fn params(&self) -> Result<Params, Problem> {
-        Params::parse(&self.request.query, self.path_parameters.as_ref())
+        Params::parse(&self.request.query, self.request.query_was_decoded, self.path_parameters.as_ref())
     }
 
     fn json_object(&self) -> Result<JsonFields<'_>, Problem> {

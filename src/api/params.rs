@@ -33,6 +33,8 @@ struct Value {
     form: String,
     /// Read with a bare `+` as a plus. Both readings have the same length.
     plus: String,
+    /// See [`Request::query_was_decoded`](super::Request::query_was_decoded).
+    was_decoded: bool,
 }
 
 impl Params {
@@ -40,14 +42,19 @@ impl Params {
     ///
     /// # Errors
     /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be separated.
-    pub fn parse(query: &str, in_path: Option<&PathParameters<'_>>) -> Result<Self, Problem> {
+    pub fn parse(
+        query: &str,
+        was_decoded: bool,
+        in_path: Option<&PathParameters<'_>>,
+    ) -> Result<Self, Problem> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let form = |text: &str| decode(&text.replace('+', " "));
         let in_path = in_path.map(PathParameters::pairs).transpose()?.unwrap_or_default().into_iter();
-        let in_path = in_path.map(|(name, value)| (name, Value { form: value.clone(), plus: value }));
+        let in_path = in_path
+            .map(|(name, value)| (name, Value { form: value.clone(), plus: value, was_decoded: false }));
         let in_query = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let in_query =
-            in_query.map(|(name, value)| (form(name), Value { form: form(value), plus: decode(value) }));
+        let in_query = in_query
+            .map(|(name, value)| (form(name), Value { form: form(value), plus: decode(value), was_decoded }));
         Ok(Self(in_path.chain(in_query).collect()))
     }
 
@@ -162,9 +169,19 @@ fn only<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, 
 
 /// Reads an identifier from a query. Callers often forget to encode a plus. Before a mobile number
 /// and inside an e-mail address, a bare `+` is read as a plus, because no space can be there.
+///
+/// If the query was decoded before, nobody knows whether a space before a mobile number was a plus.
+/// Where that makes two numbers, none of them is read.
 fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result<Identifier, Problem> {
     match name {
-        IdentifierName::Mobile => identifier(org, name, &with_leading_plus(value)),
+        IdentifierName::Mobile => {
+            let mobile = identifier(org, name, &with_leading_plus(value))?;
+            let with_space = identifier(org, name, &value.form);
+            if value.was_decoded && with_space.is_ok_and(|other| other != mobile) {
+                return Err(Problem::MobileMalformed);
+            }
+            Ok(mobile)
+        }
         IdentifierName::Email => identifier(org, name, with_inner_plus(value)),
         _ => identifier(org, name, &value.form),
     }

@@ -100,6 +100,7 @@ pub fn request(event: &str, context: &Context) -> Result<Option<Request>, Unread
     Ok(Some(Request {
         method: Method::from_bytes(method.as_bytes()).map_err(|_| Unreadable::Method)?,
         path: event.path(),
+        query_was_decoded: event.sent_query().is_none(),
         query: event.query(),
         headers: event.header_map(),
         time_limit: time_left.map_or(TIME_LIMIT, |left| left.saturating_sub(TIME_TO_RESPOND)),
@@ -141,10 +142,15 @@ impl Event {
         if self.path_is_encoded() { Path::Encoded(path) } else { Path::Decoded(path) }
     }
 
-    /// The query string in form encoding. Version 2.0 contains it as it was sent. The maps of
-    /// single parameters are decoded, in both versions, and are encoded again here.
+    /// The query string as it was sent. Version 2.0 contains it.
+    fn sent_query(&self) -> Option<&String> {
+        self.raw_query_string.as_ref().filter(|_| self.is_version_2())
+    }
+
+    /// The query string in form encoding. The maps of single parameters are decoded, in both
+    /// versions, and are encoded again here.
     fn query(&self) -> String {
-        if let Some(query) = self.raw_query_string.as_ref().filter(|_| self.is_version_2()) {
+        if let Some(query) = self.sent_query() {
             return query.clone();
         }
         let pairs =

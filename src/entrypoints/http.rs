@@ -162,6 +162,7 @@ async fn handle(State(service): State<Service>, request: HttpRequest) -> HttpRes
         method: parts.method,
         path: Path::Encoded(parts.uri.path().to_owned()),
         query: parts.uri.query().unwrap_or_default().to_owned(),
+        query_was_decoded: false,
         headers: parts.headers,
         body,
         time_limit: TIME_LIMIT,

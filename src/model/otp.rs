@@ -1,7 +1,7 @@
 //! One-time passwords: how a code is generated, which OTP a fetch returns, and how many failed
 //! attempts are allowed. This module does no I/O.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use rand::{Rng, RngExt};
@@ -78,9 +78,10 @@ pub struct OtpSeries {
 /// The series that hold the OTPs of an identifier for one scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtpHistory {
-    /// New OTPs are issued here, and failed attempts are counted here.
+    /// New OTPs are issued here.
     pub current: OtpSeries,
-    /// The series of the contact, which may hold OTPs from before the registration.
+    /// The series of the contact, which may hold OTPs from before the registration. A failed
+    /// attempt is counted here, too: the identifier may move to another customer.
     pub before_registration: Option<OtpSeries>,
 }
 
@@ -296,12 +297,18 @@ pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold
         .max_by_key(|otp| otp.created_id)
 }
 
-/// The position of the most recently issued valid OTP with that code. Compares every code, so that
-/// the time does not depend on which one matches.
-fn matching(otps: &[Otp], typed: &TypedCode, now: DateTime<Utc>) -> Option<usize> {
+/// The positions of the valid OTPs with that code, the most recently issued first. Compares every
+/// code, so that the time does not depend on which one matches.
+fn matching(otps: &[Otp], typed: &TypedCode, now: DateTime<Utc>) -> Vec<usize> {
     let matches: Vec<bool> = otps.iter().map(|otp| otp.is_valid(now) & typed.matches(&otp.code)).collect();
-    (0..otps.len()).filter(|position| matches[*position]).max_by_key(|position| otps[*position].created_id)
+    let mut positions: Vec<usize> = (0..otps.len()).filter(|position| matches[*position]).collect();
+    positions.sort_by_key(|position| Reverse(otps[*position].created_id));
+    positions
 }
+
+/// How many OTPs one validation consumes at most. Only the OTPs of a test identifier, which all
+/// have one code, are more.
+const MAX_CONSUMED: usize = 50;
 
 /// The rate limit of failed attempts: `count` of them within `window`. Set by
 /// `CONF_OTP_VALIDATE_RATE_LIMIT_COUNT` and `_MINUTE`.
@@ -337,10 +344,16 @@ impl FailedAttempts {
         &self.0[self.0.partition_point(|time| *time + limit.window <= now)..]
     }
 
-    /// The failed attempts of both.
+    /// The failed attempts of both. An attempt that was counted in both is one.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
-        Self::new([self.times(), other.times()].concat())
+        let mut others = other.times().to_vec();
+        for time in self.times() {
+            if let Some(position) = others.iter().position(|other| other == time) {
+                others.remove(position);
+            }
+        }
+        Self::new([self.times(), &others].concat())
     }
 
     /// The time until which no code may be checked. `None` if one may be checked now.
@@ -361,8 +374,9 @@ impl FailedAttempts {
 /// The outcome of validating a typed code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValidationOutcome {
-    /// It is the code of the OTP at this position, which is to be consumed.
-    Right(usize),
+    /// It is the code of the OTPs at these positions, which are to be consumed: mostly one, and
+    /// several if they have got the same code by chance. So no code is right twice.
+    Right(Vec<usize>),
     /// It is not a valid code, and counts as a failed attempt.
     Wrong,
     /// It contains a character that no code has. It is wrong, but does not count as a failed
@@ -388,7 +402,9 @@ pub fn evaluate(
     if !typed.is_possible() {
         return ValidationOutcome::Impossible;
     }
-    matching(otps, typed, now).map_or(ValidationOutcome::Wrong, ValidationOutcome::Right)
+    let mut right = matching(otps, typed, now);
+    right.truncate(MAX_CONSUMED);
+    if right.is_empty() { ValidationOutcome::Wrong } else { ValidationOutcome::Right(right) }
 }
 
 /// A day in an org's time zone. The daily limit of OTPs applies to it.
@@ -475,7 +491,9 @@ mod tests {
     fn a_matching_code_is_found_however_it_was_typed() {
         let otps = [otp(0, 300), otp(10, 310)];
         let issued = |code: &str, now| {
-            matching(&otps, &typed(code), at(now)).map(|position| otps[position].created_id.issued_at())
+            matching(&otps, &typed(code), at(now))
+                .first()
+                .map(|position| otps[*position].created_id.issued_at())
         };
         for code in [
             " code0 ",
@@ -490,7 +508,7 @@ mod tests {
         assert_eq!(issued("CODE10", 20), Some(at(10)));
         assert_eq!(issued("CODE1", 20), None);
         assert_eq!(issued("CODE0", 300), None, "expired");
-        assert!(matching(&[consumed(0, 300)], &typed("CODE0"), at(1)).is_none());
+        assert!(matching(&[consumed(0, 300)], &typed("CODE0"), at(1)).is_empty());
     }
 
     #[test]
@@ -512,7 +530,7 @@ mod tests {
     fn an_unambiguous_code_is_right_with_the_letters_that_it_might_have_been_read_as() {
         let otps = [Otp { code: Code::stored("0A1B1Z"), ..otp(0, 300) }];
         let is_right =
-            |text, code_type| matching(&otps, &TypedCode::read(text, code_type).unwrap(), at(1)).is_some();
+            |text, code_type| !matching(&otps, &TypedCode::read(text, code_type).unwrap(), at(1)).is_empty();
         for text in ["0A1B1Z", "oaibLz", "OA1-BIZ"] {
             assert!(is_right(text, CodeType::Unambiguous), "{text}");
         }
@@ -521,7 +539,7 @@ mod tests {
         assert!(!is_right("OAIBLZ", CodeType::Alphanumeric), "an alphanumeric code may have these letters");
         let older = [Otp { code: Code::stored("OIL"), ..otp(0, 300) }];
         let typed = TypedCode::read("oil", CodeType::Unambiguous).unwrap();
-        assert!(matching(&older, &typed, at(1)).is_some(), "issued before the org changed its type");
+        assert!(!matching(&older, &typed, at(1)).is_empty(), "issued before the org changed its type");
     }
 
     #[test]
@@ -600,14 +618,14 @@ mod tests {
             let otps = [Otp { code: Code::stored(&code), ..otp(0, 300) }];
             for code_type in CodeType::ALL {
                 let typed = TypedCode::read(&text, *code_type).unwrap();
-                prop_assert!(typed.is_possible() && matching(&otps, &typed, at(1)).is_some(), "{:?}", text);
+                prop_assert!(typed.is_possible() && !matching(&otps, &typed, at(1)).is_empty(), "{:?}", text);
             }
         }
 
         #[test]
         fn any_text_is_a_code_or_none(text in "\\PC{0,40}|[\\s\\pC\\pM]{0,40}") {
             if let Some(typed) = TypedCode::read(&text, CodeType::Unambiguous) {
-                prop_assert!(matching(&[otp(0, 300)], &typed, at(1)).is_none_or(|_| typed.is_possible()));
+                prop_assert!(matching(&[otp(0, 300)], &typed, at(1)).is_empty() || typed.is_possible());
             }
         }
 

@@ -128,12 +128,13 @@ impl PhoneNumberPlan {
             .is_some_and(|national| self.is_national(self.without_trunk_prefix(national)))
     }
 
-    /// A number with country code, without the trunk prefix that may follow the org's country code.
-    /// Zeros there that make a national number too long are removed in an org without a trunk
-    /// prefix, too: networks may ignore them, and one phone must not have two normal forms.
+    /// A number with country code, without the trunk prefix that may follow it. Zeros there that
+    /// make a national number of the org too long are removed in an org without a trunk prefix, too,
+    /// and so are those behind another country code. Networks may ignore them, and one phone must
+    /// not have two normal forms.
     fn international(&self, digits: &str) -> String {
         let Some(national) = digits.strip_prefix(&self.country_code) else {
-            return digits.to_owned();
+            return without_foreign_zeros(digits);
         };
         let national = self.without_trunk_prefix(national);
         let without_zeros = national.trim_start_matches('0');
@@ -156,6 +157,38 @@ impl PhoneNumberPlan {
 
     fn is_national(&self, number: &str) -> bool {
         self.national_lengths.contains(number.len())
+    }
+}
+
+/// Country codes behind which numbers may begin with a zero: Italy and the Vatican, Côte d'Ivoire,
+/// Burkina Faso, Benin, Gabon, Congo, San Marino. From the numbering plans that ITU-T publishes.
+/// <https://www.itu.int/oth/T0202.aspx?parent=T0202>
+const ZERO_MAY_FOLLOW: [&str; 8] = ["39", "225", "226", "229", "241", "242", "378", "379"];
+
+/// A number with another country code than the org's, without the zeros behind that code, unless
+/// numbers there may begin with a zero.
+fn without_foreign_zeros(digits: &str) -> String {
+    match digits.split_at_checked(country_code_length(digits)) {
+        Some((code, national)) if !ZERO_MAY_FOLLOW.contains(&code) => {
+            format!("{code}{}", national.trim_start_matches('0'))
+        }
+        _ => digits.to_owned(),
+    }
+}
+
+/// How many digits the country code has, at the beginning of an international number.
+/// <https://www.itu.int/pub/T-SP-E.164D>
+const fn country_code_length(digits: &str) -> usize {
+    match digits.as_bytes() {
+        [b'1' | b'7', ..] => 1,
+        [b'2', b'0' | b'7', ..]
+        | [b'3', b'0'..=b'4' | b'6' | b'9', ..]
+        | [b'4', b'0' | b'1' | b'3'..=b'9', ..]
+        | [b'5', b'1'..=b'8', ..]
+        | [b'6', b'0'..=b'6', ..]
+        | [b'8', b'1' | b'2' | b'4' | b'6', ..]
+        | [b'9', b'0'..=b'5' | b'8', ..] => 2,
+        _ => 3,
     }
 }
 
@@ -224,6 +257,23 @@ mod tests {
             Some("919112345678"),
             "one length, and it has it"
         );
+    }
+
+    #[test]
+    fn zeros_behind_another_country_code_are_no_other_phone() {
+        for (typed, normal) in [
+            ("+44 7400 123499", "447400123499"),
+            ("+44 07400 123499", "447400123499"),
+            ("+44 (0) 7400 123499", "447400123499"),
+            ("+44 00 7400 123499", "447400123499"),
+            ("0044 0007400 123499", "447400123499"),
+            ("+1 0202 555 0100", "12025550100"),
+            ("+353 085 123 4567", "353851234567"),
+            ("+225 07 01 23 45 67", "2250701234567"),
+            ("+39 06 1234 5678", "390612345678"),
+        ] {
+            assert_eq!(india().mobile(typed).as_deref(), Some(normal), "{typed}");
+        }
     }
 
     #[test]

@@ -151,10 +151,10 @@ impl Store {
         respond: impl Fn(bool) -> Result<A, E>,
     ) -> Result<Validation<A>, E> {
         let limit = org.attempt_limit();
-        // Each lost race was won by one of the failed attempts that the limit allows, by one of the
-        // day's OTPs of the customer or of the contact, or by the registration.
+        // Each lost race was won by one of the failed attempts that the limit allows or by one of the
+        // day's OTPs, both of the customer or of the contact, or by the registration.
         let otps = usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
-        for _ in 0..=limit.count + 2 * otps + 1 {
+        for _ in 0..=2 * (limit.count + otps) + 1 {
             let Some(history) = self.otp_history(org.id(), typed.identity, typed.scope).await? else {
                 return Ok(Validation::CustomerNotFound);
             };
@@ -171,19 +171,22 @@ impl Store {
             let (right, mut writes, to_check) = match evaluate(typed.code, &otps, &attempts, limit, now) {
                 ValidationOutcome::Locked(time) => return Ok(Validation::Locked(time)),
                 ValidationOutcome::Impossible => (false, Vec::new(), &[][..]),
-                ValidationOutcome::Right(position) => {
-                    let consume = self.consume(owners[position], otps[position].created_id, now)?;
-                    (true, vec![consume], &snapshot[..])
+                ValidationOutcome::Right(positions) => {
+                    let consumed = positions
+                        .into_iter()
+                        .map(|position| self.consume(owners[position], otps[position].created_id, now));
+                    (true, consumed.collect::<Result<_, _>>()?, &snapshot[..])
                 }
-                ValidationOutcome::Wrong => (
-                    false,
-                    vec![self.count_attempt(&history.current, &snapshot[0], limit, now)?],
-                    &snapshot[1..],
-                ),
+                ValidationOutcome::Wrong => {
+                    let counted = history
+                        .series()
+                        .zip(&snapshot)
+                        .map(|(series, snapshot)| self.count_attempt(series, snapshot, limit, now));
+                    (false, counted.collect::<Result<_, _>>()?, &[][..])
+                }
             };
             // The outcome is valid only if no other failed attempt was counted meanwhile.
-            let series = history.series().skip(snapshot.len() - to_check.len());
-            for (series, snapshot) in series.zip(to_check) {
+            for (series, snapshot) in history.series().zip(to_check) {
                 writes.push(self.check_attempts(series, snapshot)?);
             }
             let may_register = typed.scope.owner() == ScopeOwner::CustomerOrContact;

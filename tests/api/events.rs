@@ -183,6 +183,39 @@ async fn parameters_arrive_decoded_once_in_both_versions() {
 }
 
 #[tokio::test]
+async fn a_space_that_may_have_been_a_plus_finds_no_other_customer() {
+    let (_table, service) = demo().await;
+    for mobile in ["+6591234567", "6591234567"] {
+        let identifiers = json!([{"type": "mobile", "value": mobile}]);
+        let body = json!({"profiles": [{"source": "INSTORE", "identifiers": identifiers}]});
+        assert_eq!(service.post("/v2/customers", &body).await.status, 200, "{mobile}");
+        let body = json!({"entityType": "MOBILE", "entityValue": mobile, "action": "POINTS"});
+        assert_eq!(service.post("/v2/otp/generate", &body).await.status, 200, "{mobile}");
+    }
+    for (typed, status) in [
+        (" 6591234567", 400),
+        ("( 6591234567", 400),
+        ("+6591234567", 200),
+        ("6591234567", 200),
+        // The same number in both readings.
+        (" 916591234567", 200),
+    ] {
+        let request = with("otp-fetch", "v1", |event| {
+            let query = json!({"source": "INSTORE", "scope": "POINTS", "mobile": typed});
+            event["queryStringParameters"] = query;
+            event["multiValueQueryStringParameters"] = Value::Null;
+        });
+        let response = service.app.handle(request).await;
+        assert_eq!(response.status(), status, "{typed:?}: {}", response.body());
+    }
+    // A query as it was sent says which one it was.
+    let found = service.get("/v2/otp?source=INSTORE&scope=POINTS&mobile=+6591234567").await;
+    let other = service.get("/v2/otp?source=INSTORE&scope=POINTS&mobile=%206591234567").await;
+    assert_eq!((found.status, other.status), (200, 200));
+    assert_ne!(found.json["userId"], other.json["userId"]);
+}
+
+#[tokio::test]
 async fn a_repeated_parameter_is_seen_in_both_versions() {
     let (_table, service) = demo().await;
     let v2 = with("otp-fetch", "v2", |event| {

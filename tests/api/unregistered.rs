@@ -131,6 +131,30 @@ async fn a_registration_does_not_reset_failed_attempts() {
     assert_eq!(validate(&service, UNREGISTERED, "GENERIC", &right).await.refusal(), (429, vec![429]));
 }
 
+#[tokio::test]
+async fn moving_the_identifier_between_customers_gives_no_new_attempts() {
+    let (_table, service) = demo().await;
+    issue(&service, UNREGISTERED, "GENERIC").await;
+    let right = code(&fetch(&service, UNREGISTERED, "GENERIC").await);
+    let mut wrong = 0;
+    for mobile in ["9010000101", "9010000102", "9010000103"] {
+        let user = register(&service, mobile).await;
+        let change = async |what: &str| {
+            let url = format!("/v2/customers/{user}/changeIdentifier?source=INSTORE");
+            let answer =
+                service.post(&url, &json!({what: [{"type": "mobile", "value": UNREGISTERED}]})).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        };
+        change("add").await;
+        for _ in 0..3 {
+            wrong += usize::from(validate(&service, UNREGISTERED, "GENERIC", "WRONG").await.status == 200);
+        }
+        change("remove").await;
+    }
+    assert_eq!(wrong, 5);
+    assert_eq!(validate(&service, UNREGISTERED, "GENERIC", &right).await.refusal(), (429, vec![429]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_40_concurrent_validates_after_a_registration_exactly_one_is_true() {
     let (table, service) = demo().await;

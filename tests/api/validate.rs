@@ -1,3 +1,4 @@
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
@@ -43,6 +44,24 @@ async fn an_older_valid_code_is_right_too() {
     let newer = service.code().await;
     assert!(service.is_right(&older).await);
     assert!(service.is_right(&newer).await);
+}
+
+#[tokio::test]
+async fn a_code_that_two_otps_have_by_chance_is_true_once() {
+    let (table, service) = demo().await;
+    for _ in 0..2 {
+        service.issue().await;
+        service.clock.advance(TimeDelta::seconds(1));
+    }
+    let code = service.code().await;
+    for item in table.items("OTP#").await {
+        let update = table.client().update_item().table_name(table.name());
+        let update = update.key("PK", item["PK"].clone()).key("SK", item["SK"].clone());
+        let update = update.update_expression("SET code = :code");
+        update.expression_attribute_values(":code", AttributeValue::S(code.clone())).send().await.unwrap();
+    }
+    assert!(service.is_right(&code).await);
+    assert!(!service.is_right(&code).await);
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ fn request(method: Method, path: &str, query: &str) -> Request {
         method,
         path: Path::Encoded(path.to_owned()),
         query: query.to_owned(),
+        query_was_decoded: false,
         headers: header_map([(header::AUTHORIZATION, authorization.as_bytes())]),
         body: Bytes::new(),
         time_limit: TIME_LIMIT,

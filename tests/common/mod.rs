@@ -423,6 +423,7 @@ impl TestService {
             method: method.clone(),
             path: Path::Encoded(path.to_owned()),
             query: query.to_owned(),
+            query_was_decoded: false,
             headers: all,
             body,
             time_limit: self.time_limit,

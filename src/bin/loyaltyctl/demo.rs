@@ -93,6 +93,7 @@ async fn register_customer(app: &App, password: &str) -> Result<(), Failure> {
             method: Method::POST,
             path: api::Path::Encoded("/v2/customers".to_owned()),
             query: String::new(),
+            query_was_decoded: false,
             headers,
             body: body.to_string().into(),
             time_limit: TIME_LIMIT,
