@@ -10,7 +10,6 @@ pub struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 
 impl Clock {
     /// The time of the operating system.
-    #[must_use]
     pub fn system() -> Self {
         Self::from_fn(Utc::now)
     }
@@ -21,7 +20,6 @@ impl Clock {
     }
 
     /// The time now.
-    #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         (self.0)()
     }

@@ -72,7 +72,6 @@ impl Embedded {
     }
 
     /// The endpoint for clients.
-    #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -36,7 +36,6 @@ impl<T> fmt::Debug for Secret<T> {
 /// The operating system's random generator. Every code, password and key comes from it.
 ///
 /// Panics when the operating system provides no randomness: a secret must not be made without it.
-#[must_use]
 pub fn os_rng() -> UnwrapErr<SysRng> {
     UnwrapErr(SysRng)
 }

@@ -234,19 +234,8 @@ mod tests {
     fn a_wrong_endpoint_is_refused_by_the_name_of_its_variable() {
         for variable in ENDPOINT_VARIABLES {
             for url in [
-                "127.0.0.1:8000",
-                "foo",
-                "http://",
-                "http:///x",
-                "http://a b",
-                "http://:8000",
-                "http://a:",
-                "http://a:99999",
-                "http://a:b",
-                "http://user:secret@a",
-                "http://a?b",
-                "ftp://a",
-                " http://a",
+                "127.0.0.1:8000", "foo", "http://", "http:///x", "http://a b", "http://:8000", "http://a:",
+                "http://a:99999", "http://a:b", "http://user:secret@a", "http://a?b", "ftp://a", " http://a",
                 "http://a\n",
             ] {
                 let error = read(variable, url).unwrap_err();

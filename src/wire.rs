@@ -23,13 +23,11 @@ macro_rules! wire_enum {
             pub const NAMES: &'static [&'static str] = &[$( $wire, $( $alias, )* )+];
 
             /// The first spelling of the name.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$variant => $wire ),+ }
             }
 
             /// The value with that name or alias, in any case. `None` if there is none.
-            #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 $(
                     if text.eq_ignore_ascii_case($wire) $(|| text.eq_ignore_ascii_case($alias))* {

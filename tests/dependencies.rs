@@ -72,17 +72,8 @@ fn the_functions_have_one_tls_stack_and_one_http_stack() {
 fn tls_and_http_crates_have_one_version_each() {
     for_each_function("{p}", |function, crates| {
         for name in [
-            "rustls",
-            "rustls-webpki",
-            "ring",
-            "tokio-rustls",
-            "hyper",
-            "hyper-rustls",
-            "hyper-util",
-            "http",
-            "http-body",
-            "h2",
-            "tower",
+            "rustls", "rustls-webpki", "ring", "tokio-rustls", "hyper", "hyper-rustls", "hyper-util", "http",
+            "http-body", "h2", "tower",
         ] {
             let versions: Vec<_> =
                 crates.iter().filter(|line| line.split(' ').next() == Some(name)).collect();

@@ -30,50 +30,12 @@ fn answer(requests: Vec<Request>) {
 }
 
 const WORDS: &[&str] = &[
-    "source",
-    "accountId",
-    "identifierName",
-    "identifierValue",
-    "scope",
-    "threshold",
-    "mobile",
-    "email",
-    "external_id",
-    "externalId",
-    "wechat",
-    "entityType",
-    "entityValue",
-    "action",
-    "code",
-    "template",
-    "emailTemplate",
-    "subject",
-    "body",
-    "channels",
-    "type",
-    "value",
-    "profiles",
-    "identifiers",
-    "firstName",
-    "lastName",
-    "INSTORE",
-    "WECHAT",
-    "WECHAT-API1",
-    "MARTJACK",
-    "POINTS",
-    "REGISTRATION",
-    "MOBILE",
-    "SMS",
-    "EMAIL",
-    "{{ validation_code }}",
-    "tom@example.com",
-    MOBILE,
-    "60",
-    "-1",
-    "+91 87993 61139",
-    "00",
-    "18446744073709551616",
-    "",
+    "source", "accountId", "identifierName", "identifierValue", "scope", "threshold", "mobile", "email",
+    "external_id", "externalId", "wechat", "entityType", "entityValue", "action", "code", "template",
+    "emailTemplate", "subject", "body", "channels", "type", "value", "profiles", "identifiers", "firstName",
+    "lastName", "INSTORE", "WECHAT", "WECHAT-API1", "MARTJACK", "POINTS", "REGISTRATION", "MOBILE", "SMS",
+    "EMAIL", "{{ validation_code }}", "tom@example.com", MOBILE, "60", "-1", "+91 87993 61139", "00",
+    "18446744073709551616", "",
 ];
 
 /// A word that the service knows, or any text.
@@ -142,15 +104,10 @@ fn mutated(value: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> 
 }
 
 fn path() -> impl Strategy<Value = String> {
-    let known = ROUTES.iter().map(|route| route.path).chain([
-        "/v2/otp/",
-        "/v2",
-        "",
-        "/",
-        "%2F",
-        "//",
-        "source=WECHAT",
-    ]);
+    let known = ROUTES
+        .iter()
+        .map(|route| route.path)
+        .chain(["/v2/otp/", "/v2", "", "/", "%2F", "//", "source=WECHAT"]);
     let piece = prop_oneof![select(known.collect::<Vec<_>>()).prop_map(str::to_owned), query()];
     prop_oneof![4 => vec(piece, 0..4).prop_map(|pieces| pieces.concat()), 1 => any::<String>()]
 }

@@ -130,17 +130,14 @@ problems! {
 }
 
 impl Problem {
-    #[must_use]
     pub const fn status(self) -> StatusCode {
         self.row().0
     }
 
-    #[must_use]
     pub const fn code(self) -> u16 {
         self.row().1
     }
 
-    #[must_use]
     pub const fn message(self) -> &'static str {
         self.row().2
     }

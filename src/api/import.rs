@@ -52,7 +52,6 @@ impl ImportedCustomer {
     }
 
     /// The org's plan of card numbers. `None` if it has none.
-    #[must_use]
     pub fn plan(&self) -> Option<&NumberingPlan> {
         self.org.numbering_plan().ok()
     }

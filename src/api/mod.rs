@@ -70,7 +70,6 @@ pub struct Route {
 
 impl Route {
     /// Whether a call changes nothing (RFC 9110, section 9.2.1). Such a `GET` also handles `HEAD`.
-    #[must_use]
     pub fn is_safe(&self) -> bool {
         self.method == Method::GET && self.permission != Some(Permission::CardNumberGenerate)
     }
@@ -253,7 +252,6 @@ impl fmt::Debug for App {
 }
 
 impl App {
-    #[must_use]
     pub fn new(store: Store, clock: Clock) -> Self {
         Self {
             store,
@@ -402,7 +400,6 @@ fn allowed_methods(route: &Route) -> impl Iterator<Item = &str> {
 }
 
 /// The response to a request that an entry point refuses, with the body and headers of `problem`.
-#[must_use]
 pub fn refuse(problem: Problem, request_id: &str) -> Response {
     respond(&Err(problem.into()), request_id)
 }

@@ -67,7 +67,6 @@ pub(super) struct Sms<'a> {
 
 impl AwsClients {
     /// Clients that share `config` with the other clients of the process. They make one attempt.
-    #[must_use]
     pub fn new(config: &SdkConfig, providers: &ProviderSettings) -> Self {
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
         let mut sms = aws_sdk_pinpointsmsvoicev2::config::Builder::from(config)
@@ -304,10 +303,7 @@ fn field_reason(fields: &[ValidationExceptionField]) -> FailureReason {
     if is_one_of(&["DestinationPhoneNumber"]) {
         InvalidNumber
     } else if is_one_of(&[
-        "OriginationIdentity",
-        "ConfigurationSetName",
-        "ProtectConfigurationId",
-        "MaxPrice",
+        "OriginationIdentity", "ConfigurationSetName", "ProtectConfigurationId", "MaxPrice",
     ]) {
         NotConfigured
     } else {

@@ -117,7 +117,6 @@ struct Dispatch<'a> {
 }
 
 impl Deliverer {
-    #[must_use]
     pub fn new(store: Store, clock: Clock, aws: AwsClients, webhooks: WebhookClient) -> Self {
         Self {
             store,

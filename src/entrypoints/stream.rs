@@ -74,7 +74,6 @@ pub struct InsertedMessage {
 }
 
 /// The messages in an event, in order. Empty for other events, and for records of other items.
-#[must_use]
 pub fn inserted_messages(event: &str) -> Vec<InsertedMessage> {
     let records = serde_json::from_str::<Event<'_>>(event).map(|event| event.records).unwrap_or_default();
     let records = records.into_iter().filter_map(|record| serde_json::from_str::<Record>(record.get()).ok());

@@ -45,7 +45,6 @@ pub struct Metrics {
 
 impl Metrics {
     /// Metrics in `namespace`, by route or channel, and if `by_org` also by org.
-    #[must_use]
     pub fn new(namespace: impl Into<String>, by_org: bool) -> Self {
         Self { namespace: namespace.into(), by_org }
     }

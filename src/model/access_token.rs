@@ -25,19 +25,16 @@ impl AccessToken {
     }
 
     /// `None` when `text` does not have the form of a token.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         (bytes.len() == Self::BYTES).then(|| Self(Secret::new(text.to_owned())))
     }
 
     /// The token in clear text. It is shown only in the response that issues it.
-    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
-    #[must_use]
     pub fn digest(&self) -> TokenDigest {
         TokenDigest(Sha256::digest(self.expose()).into())
     }
@@ -57,12 +54,10 @@ impl TokenLifetime {
     pub const SECONDS: RangeInclusive<u32> = 60..=86_400;
 
     /// `None` when `seconds` is out of range.
-    #[must_use]
     pub fn new(seconds: u32) -> Option<Self> {
         Self::SECONDS.contains(&seconds).then_some(Self(seconds))
     }
 
-    #[must_use]
     pub const fn seconds(self) -> u32 {
         self.0
     }
@@ -86,7 +81,6 @@ pub struct TokenGrant {
 }
 
 impl TokenGrant {
-    #[must_use]
     pub fn new(
         till: TillName,
         credential: CredentialId,
@@ -97,7 +91,6 @@ impl TokenGrant {
     }
 
     /// Whether the token has not expired.
-    #[must_use]
     pub fn is_valid_at(&self, now: DateTime<Utc>) -> bool {
         now < self.valid_until
     }

@@ -52,7 +52,6 @@ pub enum Kind {
 
 impl ConfigKey {
     /// The value of an org that does not set the key. Null if the key has no default.
-    #[must_use]
     pub fn default_value(&self) -> Value {
         serde_json::to_value(Config::default()).map_or(Value::Null, |config| config[self.name].clone())
     }
@@ -60,7 +59,6 @@ impl ConfigKey {
 
 /// The key that a problem of a definition is about: the one that its sentence names first. `None`
 /// if it names none.
-#[must_use]
 pub fn key_of_problem(problem: &str) -> Option<&'static ConfigKey> {
     let named = CONFIG.iter().filter_map(|key| Some((problem.find(key.name)?, key)));
     named.min_by_key(|(position, _)| *position).map(|(_, key)| key)

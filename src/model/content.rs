@@ -23,13 +23,11 @@ pub struct EmailParts {
 /// assert_eq!(email("1 < 2\nBye", "").html, "1 &lt; 2<br>\nBye");
 /// assert_eq!(email("<p>Bye</p>", "Bye").text, "Bye");
 /// ```
-#[must_use]
 pub fn email(body: &str, text: &str) -> EmailParts {
     EmailParts { text: if has_tag(body) { text } else { body }.to_owned(), html: email_html(body) }
 }
 
 /// The HTML part of an e-mail.
-#[must_use]
 pub fn email_html(body: &str) -> String {
     if has_tag(body) {
         body.to_owned()
@@ -49,7 +47,6 @@ pub fn email_html(body: &str) -> String {
 /// assert_eq!(mailbox("Demo, Inc. <otp@example.com>"), "\"Demo, Inc.\" <otp@example.com>");
 /// assert_eq!(mailbox("Über <otp@example.com>"), "=?UTF-8?B?w5xiZXI=?= <otp@example.com>");
 /// ```
-#[must_use]
 pub fn mailbox(sender: &str) -> String {
     let (name, address) = name_and_address(sender);
     if name.is_empty() {
@@ -73,7 +70,6 @@ pub fn mailbox(sender: &str) -> String {
 }
 
 /// Whether `text` is an e-mail address, or a name with one in angle brackets.
-#[must_use]
 pub fn is_mailbox(text: &str) -> bool {
     let (name, address) = name_and_address(text);
     !typed_text::has_control(text) && !name.contains(['<', '>']) && email_address(address).is_some()
@@ -103,7 +99,6 @@ const MAX_ENCODED_WORD: usize = 45;
 ///     "<speak>R&amp;D: <say-as interpret-as=\"characters\">12AB</say-as>.</speak>"
 /// );
 /// ```
-#[must_use]
 pub fn ssml(text: &str, code: &str) -> String {
     let spelled = format!("<say-as interpret-as=\"characters\">{}</say-as>", xml(code));
     let parts = if code.is_empty() { vec![text] } else { text.split(code).collect() };

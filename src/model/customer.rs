@@ -59,20 +59,17 @@ wire_enum! {
 impl IdentifierName {
     /// Whether requests for OTPs accept it. The others are accepted where customers are registered,
     /// looked up or changed.
-    #[must_use]
     pub const fn receives_otps(self) -> bool {
         matches!(self, Self::Mobile | Self::Email | Self::ExternalId | Self::Wechat)
     }
 
     /// Whether it identifies a person in every source. A profile with an identifier of this kind
     /// joins the customer who has it in another account.
-    #[must_use]
     pub const fn identifies_person(self) -> bool {
         matches!(self, Self::Mobile | Self::Email)
     }
 
     /// Whether it is unique within the org and belongs to no account.
-    #[must_use]
     pub const fn is_org_wide(self) -> bool {
         matches!(self, Self::ExternalId | Self::CardNumber)
     }
@@ -103,13 +100,11 @@ pub struct Account {
 
 impl Account {
     /// The shops' one account.
-    #[must_use]
     pub const fn instore() -> Self {
         Self { source: Source::Instore, id: AccountId(String::new()) }
     }
 
     /// Reads `SOURCE:account`, the form in which an account is written. `None` for any other text.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::try_from(text.to_owned()).ok()
     }
@@ -178,14 +173,12 @@ impl Identifier {
         value.map(|value| Self { name, value }).ok_or(Malformed(name))
     }
 
-    #[must_use]
     pub const fn name(&self) -> IdentifierName {
         self.name
     }
 
     /// The normal form. It is personal data: it may be stored and sent in responses, but never
     /// logged.
-    #[must_use]
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -208,18 +201,15 @@ pub struct Identity {
 
 impl Identity {
     /// `identifier`, as it is used in `account`.
-    #[must_use]
     pub fn new(account: Account, identifier: Identifier) -> Self {
         let account = (!identifier.name.is_org_wide()).then_some(account);
         Self { account, identifier }
     }
 
-    #[must_use]
     pub const fn account(&self) -> Option<&Account> {
         self.account.as_ref()
     }
 
-    #[must_use]
     pub const fn identifier(&self) -> &Identifier {
         &self.identifier
     }
@@ -316,35 +306,12 @@ mod tests {
             assert_eq!(normal(IdentifierName::Email, longest).as_ref(), Some(longest));
         }
         for raw in [
-            "",
-            "tom",
-            "@example.com",
-            "tom@",
-            "tom@example",
-            "a@b@c.de",
-            "to m@example.com",
-            "t@.com",
-            "t@com.",
-            "t@example..com",
-            "a@example.com,",
-            "a@example.com.",
-            "mailto:a@example.com",
-            "Tom <a@example.com>",
-            "a..b@example.com",
-            ".a@example.com",
-            "a.@example.com",
-            "\"a b\"@example.com",
-            "a@[127.0.0.1]",
-            "a@-example.com",
-            "a@example-.com",
-            "a@exa_mple.com",
-            "a@xn--a.example",
-            "\u{2800}\u{2800}@example.com",
-            "a\u{2800}@example.com",
-            "a@\u{2800}.com",
-            "jörg@example.com",
-            "\u{212a}elvin@example.com",
-            "tom\u{fffd}@example.com",
+            "", "tom", "@example.com", "tom@", "tom@example", "a@b@c.de", "to m@example.com", "t@.com",
+            "t@com.", "t@example..com", "a@example.com,", "a@example.com.", "mailto:a@example.com",
+            "Tom <a@example.com>", "a..b@example.com", ".a@example.com", "a.@example.com",
+            "\"a b\"@example.com", "a@[127.0.0.1]", "a@-example.com", "a@example-.com", "a@exa_mple.com",
+            "a@xn--a.example", "\u{2800}\u{2800}@example.com", "a\u{2800}@example.com", "a@\u{2800}.com",
+            "jörg@example.com", "\u{212a}elvin@example.com", "tom\u{fffd}@example.com",
         ] {
             assert_eq!(normal(IdentifierName::Email, raw), None, "{raw}");
         }
@@ -407,18 +374,7 @@ mod tests {
     }
 
     const INVISIBLE: &[char] = &[
-        '\u{200b}',
-        '\u{200d}',
-        '\u{202a}',
-        '\u{202c}',
-        '\u{2060}',
-        '\u{feff}',
-        '\u{ad}',
-        '\u{3164}',
-        '\u{115f}',
-        '\u{0}',
-        '\u{7f}',
-        '\u{e0041}',
-        '\u{fe0f}',
+        '\u{200b}', '\u{200d}', '\u{202a}', '\u{202c}', '\u{2060}', '\u{feff}', '\u{ad}', '\u{3164}',
+        '\u{115f}', '\u{0}', '\u{7f}', '\u{e0041}', '\u{fe0f}',
     ];
 }

@@ -90,7 +90,6 @@ impl TemplateTexts {
     }
 
     /// Whether a text has more than [`MAX_TEMPLATE_LENGTH`] characters.
-    #[must_use]
     pub fn is_too_long(&self) -> bool {
         let all = [&self.text, &self.email_subject, &self.email_body, &self.sms_template_id];
         all.into_iter().flatten().any(|text| text.chars().count() > MAX_TEMPLATE_LENGTH)
@@ -98,7 +97,6 @@ impl TemplateTexts {
 
     /// Whether the subject has a control character. A line break would begin another header of the
     /// e-mail.
-    #[must_use]
     pub fn has_control_in_subject(&self) -> bool {
         self.email_subject.as_deref().is_some_and(typed_text::has_control)
     }
@@ -134,7 +132,6 @@ pub struct DeliverySettings {
 
 impl DeliverySettings {
     /// Who sends the messages of a channel. `None` if nobody does.
-    #[must_use]
     pub fn provider(&self, channel: ChannelType) -> Option<Provider> {
         self.channels.get(&channel).copied()
     }
@@ -160,13 +157,8 @@ pub struct AwsSettings {
 
 /// The keys of `[delivery.aws]`.
 pub const AWS_KEYS: &[&str] = &[
-    "sms_origination",
-    "email_from",
-    "voice_origination",
-    "sms_configuration_set",
-    "sms_protect_configuration",
-    "sms_max_price",
-    "sms_entity_id",
+    "sms_origination", "email_from", "voice_origination", "sms_configuration_set",
+    "sms_protect_configuration", "sms_max_price", "sms_entity_id",
 ];
 
 impl AwsSettings {
@@ -258,7 +250,6 @@ fn test_identifiers_remark(definition: &Definition) -> Option<String> {
 
 impl Definition {
     /// What an operator must know of the org's messages when looking at its configuration.
-    #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let silent = self.delivery.is_none().then(|| NOTHING_IS_SENT.to_owned());
         silent.into_iter().chain(test_identifiers_remark(self)).collect()

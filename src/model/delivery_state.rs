@@ -26,7 +26,6 @@ pub enum Outcome {
 
 impl Outcome {
     /// The name in the item and in the log, such as `sent`.
-    #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Sent { .. } => "sent",
@@ -38,7 +37,6 @@ impl Outcome {
     }
 
     /// `None` for a message that was sent.
-    #[must_use]
     pub const fn explanation(&self) -> Option<Explanation> {
         Some(match self {
             Self::Sent { .. } => return None,
@@ -82,7 +80,6 @@ macro_rules! failure_reasons {
             pub const NAMED: &'static [Self] = &[$( Self::$variant ),+];
 
             /// The reason with that name. `None` if there is none.
-            #[must_use]
             pub fn parse(name: &str) -> Option<Self> {
                 match name {
                     $( $name => Some(Self::$variant), )+
@@ -90,7 +87,6 @@ macro_rules! failure_reasons {
                 }
             }
 
-            #[must_use]
             pub const fn explanation(self) -> Explanation {
                 match self {
                     $( Self::$variant => Explanation { meaning: $meaning, remedy: $remedy }, )+

@@ -36,14 +36,12 @@ const LEFT_TO_SEND_AGAIN: TimeDelta = TimeDelta::minutes(1);
 
 impl IssueRules {
     /// Whether a decision depends on the OTPs before.
-    #[must_use]
     pub fn look_back(self) -> bool {
         self.cooldown > TimeDelta::zero() || self.reissue == Reissue::Same
     }
 
     /// How long nothing is issued after `now`, if the last OTP of the series was issued or sent
     /// again at `last`. `None` if one may be issued.
-    #[must_use]
     pub fn wait(self, last: DateTime<Utc>, now: DateTime<Utc>) -> Option<TimeDelta> {
         let left = last.checked_add_signed(self.cooldown)? - now;
         // The clock of the process that issued the last one may be ahead.
@@ -52,7 +50,6 @@ impl IssueRules {
 
     /// Decides at `now`. `otps` are those of the series that may be valid, `last_sent` is when the
     /// last one was issued or sent again, and `may_repeat` is whether a code may be sent again.
-    #[must_use]
     pub fn decide(
         self,
         otps: &[Otp],
@@ -88,7 +85,6 @@ pub struct UtcHour {
 
 impl UtcHour {
     /// The hour that `now` falls in.
-    #[must_use]
     pub fn of(now: DateTime<Utc>) -> Self {
         let begins_at = now.duration_trunc(TimeDelta::hours(1)).unwrap_or(now);
         Self { begins_at, ends_at: begins_at + TimeDelta::hours(1) }
@@ -120,7 +116,6 @@ impl fmt::Display for Period {
 }
 
 impl Period {
-    #[must_use]
     pub const fn ends_at(self) -> DateTime<Utc> {
         match self {
             Self::Day(day) => day.ends_at,
@@ -148,7 +143,6 @@ pub struct Quota {
 }
 
 impl Quota {
-    #[must_use]
     pub const fn period(&self) -> Period {
         match &self.counted {
             Counted::OfOwner(day) | Counted::OfAddress(_, day) => Period::Day(*day),
@@ -162,7 +156,6 @@ impl Quota {
 ///
 /// The day's OTPs are counted by customer. Those of contacts are counted by the contact's
 /// identifier, whatever the account, and by each address. The hour's are counted by each address.
-#[must_use]
 pub fn quotas(org: &Org, owner: &OtpOwner, destinations: &[Destination], now: DateTime<Utc>) -> Vec<Quota> {
     let mut addresses: Vec<&Identifier> = Vec::new();
     for Destination { address, .. } in destinations {
@@ -209,7 +202,6 @@ pub struct QuotaUse {
 impl QuotaUse {
     /// Compares a count whose key names `period` with the quotas of the org at `now`. `None` if the
     /// period is over, or the org has no such quota.
-    #[must_use]
     pub fn of(org: &Org, period: &str, issued: u64, now: DateTime<Utc>) -> Option<Self> {
         let current = [Period::Day(OrgDay::of(now, &org.timezone)), Period::Hour(UtcHour::of(now))];
         let period = current.into_iter().find(|current| current.to_string() == period)?;
@@ -217,7 +209,6 @@ impl QuotaUse {
     }
 
     /// When the next OTP can be issued. `None` if one can be issued now.
-    #[must_use]
     pub fn free_at(&self) -> Option<DateTime<Utc>> {
         let is_used_up = i64::try_from(self.issued).is_ok_and(|issued| issued >= self.limit);
         is_used_up.then(|| self.period.ends_at())

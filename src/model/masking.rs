@@ -13,7 +13,6 @@ const SHOWN: usize = 4;
 /// assert_eq!(masked(IdentifierName::Mobile, "918799361139"), "********1139");
 /// assert_eq!(masked(IdentifierName::Email, "tom@example.com"), "t**@example.com");
 /// ```
-#[must_use]
 pub fn masked(name: IdentifierName, value: &str) -> String {
     if let (IdentifierName::Email, Some((local, domain))) = (name, value.split_once('@')) {
         return format!("{}@{domain}", masked_name(local));
@@ -24,7 +23,6 @@ pub fn masked(name: IdentifierName, value: &str) -> String {
 }
 
 /// A person's name with all but its first character hidden.
-#[must_use]
 pub fn masked_name(name: &str) -> String {
     let mut characters = name.chars();
     match characters.next() {

@@ -27,7 +27,6 @@ wire_enum! {
 
 impl ChannelType {
     /// The kind of identifier that an address on this channel is.
-    #[must_use]
     pub const fn identifier(self) -> IdentifierName {
         match self {
             Self::Sms | Self::Phone | Self::Whatsapp => IdentifierName::Mobile,
@@ -100,21 +99,18 @@ pub struct Draft {
 
 impl Draft {
     /// The message with `code` filled in.
-    #[must_use]
     pub fn with_code(&self, code: &Code) -> Message {
         Message::new(self.channels.clone(), &self.templates, code)
     }
 }
 
 /// Whether a template has a placeholder for the code.
-#[must_use]
 pub fn has_placeholder(template: &str) -> bool {
     fill(template, "") != template
 }
 
 impl Message {
     /// Fills `code` into `templates`, for delivery by `channels`.
-    #[must_use]
     pub fn new(channels: Vec<Channel>, templates: &Templates, code: &Code) -> Self {
         let fill = |template: &str| Secret::new(fill(template, code.expose()));
         Self {
@@ -131,7 +127,6 @@ impl Message {
 pub const PLACEHOLDERS: [&str; 2] = ["validation_code", "otp_code"];
 
 /// Whether a character may surround the name in a placeholder: white space of any kind.
-#[must_use]
 pub const fn is_placeholder_space(c: char) -> bool {
     c.is_whitespace()
 }

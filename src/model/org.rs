@@ -133,17 +133,8 @@ impl Default for Config {
 
 /// The top-level keys of an org's file.
 pub const DEFINITION_KEYS: &[&str] = &[
-    "id",
-    "name",
-    "timezone",
-    "country_code",
-    "national_mobile_length",
-    "trunk_prefix",
-    "sources",
-    "config",
-    "templates",
-    "delivery",
-    "test_identifiers",
+    "id", "name", "timezone", "country_code", "national_mobile_length", "trunk_prefix", "sources", "config",
+    "templates", "delivery", "test_identifiers",
 ];
 
 /// The names of the keys of `[config]`.
@@ -224,29 +215,24 @@ impl Org {
         }
     }
 
-    #[must_use]
     pub const fn id(&self) -> OrgId {
         self.definition.id
     }
 
-    #[must_use]
     pub const fn config(&self) -> &Config {
         &self.definition.config
     }
 
     /// How long an OTP issued now is valid.
-    #[must_use]
     pub const fn otp_validity(&self) -> TimeDelta {
         TimeDelta::seconds(self.definition.config.otp_validity_seconds)
     }
 
-    #[must_use]
     pub fn otp_length(&self) -> usize {
         usize::try_from(self.config().otp_length).unwrap_or_default()
     }
 
     /// The rules for OTPs of a series that follow each other.
-    #[must_use]
     pub const fn issue_rules(&self) -> IssueRules {
         let config = self.config();
         let cooldown = TimeDelta::seconds(config.otp_cooldown_seconds);
@@ -255,7 +241,6 @@ impl Org {
 
     /// The texts of messages for `scope` that the request does not set: each text is that of the
     /// scope, else the default one of the org, else the built-in one.
-    #[must_use]
     pub fn templates(&self, scope: Scope) -> Templates {
         let texts = |scope| self.definition.templates.get(&TemplateScope(scope));
         let mut templates = Templates::default();
@@ -267,26 +252,22 @@ impl Org {
 
     /// Whether messages can be sent by a channel. Without a `[delivery]` table, every channel is
     /// accepted and nothing is sent.
-    #[must_use]
     pub fn accepts_channel(&self, channel: ChannelType) -> bool {
         self.definition.delivery.as_ref().is_none_or(|delivery| delivery.provider(channel).is_some())
     }
 
     /// Whether the messages of OTPs are sent.
-    #[must_use]
     pub const fn sends_messages(&self) -> bool {
         self.definition.delivery.is_some()
     }
 
     /// Whether messages may be sent to a mobile number in normal form.
-    #[must_use]
     pub fn allows_country_of(&self, mobile: &str) -> bool {
         let codes = &self.config().otp_country_codes;
         codes.is_empty() || codes.iter().any(|code| mobile.starts_with(code))
     }
 
     /// The fixed code of a test identifier. `None` for every other identifier.
-    #[must_use]
     pub fn test_code(&self, identifier: &Identifier) -> Option<&str> {
         let is_same = |raw: &&String| {
             let name = test_identifier_name(raw);
@@ -297,12 +278,10 @@ impl Org {
     }
 
     /// Whether a code is the fixed one of a test identifier.
-    #[must_use]
     pub fn is_test_code(&self, code: &Code) -> bool {
         self.definition.test_identifiers.values().any(|fixed| fixed == code.expose())
     }
 
-    #[must_use]
     pub fn attempt_limit(&self) -> AttemptLimit {
         AttemptLimit {
             count: usize::try_from(self.config().attempt_count).unwrap_or_default(),
@@ -311,7 +290,6 @@ impl Org {
     }
 
     /// The meaning of `threshold=seconds` in this org.
-    #[must_use]
     pub const fn threshold(&self, seconds: u64) -> Threshold {
         Threshold { mode: self.definition.config.otp_threshold_mode, seconds }
     }
@@ -339,13 +317,11 @@ impl Org {
     }
 
     /// How many card numbers a process allocates at once: 1 to [`MAX_BLOCK_SIZE`].
-    #[must_use]
     pub fn card_number_block_size(&self) -> u64 {
         u64::try_from(self.config().card_number_block_size).unwrap_or(1)
     }
 
     /// Whether card numbers are generated for customers of that account.
-    #[must_use]
     pub fn generates_for(&self, account: &Account) -> bool {
         self.config().card_numbers_enabled && self.config().card_number_accounts.contains(account)
     }
@@ -405,7 +381,6 @@ impl Org {
 
 impl Definition {
     /// How the mobile numbers of the org's customers are normalized.
-    #[must_use]
     pub fn phone_number_plan(&self) -> PhoneNumberPlan {
         PhoneNumberPlan {
             country_code: self.country_code.clone(),
@@ -575,18 +550,10 @@ mod tests {
         );
         let Invalid(problems) = definition.check().unwrap_err();
         for expected in [
-            "timezone",
-            "country_code",
-            "national_mobile_length",
-            "trunk_prefix",
-            "CONF_OTP_LENGTH",
-            "CONF_OTP_VALIDITY_SECONDS",
-            "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
+            "timezone", "country_code", "national_mobile_length", "trunk_prefix", "CONF_OTP_LENGTH",
+            "CONF_OTP_VALIDITY_SECONDS", "CONF_OTP_VALIDATE_RATE_LIMIT_COUNT",
             "CONF_CARD_NUMBER_BLOCK_SIZE is 1001, not within 1 to 1000",
-            "CONF_CARD_NUMBER_LENGTH is missing",
-            "`WECHAT:OTHER`",
-            "a#b",
-            "twice",
+            "CONF_CARD_NUMBER_LENGTH is missing", "`WECHAT:OTHER`", "a#b", "twice",
         ] {
             assert!(problems.iter().any(|p| p.contains(expected)), "{expected}: {problems:?}");
         }

@@ -76,7 +76,6 @@ impl Definition {
     }
 
     /// Settings that work, but are probably a mistake.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let config = &self.config;
@@ -95,7 +94,6 @@ impl Definition {
     }
 
     /// The accounts of this definition that `after` does not have.
-    #[must_use]
     pub fn accounts_removed_by(&self, after: &Self) -> Vec<Account> {
         let of_source = |source: &Source| {
             let left = after.accounts(*source);

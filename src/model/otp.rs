@@ -105,7 +105,6 @@ pub enum ScopeOwner {
 
 impl Scope {
     /// Who owns the OTPs of this scope.
-    #[must_use]
     pub const fn owner(self) -> ScopeOwner {
         match self {
             Self::Registration => ScopeOwner::Contact,
@@ -134,13 +133,11 @@ impl Code {
     }
 
     /// A code that was generated before, as it was stored.
-    #[must_use]
     pub fn stored(text: &str) -> Self {
         Self(Secret::new(text.to_owned()))
     }
 
     /// The characters, for the response to a fetch and for storage.
-    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -164,7 +161,6 @@ pub struct TypedCode {
 
 impl TypedCode {
     /// Reads a code in an org that issues codes of `code_type`; `None` when nothing was typed.
-    #[must_use]
     pub fn read(text: &str, code_type: CodeType) -> Option<Self> {
         let typed: String = typed_text::number(text).chars().filter(|c| !matches!(c, ' ' | '-')).collect();
         // Only ASCII letters are converted: `ı` and `ſ` must not become letters of a code.
@@ -179,7 +175,6 @@ impl TypedCode {
 
     /// Whether the code has only characters that a code can have. Otherwise it is wrong, but not a
     /// failed attempt.
-    #[must_use]
     pub fn is_possible(&self) -> bool {
         self.plain.expose().bytes().all(|b| CodeType::Alphanumeric.alphabet().contains(&b))
     }
@@ -205,13 +200,11 @@ impl CreatedId {
     }
 
     /// The lowest number that an OTP issued at `time` can have.
-    #[must_use]
     pub fn earliest(time: DateTime<Utc>) -> Self {
         Self(u64::try_from(time.timestamp_millis()).unwrap_or(0) * 1000)
     }
 
     /// When the OTP was issued.
-    #[must_use]
     pub fn issued_at(self) -> DateTime<Utc> {
         i64::try_from(self.0 / 1000)
             .ok()
@@ -241,7 +234,6 @@ pub struct Otp {
 
 impl Otp {
     /// Neither consumed nor expired.
-    #[must_use]
     pub fn is_valid(&self, now: DateTime<Utc>) -> bool {
         !self.consumed && now < self.valid_until
     }
@@ -290,7 +282,6 @@ impl Threshold {
 
 /// The most recently issued OTP that is valid and satisfies `threshold`. An OTP that is consumed,
 /// is expired or does not satisfy it does not hide an older one.
-#[must_use]
 pub fn most_recent(otps: &[Otp], now: DateTime<Utc>, threshold: Option<Threshold>) -> Option<&Otp> {
     otps.iter()
         .filter(|otp| otp.is_valid(now) && threshold.is_none_or(|t| t.is_satisfied_by(otp, now)))
@@ -327,19 +318,16 @@ pub struct FailedAttempts(Vec<DateTime<Utc>>);
 
 impl FailedAttempts {
     /// Takes the times in any order.
-    #[must_use]
     pub fn new(mut times: Vec<DateTime<Utc>>) -> Self {
         times.sort_unstable();
         Self(times)
     }
 
-    #[must_use]
     pub fn times(&self) -> &[DateTime<Utc>] {
         &self.0
     }
 
     /// Those that count at `now`, oldest first.
-    #[must_use]
     pub fn counting(&self, limit: AttemptLimit, now: DateTime<Utc>) -> &[DateTime<Utc>] {
         &self.0[self.0.partition_point(|time| *time + limit.window <= now)..]
     }
@@ -357,7 +345,6 @@ impl FailedAttempts {
     }
 
     /// The time until which no code may be checked. `None` if one may be checked now.
-    #[must_use]
     pub fn locked_until(&self, limit: AttemptLimit, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let decisive = *self.0.iter().rev().nth(limit.count.checked_sub(1)?)?;
         let free_at = decisive + limit.window;
@@ -388,7 +375,6 @@ pub enum ValidationOutcome {
 
 /// Evaluates a typed code at `now` against the OTPs that it may belong to and the failed attempts
 /// so far.
-#[must_use]
 pub fn evaluate(
     typed: &TypedCode,
     otps: &[Otp],
@@ -417,7 +403,6 @@ pub struct OrgDay {
 
 impl OrgDay {
     /// The day that `now` falls in.
-    #[must_use]
     pub fn of(now: DateTime<Utc>, timezone: &TimeZone) -> Self {
         Self { date: timezone.local(now).date_naive(), ends_at: timezone.next_midnight(now) }
     }
@@ -496,11 +481,7 @@ mod tests {
                 .map(|position| otps[*position].created_id.issued_at())
         };
         for code in [
-            " code0 ",
-            "CO-DE 0",
-            "co\u{200b}de0",
-            "ＣＯＤＥ０",
-            "CODE٠",
+            " code0 ", "CO-DE 0", "co\u{200b}de0", "ＣＯＤＥ０", "CODE٠",
             "C\u{2011}O\u{a0}D\u{2014}E0\u{feff}",
         ] {
             assert_eq!(issued(code, 20), Some(at(0)), "{code}");

@@ -34,17 +34,14 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    #[must_use]
     pub fn new(created_at: DateTime<Utc>, till: &TillName) -> Self {
         Self { created_at: created_at.timestamp_millis(), till: till.as_str().to_owned() }
     }
 
-    #[must_use]
     pub fn created_at(&self) -> DateTime<Utc> {
         DateTime::from_timestamp_millis(self.created_at).unwrap_or_default()
     }
 
-    #[must_use]
     pub fn till(&self) -> &str {
         &self.till
     }
@@ -78,7 +75,6 @@ impl StoredIdentifier {
 
     /// The key of the person whom the identifier identifies in every source. `None` for kinds that
     /// identify nobody outside of their account.
-    #[must_use]
     pub fn person(&self) -> Option<Self> {
         self.1.identifies_person().then(|| Self(None, self.1, self.2.clone()))
     }
@@ -114,7 +110,6 @@ pub struct Owners {
 
 impl Owners {
     /// The owner of a key.
-    #[must_use]
     pub fn get(&self, key: &StoredIdentifier) -> Option<UserId> {
         self.owners.get(key).copied()
     }
@@ -129,7 +124,6 @@ impl Owners {
     }
 
     /// Whether nobody can have a key again.
-    #[must_use]
     pub fn is_retired(&self, key: &StoredIdentifier) -> bool {
         self.retired.contains(key)
     }
@@ -304,13 +298,11 @@ pub struct Customer {
 
 impl Customer {
     /// A customer without profiles and identifiers.
-    #[must_use]
     pub const fn new(user: UserId) -> Self {
         Self { user, profiles: Vec::new(), identifiers: Vec::new() }
     }
 
     /// The external ID; a customer has at most one.
-    #[must_use]
     pub fn external_id(&self) -> Option<&str> {
         self.identifiers.iter().find(|listed| listed.1 == IdentifierName::ExternalId).map(|listed| &*listed.2)
     }
@@ -322,7 +314,6 @@ impl Customer {
     }
 
     /// Whether the customer has an identifier with that [key](StoredIdentifier::key).
-    #[must_use]
     pub fn has_key(&self, key: &StoredIdentifier) -> bool {
         self.identifiers.iter().any(|listed| listed.key() == *key)
     }

@@ -19,7 +19,6 @@ pub struct Destination {
 
 impl Destination {
     /// The same, as a message has it.
-    #[must_use]
     pub fn to_channel(&self) -> Channel {
         Channel { channel_type: self.channel, value: self.address.value().to_owned() }
     }
@@ -93,7 +92,6 @@ fn is_country_allowed(org: &Org, address: &Identifier) -> bool {
 
 impl Recipients {
     /// The `requested` channels, or else the default ones of the org.
-    #[must_use]
     pub fn new(requested: Vec<RequestedChannel>, org: &Org) -> Self {
         if requested.is_empty() {
             Self(org.config().otp_channels.iter().copied().map(RequestedChannel::Own).collect())
@@ -104,7 +102,6 @@ impl Recipients {
 
     /// Whether the owner's identifiers other than `entity` have to be known. `to_any` is whether
     /// the OTP may be sent to any address.
-    #[must_use]
     pub fn need_identifiers(&self, entity: &Identifier, to_any: bool) -> bool {
         self.0.iter().any(|requested| match requested {
             RequestedChannel::To(destination) => !to_any && destination.address != *entity,
@@ -163,7 +160,6 @@ fn own_destination(
 
 /// The destinations that get a message. An OTP of a test identifier is sent to nobody, and nothing
 /// is sent to a test identifier.
-#[must_use]
 pub fn without_tests(org: &Org, entity: &Identifier, destinations: Vec<Destination>) -> Vec<Destination> {
     let is_test = |identifier: &Identifier| org.test_code(identifier).is_some();
     if is_test(entity) {

@@ -31,7 +31,6 @@ wire_enum! {
 
 impl Permission {
     /// What a till with it may do, for the operator who grants it.
-    #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::OtpFetch => "read the most recent valid OTP of a customer, in clear text",
@@ -56,14 +55,12 @@ pub struct TillName(String);
 
 impl TillName {
     /// `None` when `name` is not a valid name.
-    #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let well_formed = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         well_formed.then(|| Self(name.to_owned()))
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -92,7 +89,6 @@ impl Password {
     }
 
     /// The password in clear text. It is shown only once.
-    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -113,7 +109,6 @@ pub struct Credential {
 pub struct CredentialId(pub [u8; 32]);
 
 impl Credential {
-    #[must_use]
     pub fn new(password: &str, created_at: DateTime<Utc>) -> Self {
         let md5hex = hex(&Md5::digest(password));
         Self {
@@ -123,7 +118,6 @@ impl Credential {
         }
     }
 
-    #[must_use]
     pub const fn id(&self) -> CredentialId {
         CredentialId(self.password_digest)
     }
@@ -144,7 +138,6 @@ pub struct Till {
 impl Till {
     /// The credential whose password, or the `md5hex` of it, is `secret`. Every digest is compared,
     /// and in constant time.
-    #[must_use]
     pub fn credential(&self, secret: &str) -> Option<CredentialId> {
         let digest = Sha256::digest(secret);
         let is_secret_of = |credential: &Credential| -> Choice {
@@ -157,17 +150,14 @@ impl Till {
     }
 
     /// Whether `secret` is the password of a credential or its `md5hex`.
-    #[must_use]
     pub fn accepts(&self, secret: &str) -> bool {
         self.credential(secret).is_some()
     }
 
-    #[must_use]
     pub fn has_credential(&self, id: CredentialId) -> bool {
         self.credentials.iter().any(|credential| credential.id() == id)
     }
 
-    #[must_use]
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.contains(&permission)
     }

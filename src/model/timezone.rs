@@ -13,13 +13,11 @@ pub struct TimeZone(tz::TimeZone);
 
 impl TimeZone {
     /// The zone of an IANA name such as `Asia/Kolkata`; `None` if there is none.
-    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         TimeZoneDatabase::bundled().get(name).ok().map(Self)
     }
 
     /// The same instant, with the zone's offset from UTC at that instant.
-    #[must_use]
     pub fn local(&self, instant: DateTime<Utc>) -> DateTime<FixedOffset> {
         let offset = FixedOffset::east_opt(self.0.to_offset(timestamp(instant)).seconds());
         // Both libraries support only offsets of less than a day.
@@ -28,7 +26,6 @@ impl TimeZone {
 
     /// The first instant of the day after that of `instant`. If clocks go forward at midnight, it
     /// is the end of the gap.
-    #[must_use]
     pub fn next_midnight(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
         let tomorrow = self.0.to_datetime(timestamp(instant)).date().tomorrow();
         let midnight = tomorrow.and_then(|date| date.to_zoned(self.0.clone()));

@@ -24,7 +24,6 @@ use icu_properties::{
 
 /// White space of any kind becomes a space, every hyphen or dash becomes `-`, invisible characters
 /// are dropped, and the result is trimmed.
-#[must_use]
 pub fn identifier(text: &str) -> String {
     let visible = text.chars().map(plain_space).filter(|c| !is_ignorable(*c));
     trimmed(visible.map(|c| if is_dash(c) { '-' } else { c }))
@@ -32,14 +31,12 @@ pub fn identifier(text: &str) -> String {
 
 /// The same as [`identifier`], in Unicode normalization form C, so that `é` is always one
 /// character.
-#[must_use]
 pub fn opaque_id(text: &str) -> String {
     ComposingNormalizerBorrowed::new_nfc().normalize(&identifier(text)).into_owned()
 }
 
 /// The same as [`identifier`], and full-width forms and the decimal digits of any script become
 /// ASCII ones.
-#[must_use]
 pub fn number(text: &str) -> String {
     identifier(text).chars().map(ascii_form).collect()
 }
@@ -47,52 +44,44 @@ pub fn number(text: &str) -> String {
 /// White space of any kind becomes a space, control characters and direction marks are dropped, and
 /// the result is trimmed. Joiners are kept, because names in Indic scripts and in Persian need
 /// them.
-#[must_use]
 pub fn name(text: &str) -> String {
     let is_mark = |c: char| c.is_control() || CodePointSetData::new::<BidiControl>().contains(c);
     trimmed(text.chars().map(plain_space).filter(|c| !is_mark(*c)))
 }
 
 /// The text without white space around it.
-#[must_use]
 pub fn trim(text: &str) -> &str {
     text.trim()
 }
 
 /// Whether nothing is left of a text by [`identifier`], so that it counts as absent.
-#[must_use]
 pub fn is_absent(text: &str) -> bool {
     text.chars().all(|c| c.is_whitespace() || is_ignorable(c))
 }
 
 /// Whether a text that must be one line holds a control character or a line separator.
-#[must_use]
 pub fn has_control(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
 /// What people see of an id, without case and spaces and what [`opaque_id`] removes. Two ids look
 /// the same if these are equal.
-#[must_use]
 pub fn appearance(id: &str) -> String {
     ComposingNormalizerBorrowed::new_nfkc().normalize(&identifier(id)).replace(' ', "").to_lowercase()
 }
 
 /// Whether a character is invisible: white space, a character that [`identifier`] drops, or the
 /// blank Braille cell, which Unicode classifies as a symbol.
-#[must_use]
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace() || is_ignorable(c) || c == '\u{2800}'
 }
 
 /// Whether [`identifier`] drops a character, apart from white space.
-#[must_use]
 pub fn is_ignorable(c: char) -> bool {
     c.is_control() || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
 }
 
 /// Whether a character is a hyphen or a dash of any kind.
-#[must_use]
 pub fn is_dash(c: char) -> bool {
     CodePointSetData::new::<Dash>().contains(c)
 }

@@ -33,19 +33,16 @@ impl WebhookSecret {
     }
 
     /// A key that was drawn before, as it was stored.
-    #[must_use]
     pub const fn stored(bytes: [u8; 32]) -> Self {
         Self(Secret::new(bytes))
     }
 
     /// The bytes, for storage.
-    #[must_use]
     pub const fn expose(&self) -> &[u8; 32] {
         self.0.expose()
     }
 
     /// The key as receivers configure it: `whsec_` and Base64.
-    #[must_use]
     pub fn to_text(&self) -> String {
         format!("whsec_{}", STANDARD.encode(self.expose()))
     }
@@ -61,7 +58,6 @@ pub struct WebhookSecrets {
 
 impl WebhookSecrets {
     /// The secrets after the current one of `secrets` was replaced by `new` at `now`.
-    #[must_use]
     pub fn replaced(secrets: Option<Self>, new: WebhookSecret, now: DateTime<Utc>) -> Self {
         let Some(Self { current, previous }) = secrets else {
             return Self { current: new, previous: Vec::new() };
@@ -73,7 +69,6 @@ impl WebhookSecrets {
 
     /// The value of `webhook-signature` for a request with that id and body at `now`: a signature
     /// by each secret that is in use.
-    #[must_use]
     pub fn signatures(&self, id: &str, body: &str, now: DateTime<Utc>) -> String {
         let previous = self.previous.iter().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
         let sign = |secret: &WebhookSecret| signature(secret.expose(), id, now.timestamp(), body);
@@ -90,7 +85,6 @@ fn signature(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
 /// whenever it is computed, and different for every message and channel. The keys of items contain
 /// addresses, so it depends on a secret of the org that never changes: nobody can tell the address
 /// by trying all of them.
-#[must_use]
 pub fn webhook_id(secret: &PermutationKey, pk: &str, sk: &str, position: usize) -> String {
     let digest = hmac(secret.expose(), &format!("webhook-id\n{pk}\n{sk}\n{position}"));
     format!("msg_{}", hex(&digest[..16]))
@@ -146,7 +140,6 @@ struct Data<'a> {
 impl Outgoing<'_> {
     /// The body of a webhook's request. An e-mail has a subject and HTML, every other channel a
     /// text. The body is the same at every attempt.
-    #[must_use]
     pub fn webhook_body(&self) -> String {
         let is_email = self.channel.channel_type == ChannelType::Email;
         let for_email = |text| is_email.then_some(text);

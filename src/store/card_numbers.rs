@@ -76,7 +76,6 @@ pub struct TakenNumbers {
 #[cfg(feature = "cli")]
 impl TakenNumbers {
     /// The number of a value of the sequence.
-    #[must_use]
     pub fn number(&self, value: u64) -> String {
         self.range.plan.number(value, &self.org.permutation_key)
     }

@@ -42,7 +42,6 @@ pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSet
 }
 
 /// The client of a function whose other clients share `config`.
-#[must_use]
 pub fn connect_with(config: &SdkConfig, settings: &Settings) -> Client {
     from_sdk_config(config, settings.endpoint.as_deref(), timeouts())
 }

@@ -72,7 +72,6 @@ pub struct TriedAction {
 
 impl Store {
     /// The region of the client.
-    #[must_use]
     pub fn region(&self) -> Option<String> {
         self.client.config().region().map(ToString::to_string)
     }

@@ -38,15 +38,9 @@ pub(super) enum Kind {
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const TRANSIENT: &[&str] = &[
     // The function's environment is older than its credentials. Another environment has fresh ones.
-    "ExpiredTokenException",
-    "InternalServerError",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-    "ThrottlingException",
-    "TransactionConflictException",
-    "TransactionInProgressException",
+    "ExpiredTokenException", "InternalServerError", "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded", "ServiceUnavailable", "ServiceUnavailableException", "ThrottlingException",
+    "TransactionConflictException", "TransactionInProgressException",
 ];
 
 impl StoreError {
@@ -114,25 +108,21 @@ impl StoreError {
     }
 
     /// Whether there was no response, or one that is not from DynamoDB. The endpoint may be wrong.
-    #[must_use]
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
     }
 
     /// Whether the operation fails because of one item, and DynamoDB works.
-    #[must_use]
     pub fn is_corrupt(&self) -> bool {
         self.kind == Kind::Corrupt
     }
 
     /// Whether a later attempt may succeed.
-    #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self.kind, Kind::Unavailable | Kind::Contended)
     }
 
     /// Whether other callers kept changing the same items, and nothing is wrong with DynamoDB.
-    #[must_use]
     pub fn is_contended(&self) -> bool {
         self.kind == Kind::Contended
     }
@@ -163,7 +153,6 @@ pub(super) fn was_refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespo
 /// The `Display` text of `error` and of its causes, for a log line. `Debug` is not used, because
 /// the SDK's output contains items. A `Display` text that embeds the `Debug` output of a request is
 /// truncated there.
-#[must_use]
 pub fn error_chain(error: &dyn Error) -> String {
     let mut text = without_request(error);
     let mut cause = error.source();

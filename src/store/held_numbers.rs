@@ -19,7 +19,6 @@ impl HeldNumbers {
     }
 
     /// What to change in the org's file so that `plan` gives none of them.
-    #[must_use]
     pub fn remedy(&self, plan: &NumberingPlan) -> String {
         let offset = self.highest + 1;
         if plan.is_random() || offset >= plan.end() {

@@ -63,7 +63,6 @@ pub struct OwnerHistory {
 
 impl OwnerHistory {
     /// Whether nothing is stored.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.otps.is_empty() && self.failed_attempts.is_empty() && self.quotas.is_empty()
     }
@@ -97,7 +96,6 @@ pub enum OtpEnd {
 
 impl OtpRecord {
     /// Whether it can be validated.
-    #[must_use]
     pub fn is_open(&self, now: DateTime<Utc>) -> bool {
         self.end == OtpEnd::None && now < self.valid_until
     }

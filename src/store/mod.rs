@@ -106,13 +106,11 @@ pub struct Store {
 
 impl Store {
     /// The table with that name, accessed through `client`.
-    #[must_use]
     pub fn new(client: Client, table: String) -> Self {
         Self { client, table, blocks: Arc::default() }
     }
 
     /// The table's name.
-    #[must_use]
     pub fn table(&self) -> &str {
         &self.table
     }

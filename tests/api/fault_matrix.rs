@@ -278,16 +278,9 @@ fn otp(scope: &str, code: &str) -> Value {
 #[test]
 fn every_route_is_tested_with_faults() {
     let tested = [
-        "GET /v2/cardNumber",
-        "GET /v2/customers/lookup",
-        "GET /v2/customers/lookup/customerDetails",
-        "GET /v2/customers/{id}",
-        "GET /v2/otp",
-        "POST /v2/cardNumber",
-        "POST /v2/customers",
-        "POST /v2/customers/{id}/changeIdentifier",
-        "POST /v2/otp/generate",
-        "POST /v2/otp/validate",
+        "GET /v2/cardNumber", "GET /v2/customers/lookup", "GET /v2/customers/lookup/customerDetails",
+        "GET /v2/customers/{id}", "GET /v2/otp", "POST /v2/cardNumber", "POST /v2/customers",
+        "POST /v2/customers/{id}/changeIdentifier", "POST /v2/otp/generate", "POST /v2/otp/validate",
         "POST /v3/oauth/token/generate",
     ];
     let mut routes: Vec<String> =

@@ -77,14 +77,8 @@ async fn a_mobile_is_found_in_every_spelling_plus_sign_encoded_or_not() {
     let (_table, service) = demo().await;
     service.issue().await;
     for mobile in [
-        "8799361139",
-        "918799361139",
-        "+918799361139",
-        "%2B918799361139",
-        "+91+87993+61139",
-        "%2B91%2087993-61139",
-        "%20%2B918799361139",
-        "+00918799361139",
+        "8799361139", "918799361139", "+918799361139", "%2B918799361139", "+91+87993+61139",
+        "%2B91%2087993-61139", "%20%2B918799361139", "+00918799361139",
     ] {
         let answer = service.get(&format!("/v2/otp?source=INSTORE&scope=POINTS&mobile={mobile}")).await;
         assert_eq!(answer.status, 200, "{mobile}");

@@ -15,18 +15,8 @@ async fn no_otp_password_or_customer_identifier_is_logged_at_any_level() {
     let (table, service) = demo().await;
     let (log, guard) = Log::record();
     let mut secrets: Vec<String> = [
-        MOBILE,
-        "9010000022",
-        "tom@example.com",
-        "openid-1",
-        "CARD-1",
-        "MINE-7",
-        "Sawyer",
-        PASSWORD,
-        "8a16a6b70505eb1f1ff7cdc0cd5559a7",
-        "SECRET-TEMPLATE",
-        "wrong-password",
-        "WRONG-CODE",
+        MOBILE, "9010000022", "tom@example.com", "openid-1", "CARD-1", "MINE-7", "Sawyer", PASSWORD,
+        "8a16a6b70505eb1f1ff7cdc0cd5559a7", "SECRET-TEMPLATE", "wrong-password", "WRONG-CODE",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -29,13 +29,8 @@ async fn generous() -> (TestTable, TestService) {
 async fn a_mobile_with_invisible_characters_is_the_same_mobile() {
     let (_table, service) = generous().await;
     for mobile in [
-        "\u{202a}+91\u{a0}87993\u{2011}61139\u{202c}",
-        "\u{feff}8799361139\u{200b}",
-        "٨٧٩٩٣٦١١٣٩",
-        "८७९९३६११३९",
-        "＋９１　８７９９３　６１１３９",
-        "tel:+91-87993-61139",
-        "+91 (0) 87993/61139",
+        "\u{202a}+91\u{a0}87993\u{2011}61139\u{202c}", "\u{feff}8799361139\u{200b}", "٨٧٩٩٣٦١١٣٩",
+        "८७९९३६११३९", "＋９１　８７９９３　６１１３９", "tel:+91-87993-61139", "+91 (0) 87993/61139",
     ] {
         assert!(finds_the_customer(&service, "MOBILE", json!(mobile)).await, "{mobile:?}");
     }
@@ -58,13 +53,8 @@ async fn an_email_address_with_invisible_characters_is_the_same_address() {
 async fn an_invalid_email_address_is_refused() {
     let (_table, service) = demo().await;
     for email in [
-        "a@example.com,",
-        "mailto:a@example.com",
-        "\u{2800}\u{2800}@example.com",
-        "a\u{2800}@example.com",
-        "a b@example.com",
-        "\"a b\"@example.com",
-        "a@-example.com",
+        "a@example.com,", "mailto:a@example.com", "\u{2800}\u{2800}@example.com", "a\u{2800}@example.com",
+        "a b@example.com", "\"a b\"@example.com", "a@-example.com",
     ] {
         let answer = register(&service, json!([{"type": "email", "value": email}])).await;
         assert_eq!(answer.refusal(), (400, vec![8057]), "{email:?}");
@@ -316,11 +306,7 @@ async fn a_bare_plus_behind_any_decoration_leads_to_the_international_number() {
         service.get(&url).await.json["userId"].clone()
     };
     for mobile in [
-        "+6598765432",
-        "(+65)98765432",
-        "-+6598765432",
-        "/+65.98765432",
-        "tel:(+65)98765432",
+        "+6598765432", "(+65)98765432", "-+6598765432", "/+65.98765432", "tel:(+65)98765432",
         "(0)+6598765432",
     ] {
         assert_eq!(fetch(mobile).await, abroad, "{mobile}");

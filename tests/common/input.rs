@@ -76,10 +76,7 @@ pub fn keys(keys: &[Vec<u8>]) -> Vec<Request> {
 pub fn body(input: &[u8]) -> Vec<Request> {
     let body = Bytes::copy_from_slice(input);
     [
-        "/v2/otp/generate",
-        "/v2/otp/validate",
-        "/v2/customers",
-        "/v2/customers/5/changeIdentifier",
+        "/v2/otp/generate", "/v2/otp/validate", "/v2/customers", "/v2/customers/5/changeIdentifier",
         "/v3/oauth/token/generate",
     ]
     .map(|path| Request { body: body.clone(), ..request(Method::POST, path, "source=INSTORE") })

@@ -591,11 +591,7 @@ async fn each_definition_of_the_table_that_is_not_right_has_its_remedy() {
             row("StreamSpecification", stream, "stream", "warning", "KEYS_ONLY"),
             row("DeletionProtectionEnabled", json!(false), "deletion protection", "warning", "update-table"),
             row(
-                "OnDemandThroughput",
-                on_demand,
-                "billing",
-                "warning",
-                "limited to 10 read and 7 write units",
+                "OnDemandThroughput", on_demand, "billing", "warning", "limited to 10 read and 7 write units",
             ),
             ("DescribeTable", provisioned, "billing", "warning", "5 read and 3 write units"),
         ]

@@ -21,12 +21,8 @@ use super::{
 
 fn hostile() -> Vec<String> {
     [
-        "<script>alert(1)</script>",
-        "\" onmouseover=\"alert(1)\" x=\"",
-        "'><img src=x onerror=alert(1)>",
-        "{{7*7}}{% include \"x\" %}",
-        "&lt;b&gt;&#60;b&#62;",
-        "Tom\u{202e}moT\u{2066}x",
+        "<script>alert(1)</script>", "\" onmouseover=\"alert(1)\" x=\"", "'><img src=x onerror=alert(1)>",
+        "{{7*7}}{% include \"x\" %}", "&lt;b&gt;&#60;b&#62;", "Tom\u{202e}moT\u{2066}x",
         "\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31mTom\r\n\tAnn",
     ]
     .map(str::to_owned)

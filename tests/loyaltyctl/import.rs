@@ -129,27 +129,18 @@ async fn a_rehearsal_says_the_same_and_writes_nothing() {
     let rows = [
         // A known customer of another account, also with another external ID than the generated
         // one.
-        "WECHAT,WECHAT-API1,,,8799361139,,",
-        "WECHAT,WECHAT-API2,,,8799361139,,X2",
-        "INSTORE,,,,8799361139,,",
+        "WECHAT,WECHAT-API1,,,8799361139,,", "WECHAT,WECHAT-API2,,,8799361139,,X2", "INSTORE,,,,8799361139,,",
         // A new person in several accounts, who has a card number after the first row.
-        "INSTORE,,,,9010000022,,",
-        "WECHAT,WECHAT-API1,,,9010000022,,",
+        "INSTORE,,,,9010000022,,", "WECHAT,WECHAT-API1,,,9010000022,,",
         "WECHAT,WECHAT-API2,,,9010000022,new@example.com,X3",
-        "WECHAT,WECHAT-API2,,,9010000022,new@example.com,",
-        "MARTJACK,SHOP,,,,new@example.com,",
+        "WECHAT,WECHAT-API2,,,9010000022,new@example.com,", "MARTJACK,SHOP,,,,new@example.com,",
         "INSTORE,,,,9010000022,,",
         // One external ID of two persons, and one person with the external IDs of two.
-        "INSTORE,,,,9010000033,,X1",
-        "INSTORE,,,,9010000044,,X1",
-        "WECHAT,WECHAT-API1,,,9010000033,,X1",
+        "INSTORE,,,,9010000033,,X1", "INSTORE,,,,9010000044,,X1", "WECHAT,WECHAT-API1,,,9010000033,,X1",
         // Where no number is generated, the external ID may come later.
-        "WECHAT,WECHAT-API2,,,9010000055,,",
-        "INSTORE,,,,9010000055,,X5",
+        "WECHAT,WECHAT-API2,,,9010000055,,", "INSTORE,,,,9010000055,,X5",
         // Two customers become no one.
-        "WECHAT,WECHAT-API2,,,9010000033,,",
-        "MARTJACK,SHOP,,,9010000033,new@example.com,",
-        "X,,,,9,,",
+        "WECHAT,WECHAT-API2,,,9010000033,,", "MARTJACK,SHOP,,,9010000033,new@example.com,", "X,,,,9,,",
     ];
     let file = import.file("customers.csv", &format!("{HEADING}{}\n", rows.join("\n")));
     let path = import.path("rehearsed.csv");
@@ -277,13 +268,8 @@ async fn an_error_file_replaces_no_file() {
     fs::hard_link(&file, folder.join("hard.csv")).unwrap();
     fs::create_dir(folder.join("folder")).unwrap();
     let there = [
-        "customers.csv",
-        "./customers.csv",
-        "folder/../customers.csv",
-        "link.csv",
-        "dangling.csv",
-        "hard.csv",
-        "folder",
+        "customers.csv", "./customers.csv", "folder/../customers.csv", "link.csv", "dangling.csv",
+        "hard.csv", "folder",
     ];
     for errors in there.map(|name| folder.join(name)) {
         let (code, _, message) = import.run(&file, &["--errors", errors.to_str().unwrap()]);

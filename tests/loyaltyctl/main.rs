@@ -217,13 +217,7 @@ fn serving_another_endpoint_needs_its_table() {
     let owner = Served::start(&["--in-memory", "--demo"]);
     let endpoint = owner.dynamodb().to_owned();
     let output = finish(&mut loyaltyctl(&[
-        "--endpoint",
-        &endpoint,
-        "--table",
-        "missing",
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
+        "--endpoint", &endpoint, "--table", "missing", "serve", "--listen", "127.0.0.1:0",
     ]));
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ResourceNotFoundException"));
@@ -246,13 +240,7 @@ async fn table_create_is_idempotent() {
     let endpoint = operator.table.endpoint();
     let create = || {
         let output = finish(&mut loyaltyctl(&[
-            "--endpoint",
-            &endpoint,
-            "--table",
-            "another",
-            "--json",
-            "table",
-            "create",
+            "--endpoint", &endpoint, "--table", "another", "--json", "table", "create",
         ]));
         assert!(output.status.success());
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
@@ -364,8 +352,7 @@ async fn an_invalid_file_is_refused_with_all_errors() {
     let folder = tempfile::tempdir().unwrap();
     for (from, to, expected) in [
         (
-            "CONF_CARD_NUMBER_LENGTH = 10",
-            "CONF_CARD_NUMBER_LENGHT = 10",
+            "CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGHT = 10",
             "did you mean `CONF_CARD_NUMBER_LENGTH`?",
         ),
         ("Asia/Kolkata", "Asia/Kolkatta", "Asia/Kolkatta"),

@@ -562,17 +562,8 @@ async fn every_act_of_an_operator_is_in_the_audit_with_who_did_it() {
     assert_eq!(
         acts,
         [
-            "org apply",
-            "org apply",
-            "till create",
-            "till rotate",
-            "till revoke",
-            "org webhook-secret",
-            "org test-delivery",
-            "customer import",
-            "table upgrade",
-            "numbers take",
-            "table restored",
+            "org apply", "org apply", "till create", "till rotate", "till revoke", "org webhook-secret",
+            "org test-delivery", "customer import", "table upgrade", "numbers take", "table restored",
         ]
     );
     for entry in &entries {

@@ -66,7 +66,6 @@ identifiers and codes, and every dash in them becomes `-`; decimal digits of any
 - A trailing slash changes nothing.";
 
 /// The OpenAPI 3.1 document.
-#[must_use]
 pub fn document() -> Value {
     let (mut paths, mut tags) = (Map::new(), Vec::new());
     for route in ROUTES {

@@ -2,7 +2,6 @@
 
 /// The digit that makes `digits` followed by it pass the Luhn test (ISO/IEC 7812-1, annex B).
 /// Characters that are no digits are skipped.
-#[must_use]
 pub fn luhn(digits: &str) -> u8 {
     let sum: u32 = decimal(digits)
         .rev()
@@ -17,7 +16,6 @@ pub fn luhn(digits: &str) -> u8 {
 
 /// The remainder of the number that `digits` spell, divided by seven. Characters that are no digits
 /// are skipped.
-#[must_use]
 pub fn mod7(digits: &str) -> u8 {
     let remainder = decimal(digits).fold(0, |remainder, digit| (remainder * 10 + digit) % 7);
     u8::try_from(remainder).unwrap_or_default()

@@ -117,7 +117,6 @@ pub const MAX_LENGTH: usize = MAX_DIGITS as usize;
 
 impl CardNumberSettings {
     /// Every setting that is wrong whatever the length of the sequence is.
-    #[must_use]
     pub fn problems(&self) -> Vec<PlanError> {
         let mut problems = Vec::new();
         for (key, value) in
@@ -199,13 +198,11 @@ impl TryFrom<&CardNumberSettings> for NumberingPlan {
 
 impl NumberingPlan {
     /// The first value of the sequence.
-    #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The first value after the sequence. It is at most `i64::MAX`, which no counter reaches.
-    #[must_use]
     pub fn end(&self) -> u64 {
         10_u64.checked_pow(self.width).map_or(MAX_END, |size| size.min(MAX_END))
     }
@@ -213,21 +210,18 @@ impl NumberingPlan {
     /// The last value at which `count` values may be allocated at once; `None` if the range is too
     /// small for that. A block needs room for a thousand of its size. Near the end of the range,
     /// numbers are allocated one by one, so that few are skipped.
-    #[must_use]
     pub fn last_start(&self, count: u64) -> Option<u64> {
         let room = if count > 1 { count.saturating_mul(MIN_BLOCKS_LEFT) } else { 1 };
         self.end().checked_sub(room)
     }
 
     /// The largest block that can be allocated at the first value.
-    #[must_use]
     pub fn max_block_size(&self) -> u64 {
         (self.end() - self.offset) / MIN_BLOCKS_LEFT
     }
 
     /// The percentage (0 to 100) of the range from the offset to the end that is used once `value`
     /// is issued.
-    #[must_use]
     pub fn percent_used(&self, value: u64) -> f64 {
         let whole = u128::from(self.end() - self.offset);
         let used = u128::from((value + 1).saturating_sub(self.offset));
@@ -238,7 +232,6 @@ impl NumberingPlan {
 
     /// Whether numbers of this plan look like payment card numbers (ISO/IEC 7812): 16 digits, the
     /// first one 3 to 6, and a last one that is the Luhn digit of all the others.
-    #[must_use]
     pub fn resembles_payment_cards(&self) -> bool {
         let luhn = matches!(self.algorithm, Algorithm::Luhn | Algorithm::RandomLuhn);
         let width = self.width as usize;
@@ -258,7 +251,6 @@ impl NumberingPlan {
 
     /// The format of this plan's numbers, as text. Plans with the same format differ only in their
     /// offset.
-    #[must_use]
     pub fn format(&self) -> String {
         format!(
             "{}/{}/{}/{}/{}",
@@ -268,7 +260,6 @@ impl NumberingPlan {
 
     /// The card number for a value of the sequence. Different values below [`Self::end`] give
     /// different numbers.
-    #[must_use]
     pub fn number(&self, value: u64, key: &PermutationKey) -> String {
         let value = U256::from(value);
         let value =
@@ -299,13 +290,11 @@ pub enum NumberReading {
 
 impl NumberingPlan {
     /// Whether numbers of this plan end in a check digit.
-    #[must_use]
     pub const fn has_check_digit(&self) -> bool {
         self.algorithm.check_digits() > 0
     }
 
     /// The value of the sequence that `number` was made from. The inverse of [`Self::number`].
-    #[must_use]
     pub fn read(&self, number: &str, key: &PermutationKey) -> NumberReading {
         let sequence = number
             .strip_prefix(self.prefix.as_str())
@@ -326,13 +315,11 @@ impl NumberingPlan {
     }
 
     /// Whether the numbers are in an unguessable order.
-    #[must_use]
     pub const fn is_random(&self) -> bool {
         self.algorithm.is_random()
     }
 
     /// The value of the sequence that gives this number. `None` if no value does.
-    #[must_use]
     pub fn value_of(&self, number: &str, key: &PermutationKey) -> Option<u64> {
         match self.read(number, key) {
             NumberReading::Value(value) => Some(value),
@@ -342,7 +329,6 @@ impl NumberingPlan {
 }
 
 /// A new key for an org, from the operating system's generator.
-#[must_use]
 pub fn new_permutation_key(rng: &mut impl rand::Rng) -> PermutationKey {
     let mut key = [0; 32];
     rng.fill_bytes(&mut key);

@@ -34,7 +34,6 @@ impl Permutation {
     ///
     /// # Panics
     /// Never: HMAC takes keys of every length.
-    #[must_use]
     pub fn new(key: &PermutationKey, digits: u32) -> Self {
         debug_assert!((1..=MAX_DIGITS).contains(&digits));
         let side = U256::from(10_u8).pow(digits / 2) * if digits.is_multiple_of(2) { 1 } else { 4_u128 };
@@ -44,7 +43,6 @@ impl Permutation {
     }
 
     /// The image of `value`, which must be below `10^digits`.
-    #[must_use]
     pub fn permute(&self, value: U256) -> U256 {
         let size = U256::from(10_u8).pow(self.digits);
         let mut image = self.encipher(value);
@@ -57,7 +55,6 @@ impl Permutation {
     }
 
     /// The value whose image is `image`, which must be below `10^digits`.
-    #[must_use]
     pub fn invert(&self, image: U256) -> U256 {
         let size = U256::from(10_u8).pow(self.digits);
         let mut value = self.decipher(image);

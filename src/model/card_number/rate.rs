@@ -32,7 +32,6 @@ pub struct Rate {
 impl Rate {
     /// The rate at `now`, when the counter is `current`. It is taken since the reading of the same
     /// plan whose age is closest to 30 days, and at least one day. `None` without such a reading.
-    #[must_use]
     pub fn of(readings: &[Reading], current: &IssuedRange, now: DateTime<Utc>) -> Option<Self> {
         let is_usable = |reading: &&Reading| {
             reading.plan == current.plan && reading.next <= current.next && now - reading.at >= YOUNGEST
@@ -48,7 +47,6 @@ impl Rate {
 
     /// When `left` numbers are used up at this rate from `now` on. `None` if that is in a hundred
     /// years or never.
-    #[must_use]
     pub fn used_up(&self, left: u64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         #[expect(clippy::cast_precision_loss, reason = "a date needs no more than 52 bits")]
         let days = left as f64 / self.per_day;

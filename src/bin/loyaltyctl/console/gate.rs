@@ -301,13 +301,8 @@ mod tests {
             assert!(loopback.accepts_host(host), "{host}");
         }
         for host in [
-            "",
-            "127.0.0.1",
-            "127.0.0.1:3002",
-            "attacker.example:3001",
-            "127.0.0.1.nip.io:3001",
-            "[::1]:3001",
-            "x@localhost:3001",
+            "", "127.0.0.1", "127.0.0.1:3002", "attacker.example:3001", "127.0.0.1.nip.io:3001",
+            "[::1]:3001", "x@localhost:3001",
         ] {
             assert!(!loopback.accepts_host(host), "{host}");
         }
