@@ -208,7 +208,7 @@ advisories: $(CARGO_DENY) $(CARGO_AUDIT) ## Check dependencies against the RustS
 sbom: sbom-files ## Write and check CycloneDX bills of materials, target/{loyalty-codes,deliver,loyaltyctl}.cdx.json (ARCH=arm64 or x86_64)
 	cargo test --locked --all-features --test dependencies -- --ignored
 
-sbom-files: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+sbom sbom-files: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
 sbom-files: $(CARGO_CYCLONEDX)
 	for bin in loyalty-codes deliver loyaltyctl; do \
 	  case $$bin in deliver) features='--features deliver';; loyaltyctl) features='--features cli';; *) features=;; esac; \

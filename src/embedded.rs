@@ -2,9 +2,9 @@
 //! with the same client as the real one.
 
 use std::{
-    fs::OpenOptions,
+    fs::{OpenOptions, Permissions},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -57,9 +57,9 @@ impl Embedded {
         Ok(Self { address, stop, serving })
     }
 
-    /// As [`start`](Self::start), on an address of loopback that only this process knows. Any
-    /// program, and any web page, could read and change the tables through one that it can guess:
-    /// the engine checks no credentials, and its answers allow every page to read them.
+    /// As [`start`](Self::start), on an address of loopback that no web page can guess. Through one
+    /// that it can, any page could read and change the tables: the engine checks no credentials, and
+    /// its answers allow every page to read them.
     ///
     /// # Errors
     /// [`EngineError`] when the file cannot be opened.
@@ -96,7 +96,8 @@ fn open(path: &Path) -> Result<Database, EngineError> {
     }
     // The engine would create a file that every user can read.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
-    file.map_err(|error| failed(error.to_string()))?;
+    let kept = file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
+    kept.map_err(|error| failed(error.to_string()))?;
     let text = path.to_str().ok_or_else(|| failed("the path is not UTF-8".to_owned()))?;
     Database::new(text).map_err(|error| failed(error.to_string()))
 }

@@ -40,7 +40,7 @@ pub fn answer(requests: Vec<api::Request>) {
 async fn service() -> App {
     let store = Store::new(client(), "fuzz".to_owned());
     let definition = toml::from_str(DEMO_ORG).unwrap();
-    store.apply_org(&definition, Secret::new([7; 32]), UserId(1)).await.unwrap();
+    store.apply_org(&definition, Secret::new([7; 32]), UserId(1), None).await.unwrap();
     let (name, password) = input::TILL;
     let clock = Clock::system();
     let till = Till {

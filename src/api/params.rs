@@ -23,7 +23,11 @@ use crate::{
 };
 
 /// The decoded parameters of the query string and of the path. A blank value counts as absent.
-pub struct Params(Vec<(String, Value)>);
+pub struct Params {
+    values: Vec<(String, Value)>,
+    /// See [`Request::query_was_decoded`](super::Request::query_was_decoded).
+    query_was_decoded: bool,
+}
 
 /// A decoded value, in two readings of a bare `+` in a query: as a space and as a plus. The kind of
 /// value decides which one applies.
@@ -33,8 +37,6 @@ struct Value {
     form: String,
     /// Read with a bare `+` as a plus. Both readings have the same length.
     plus: String,
-    /// See [`Request::query_was_decoded`](super::Request::query_was_decoded).
-    was_decoded: bool,
 }
 
 impl Params {
@@ -44,23 +46,42 @@ impl Params {
     /// [`Problem::PathAmbiguous`] for a path whose parameters cannot be separated.
     pub fn parse(
         query: &str,
-        was_decoded: bool,
+        query_was_decoded: bool,
         in_path: Option<&PathParameters<'_>>,
     ) -> Result<Self, Problem> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let form = |text: &str| decode(&text.replace('+', " "));
         let in_path = in_path.map(PathParameters::pairs).transpose()?.unwrap_or_default().into_iter();
-        let in_path = in_path
-            .map(|(name, value)| (name, Value { form: value.clone(), plus: value, was_decoded: false }));
+        let in_path = in_path.map(|(name, value)| (name, Value { form: value.clone(), plus: value }));
         let in_query = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let in_query = in_query
-            .map(|(name, value)| (form(name), Value { form: form(value), plus: decode(value), was_decoded }));
-        Ok(Self(in_path.chain(in_query).collect()))
+        let in_query =
+            in_query.map(|(name, value)| (form(name), Value { form: form(value), plus: decode(value) }));
+        Ok(Self { values: in_path.chain(in_query).collect(), query_was_decoded })
+    }
+
+    /// Reads an identifier. Callers often forget to encode a plus. Before a mobile number and inside
+    /// an e-mail address, a bare `+` is read as a plus, because no space can be there.
+    ///
+    /// If the query was decoded before, nobody knows whether a space before a mobile number was a
+    /// plus. Where that makes two numbers, none of them is read.
+    fn read_identifier(&self, org: &Org, name: IdentifierName, value: &Value) -> Result<Identifier, Problem> {
+        match name {
+            IdentifierName::Mobile => {
+                let mobile = identifier(org, name, &with_leading_plus(value))?;
+                let with_space = identifier(org, name, &value.form);
+                if self.query_was_decoded && with_space.is_ok_and(|other| other != mobile) {
+                    return Err(Problem::MobileMalformed);
+                }
+                Ok(mobile)
+            }
+            IdentifierName::Email => identifier(org, name, with_inner_plus(value)),
+            _ => identifier(org, name, &value.form),
+        }
     }
 
     /// The values of a parameter that are not blank.
     fn values(&self, name: &str) -> impl Iterator<Item = &Value> {
-        self.0
+        self.values
             .iter()
             .filter(move |(key, value)| key == name && !typed_text::is_absent(&value.form))
             .map(|(_, value)| value)
@@ -86,7 +107,7 @@ impl Params {
         let mut candidates = Vec::new();
         for shorthand in ["mobile", "email", "external_id", "externalId", "wechat"] {
             if let (Some(value), Some(name)) = (self.value(shorthand)?, IdentifierName::parse(shorthand)) {
-                candidates.push(identifier_in_query(org, name, value)?);
+                candidates.push(self.read_identifier(org, name, value)?);
             }
         }
         let of_otps = |text| IdentifierName::parse(text).filter(|name| name.receives_otps());
@@ -95,7 +116,7 @@ impl Params {
             (Some(None), None) => {
                 return Err(Problems(vec![Problem::IdentifierNameUnknown, Problem::IdentifierValueMissing]));
             }
-            (Some(Some(name)), Some(value)) => candidates.push(identifier_in_query(org, name, value)?),
+            (Some(Some(name)), Some(value)) => candidates.push(self.read_identifier(org, name, value)?),
             (Some(Some(name)), None) if candidates.iter().any(|c| c.name() != name) => {
                 return Err(Problem::IdentifiersDiffer.into());
             }
@@ -124,7 +145,7 @@ impl Params {
         let value = self.value("identifierValue").map_err(Problems::from);
         let value = value.and_then(|value| Ok(value.ok_or(Problem::IdentifierValueMissing)?));
         let (name, value) = (name, value).gather()?;
-        Ok(identifier_in_query(org, name, value)?)
+        Ok(self.read_identifier(org, name, value)?)
     }
 
     /// `source`, which may be `ALL`, and `accountId`.
@@ -144,7 +165,7 @@ impl Params {
     /// `threshold`, as the org's configuration interprets it.
     pub fn threshold(&self, org: &Org) -> Result<Option<Threshold>, Problems> {
         // As it was sent: in a query, a bare `+` is a space, and `+1` is no whole number.
-        let exact = self.0.iter().filter(|(key, value)| key == "threshold" && !value.form.is_empty());
+        let exact = self.values.iter().filter(|(key, value)| key == "threshold" && !value.form.is_empty());
         let Some(text) = only(exact.map(|(_, value)| value.form.as_str()))? else {
             return Ok(None);
         };
@@ -165,26 +186,6 @@ fn only<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, 
         return Err(Problem::ParameterRepeated);
     }
     Ok(first)
-}
-
-/// Reads an identifier from a query. Callers often forget to encode a plus. Before a mobile number
-/// and inside an e-mail address, a bare `+` is read as a plus, because no space can be there.
-///
-/// If the query was decoded before, nobody knows whether a space before a mobile number was a plus.
-/// Where that makes two numbers, none of them is read.
-fn identifier_in_query(org: &Org, name: IdentifierName, value: &Value) -> Result<Identifier, Problem> {
-    match name {
-        IdentifierName::Mobile => {
-            let mobile = identifier(org, name, &with_leading_plus(value))?;
-            let with_space = identifier(org, name, &value.form);
-            if value.was_decoded && with_space.is_ok_and(|other| other != mobile) {
-                return Err(Problem::MobileMalformed);
-            }
-            Ok(mobile)
-        }
-        IdentifierName::Email => identifier(org, name, with_inner_plus(value)),
-        _ => identifier(org, name, &value.form),
-    }
 }
 
 /// Restores a bare `+` before a number. What may stand before the plus is skipped. A number with an

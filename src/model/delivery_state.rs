@@ -14,7 +14,7 @@ pub enum Outcome {
         /// What the provider calls the message.
         provider_id: String,
     },
-    /// No provider took it, and it is not tried again.
+    /// It was not sent, as far as is known, and is not tried again.
     Failed(FailureReason),
     /// Its OTP expired before it could be sent.
     Expired,

@@ -127,9 +127,9 @@ impl PhoneNumberPlan {
     }
 
     /// A number with country code, without the trunk prefix that may follow it. Zeros there that
-    /// make a national number of the org too long are removed in an org without a trunk prefix, too,
-    /// and so are those behind another country code. Networks may ignore them, and one phone must
-    /// not have two normal forms.
+    /// make a national number of the org too long are removed in an org without a trunk prefix,
+    /// too, and so are those behind another country code. Networks may ignore them, and one phone
+    /// must not have two normal forms.
     fn international(&self, digits: &str) -> String {
         let Some(national) = digits.strip_prefix(&self.country_code) else {
             return without_foreign_zeros(digits);

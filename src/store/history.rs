@@ -61,6 +61,26 @@ pub struct OwnerHistory {
     pub last_sent: Vec<(Scope, DateTime<Utc>)>,
 }
 
+/// The failed attempts in several histories of one person. One that was counted for the customer
+/// and for a contact is the customer's.
+pub fn distinct_attempts<'a>(
+    histories: impl Iterator<Item = &'a OwnerHistory>,
+) -> Vec<(&'a OwnerHistory, Scope, FailedAttempts)> {
+    let mut distinct = Vec::<(&OwnerHistory, Scope, FailedAttempts)>::new();
+    let (customers, contacts): (Vec<_>, Vec<_>) =
+        histories.partition(|history| matches!(history.owner, HistoryOwner::Customer(_)));
+    for history in customers.into_iter().chain(contacts) {
+        for (scope, attempts) in &history.failed_attempts {
+            let mut times = attempts.times().to_vec();
+            for (_, other, counted) in &distinct {
+                times.retain(|time| other != scope || !counted.times().contains(time));
+            }
+            distinct.push((history, *scope, FailedAttempts::new(times)));
+        }
+    }
+    distinct
+}
+
 impl OwnerHistory {
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
@@ -151,7 +171,7 @@ pub struct CustomerHistory {
 
 impl CustomerHistory {
     /// The customer's own history and those of the customer's contacts.
-    pub fn all(&self) -> impl Iterator<Item = &OwnerHistory> {
+    pub fn all(&self) -> impl Iterator<Item = &OwnerHistory> + Clone {
         [&self.own].into_iter().chain(&self.contacts)
     }
 }

@@ -71,7 +71,7 @@ pub use held_numbers::HeldNumbers;
 #[cfg(feature = "cli")]
 pub use history::{
     AddressQuotas, CustomerHistory, CustomerState, HistoryOwner, MessageRecord, OtpEnd, OtpRecord,
-    OwnerHistory, QuotaCount, Search,
+    OwnerHistory, QuotaCount, Search, distinct_attempts,
 };
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};

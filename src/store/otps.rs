@@ -151,8 +151,8 @@ impl Store {
         respond: impl Fn(bool) -> Result<A, E>,
     ) -> Result<Validation<A>, E> {
         let limit = org.attempt_limit();
-        // Each lost race was won by one of the failed attempts that the limit allows or by one of the
-        // day's OTPs, both of the customer or of the contact, or by the registration.
+        // Each lost race was won by one of the failed attempts that the limit allows or by one of
+        // the day's OTPs, both of the customer or of the contact, or by the registration.
         let otps = usize::try_from(org.config().otp_daily_limit).unwrap_or_default();
         for _ in 0..=2 * (limit.count + otps) + 1 {
             let Some(history) = self.otp_history(org.id(), typed.identity, typed.scope).await? else {

@@ -197,7 +197,7 @@ async fn a_counter_of_another_plan_is_repaired_by_the_orgs_own_file_or_that_says
     let difference = operator.json(&["org", "diff", &file]);
     assert_eq!((&difference["result"], &difference["changes"]), (&json!("updated"), &json!([])));
     let applied = String::from_utf8(apply(&file).stdout).unwrap();
-    assert_eq!(applied, "org 966 updated: the counter of its card numbers had another plan\n");
+    assert_eq!(applied, "org 966 updated: the counter of its card numbers has another plan\n");
     operator.doctor(&endpoint, &["--org", "966"]).expect("card numbers", "ok", "");
     assert_eq!(String::from_utf8(apply(&file).stdout).unwrap(), "org 966 unchanged\n");
     let preview = operator.json(&["numbers", "preview", "--org", "966"]);

@@ -1,6 +1,6 @@
 //! The embedded DynamoDB of `serve`, and the address at which other programs reach it.
 //!
-//! The engine itself listens where nobody finds it; see [`Embedded::start_hidden`]. What is printed
+//! The engine itself listens where no web page finds it; see [`Embedded::start_hidden`]. What is printed
 //! is the address of a proxy that refuses web pages. Browsers name the page in `Origin` with every
 //! request that could read or change a table.
 
@@ -44,7 +44,9 @@ impl Engine {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let proxy = Router::new().fallback(move |request| pass_on(client.clone(), engine.clone(), request));
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(http::serve_pages(proxy, listener, Limits::default(), async {
+        // Each of its connections has another one to the engine, beside those of the API.
+        let limits = Limits { connections: 128, ..Limits::default() };
+        let serving = tokio::spawn(http::serve_pages(proxy, listener, limits, async {
             let _ = stopped.await;
         }));
         Ok(Self { embedded, address, stop, serving })

@@ -8,7 +8,7 @@ use loyalty_codes::{
         org::Org,
         otp::Scope,
     },
-    store::{AddressQuotas, HistoryOwner, OtpEnd, OwnerHistory},
+    store::{AddressQuotas, HistoryOwner, OtpEnd, OwnerHistory, distinct_attempts},
 };
 use serde_json::{Value, json};
 
@@ -44,8 +44,8 @@ pub fn limits(
     now: DateTime<Utc>,
 ) -> Vec<Limit> {
     let mut limits = Vec::new();
+    limits.extend(wrong_guesses(org, histories, now));
     for history in histories {
-        limits.extend(wrong_guesses(org, history, now));
         limits.extend(cooldowns(org, history, now));
         if let HistoryOwner::Customer(_) = history.owner {
             let quotas = history.quotas.iter();
@@ -68,14 +68,14 @@ pub fn limits(
     limits
 }
 
-fn wrong_guesses(org: &Org, history: &OwnerHistory, now: DateTime<Utc>) -> impl Iterator<Item = Limit> {
+fn wrong_guesses(org: &Org, histories: &[OwnerHistory], now: DateTime<Utc>) -> impl Iterator<Item = Limit> {
     let limit = org.attempt_limit();
-    history.failed_attempts.iter().filter_map(move |(scope, attempts)| {
+    distinct_attempts(histories.iter()).into_iter().filter_map(move |(history, scope, attempts)| {
         let counting = attempts.counting(limit, now);
         let oldest_until = *counting.first()? + limit.window;
         Some(Limit {
             owner: owner(history),
-            scope: Some(*scope),
+            scope: Some(scope),
             kind: Kind::WrongGuesses { count: counting.len(), limit: limit.count, oldest_until },
             free_at: attempts.locked_until(limit, now),
         })

@@ -70,6 +70,16 @@ pub fn temporary(make: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result
     Ok(file)
 }
 
+/// Gives a temporary file its present path for good.
+///
+/// # Errors
+/// When it cannot be kept.
+pub fn keep(file: NamedTempFile) -> io::Result<PathBuf> {
+    let (_, path) = file.keep().map_err(|error| error.error)?;
+    temporary_files().retain(|temporary| *temporary != path);
+    Ok(path)
+}
+
 /// Deletes the temporary files, and ends the process with the exit code that shells have for the
 /// signal.
 pub fn end(signal: SignalKind) -> ! {

@@ -33,7 +33,7 @@ use crate::{
     Target, audit,
     delivery::{self, Delivery, Needs},
     failure::Failure,
-    new_file::{end, temporary, while_editing},
+    new_file::{end, keep, temporary, while_editing},
     org_file, org_words,
     output::{self, Output, printable},
     upgrade,
@@ -235,6 +235,9 @@ async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result
 }
 
 /// Prints what applying a definition changes. `lead` is written before the result.
+/// What an org's own file changes if an item was edited.
+const COUNTER_HAS_ANOTHER_PLAN: &str = "the counter of its card numbers has another plan";
+
 fn print_changes(output: &Output, id: OrgId, lead: &str, preview: &Preview) -> Result<(), Failure> {
     let Preview { result, changes, warnings } = preview;
     let entry = |(key, before, after): &Change| json!({"key": key, "before": before, "after": after});
@@ -243,7 +246,7 @@ fn print_changes(output: &Output, id: OrgId, lead: &str, preview: &Preview) -> R
     if !changes.is_empty() {
         text = format!("{text}\n{}", changes_as_table(output, changes));
     } else if *result == "updated" {
-        text = format!("{text}: the counter of its card numbers had another plan");
+        text = format!("{text}: {COUNTER_HAS_ANOTHER_PLAN}");
     }
     output.print(&json!({"id": id, "result": result, "changes": entries, "warnings": warnings}), &text)?;
     for warning in warnings {
@@ -279,7 +282,11 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
             return print_changes(output, id, "", &preview);
         }
         if !yes {
-            output::before_question(&changes_as_table(output, &preview.changes));
+            let shown = match &preview.changes[..] {
+                [] => COUNTER_HAS_ANOTHER_PLAN.to_owned(),
+                changes => changes_as_table(output, changes),
+            };
+            output::before_question(&shown);
             for warning in &preview.warnings {
                 output.warn(warning);
             }
@@ -296,9 +303,9 @@ async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<
     };
     match applying.await {
         Ok(()) => Ok(()),
-        // What was typed is not lost.
-        Err(failure) => match file.keep() {
-            Ok((_, path)) => Err(failure.with_detail(&format!(
+        // What was typed is not lost, unless the command is interrupted.
+        Err(failure) => match keep(file) {
+            Ok(path) => Err(failure.with_detail(&format!(
                 "The edited file is {0}\nWhen it is as it must be, `loyaltyctl org diff {0}` shows what it changes, and \
                  `loyaltyctl org apply {0}` applies it.",
                 path.display()

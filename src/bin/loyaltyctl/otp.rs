@@ -120,12 +120,19 @@ pub async fn run(command: Command, target: &Target, output: &Output) -> Result<(
             let unlocked =
                 support::unlock(&store, &who, &org, &subject, read_scope(scope.as_deref())).await?;
             let names: Vec<_> = unlocked.iter().map(|scope| scope.as_str()).collect();
-            let text = if names.is_empty() {
+            let mut text = if names.is_empty() {
                 "there were no wrong guesses".to_owned()
             } else {
                 format!("wrong guesses were forgotten for {}", names.join(", "))
             };
-            output.print(&json!({"unlocked": names}), &text)
+            let customers = registered_as(&store, &org, &subject).await?;
+            for user in &customers {
+                let org = org.id();
+                text = format!(
+                    "{text}\nregistered: `loyaltyctl otp unlock --org {org} {user}` forgets the customer's, too"
+                );
+            }
+            output.print(&json!({"unlocked": names, "customers": customers}), &text)
         }
     }
 }
@@ -147,10 +154,7 @@ async fn list(store: &Store, output: &Output, whose: &Whose) -> Result<(), Failu
     } else {
         vec![output.table(HEADING, &rows)]
     };
-    let mut customers = Vec::new();
-    if let Subject::Contact(identifier) = &subject {
-        customers = store.search(&org, identifier).await?.customers.into_keys().collect();
-    }
+    let customers = registered_as(store, &org, &subject).await?;
     lines.extend(message_words::legend(&histories, now));
     lines.extend(limits.iter().map(|limit| limit.in_words(&org, now)));
     for user in &customers {
@@ -164,6 +168,14 @@ async fn list(store: &Store, output: &Output, whose: &Whose) -> Result<(), Failu
         &json!({"org": org.id(), "owners": json, "limits": limits, "customers": customers}),
         &lines.join("\n"),
     )
+}
+
+/// The customers who have an identifier that was named as a contact.
+async fn registered_as(store: &Store, org: &Org, subject: &Subject) -> Result<Vec<UserId>, Failure> {
+    Ok(match subject {
+        Subject::Customer(_) => Vec::new(),
+        Subject::Contact(identifier) => store.search(org, identifier).await?.customers.into_keys().collect(),
+    })
 }
 
 pub const HEADING: &[&str] = &["issued", "scope", "for", "valid until", "otp", "channel", "to", "message"];

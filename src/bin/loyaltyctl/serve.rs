@@ -185,14 +185,15 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
     if let Some(deliveries) = deliveries {
         deliveries.finish(time_left).await;
     }
-    if let Some(console) = &console {
-        console.erasures().finish().await;
-    }
+    let erased = match &console {
+        Some(console) => console.erasures().finish().await,
+        None => Ok(()),
+    };
     if let Some(embedded) = embedded {
         // Its own callers can delay it, too.
         embedded.stop(time_left).await?;
     }
-    Ok(())
+    erased
 }
 
 /// An embedded DynamoDB with the table in it.

@@ -227,7 +227,7 @@ async fn a_console_that_is_ended_finishes_its_erasures() {
     console.erase(&console.browser());
     console.signal("-INT");
     let (code, errors) = console.ended();
-    assert!(code == 0 && errors.contains("1 erasures are finished first"), "{code}: {errors}");
+    assert!(code == 0 && errors.contains("waiting for 1 erasure,"), "{code}: {errors}");
     assert_eq!(shown(&operator), "erased");
     let mut idle = Console::with(&operator, &[], Stdio::piped());
     idle.signal("-INT");
@@ -260,7 +260,7 @@ async fn a_console_that_is_ended_twice_prints_what_finishes_its_erasures() {
     console.signal("-INT");
     let mut errors = String::new();
     let mut stderr = console.process.stderr.take().unwrap();
-    while !errors.contains("another signal ends the process at once\n") || !errors.contains("1 erasures") {
+    while !errors.contains("another signal ends the process at once\n") || !errors.contains("1 erasure,") {
         let mut byte = [0];
         stderr.read_exact(&mut byte).unwrap();
         errors.push(char::from(byte[0]));
@@ -270,7 +270,8 @@ async fn a_console_that_is_ended_twice_prints_what_finishes_its_erasures() {
     let (code, errors) = console.ended();
     let command = format!("customer erase --org 966 {}", 313_302_314);
     assert!(code == 130 && errors.contains(&command), "{code}: {errors}");
-    assert!(errors.contains(operator.table.name()), "{errors}");
+    let table = format!("--endpoint {} --table {} ", operator.table.endpoint(), operator.table.name());
+    assert!(errors.contains(&table), "{errors}");
     assert_eq!(shown(&operator), "being erased");
     let finished =
         operator.json(&[&command.split(' ').collect::<Vec<_>>()[..], &["--yes", "--settle", "0"]].concat());

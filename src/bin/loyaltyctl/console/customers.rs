@@ -416,9 +416,9 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
     let (begun, has_begun) = oneshot::channel();
     let background = Arc::clone(console);
     let erasing = tokio::spawn(async move {
-        let (erasures, id) = (background.erasures(), org.id());
+        let id = org.id();
         // Before the first write, so that the process waits for it from then on.
-        erasures.begin(id, user);
+        let open = background.erasures().begin(id, user);
         let mut is_begun = false;
         let tell = || {
             is_begun = true;
@@ -427,15 +427,16 @@ async fn erase(console: &Arc<Console>, org: Org, user: UserId, back: &str) -> Pa
         };
         let (store, who) = (&background.store, &background.who);
         let erased = support::erase(store, who, &org, user, background.settle, tell).await;
-        // The page itself tells a failure before that.
-        if let Err(failure) = &erased
-            && is_begun
-        {
-            tracing::warn!(org = %id, customer = %user, cause = %failure, "an erasure has not ended");
-            let text = format!("Customer {user} is not wholly erased. Erase the customer again: {failure}");
-            background.notify(Notice::warning(text));
+        match &erased {
+            Err(failure) if is_begun => {
+                tracing::warn!(org = %id, customer = %user, cause = %failure, "an erasure has not ended");
+                let text =
+                    format!("Customer {user} is not wholly erased. Erase the customer again: {failure}");
+                background.notify(Notice::warning(text));
+            }
+            // The page itself tells a failure before it has begun.
+            _ => open.done(),
         }
-        erasures.end(id, user);
         erased
     });
     let text = if has_begun.await.is_ok() {

@@ -264,7 +264,8 @@ pub async fn start(
 }
 
 /// The headers of every response: nothing is loaded from elsewhere, no script or style is inline,
-/// no other page shows the console in a frame, no other site gets a referrer, and nothing is cached.
+/// no other page shows the console in a frame, no other site gets a referrer, and nothing is
+/// cached.
 fn secure(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [

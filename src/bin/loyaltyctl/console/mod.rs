@@ -94,7 +94,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// The console of `serve`, at the address of the API.
+    /// The console of `serve` on an embedded DynamoDB, at the address of the API.
     pub fn of_serve(
         store: Store,
         who: String,
@@ -104,7 +104,7 @@ impl Console {
     ) -> Self {
         let api = format!("http://{address}");
         Self {
-            erasures: Erasures::of(&store),
+            erasures: Erasures::in_embedded(),
             settle,
             store,
             who,
@@ -157,7 +157,7 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         dashboard: dashboard(target, options, store.table()).await,
         activity: None,
         notices: Mutex::default(),
-        erasures: Erasures::of(&store),
+        erasures: Erasures::in_table(target.endpoint.as_deref(), store.table()),
         settle: options.settle.time(),
         store,
     });
@@ -180,8 +180,7 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
             "connections were closed, because their requests did not end in time"
         );
     }
-    console.erasures().finish().await;
-    Ok(())
+    console.erasures().finish().await
 }
 
 /// The address of the stack's dashboard; `None` for a table that is not on AWS.

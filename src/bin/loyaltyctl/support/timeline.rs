@@ -13,7 +13,8 @@ use loyalty_codes::{
         profile::{Attribution, StoredIdentifier},
     },
     store::{
-        ActOutcome, AuditEntry, CustomerHistory, CustomerState, HistoryOwner, OtpEnd, OtpRecord, OwnerHistory,
+        ActOutcome, AuditEntry, CustomerHistory, CustomerState, HistoryOwner, OtpEnd, OtpRecord,
+        OwnerHistory, distinct_attempts,
     },
 };
 use serde_json::json;
@@ -218,17 +219,19 @@ fn newest_first(mut events: Vec<Event>) -> Vec<Event> {
 
 fn otp_events<'a>(
     org: &Org,
-    histories: impl Iterator<Item = &'a OwnerHistory>,
+    histories: impl Iterator<Item = &'a OwnerHistory> + Clone,
     now: DateTime<Utc>,
 ) -> Vec<Event> {
     let mut events = Vec::new();
-    for history in histories {
+    let mut push = |history: &OwnerHistory, at, scope, what| {
         let contact = match &history.owner {
             HistoryOwner::Customer(_) => None,
             HistoryOwner::Contact(address) => Some(address.clone()),
         };
-        let mut push =
-            |at, scope, what| events.push(Event { at, scope: Some(scope), contact: contact.clone(), what });
+        events.push(Event { at, scope: Some(scope), contact, what });
+    };
+    for history in histories.clone() {
+        let mut push = |at, scope, what| push(history, at, scope, what);
         for otp in &history.otps {
             let (id, scope) = (otp.created_id, otp.scope);
             push(id.issued_at(), scope, EventKind::Issued(id, otp.valid_until));
@@ -242,13 +245,13 @@ fn otp_events<'a>(
                 OtpStatus::Open | OtpStatus::Deleted => {}
             }
         }
-        for (scope, attempts) in &history.failed_attempts {
-            for at in attempts.times() {
-                push(*at, *scope, EventKind::Refused);
-            }
-            if let (Some(until), Some(last)) = (locked_until(org, attempts, now), attempts.times().last()) {
-                push(*last, *scope, EventKind::Locked(until));
-            }
+    }
+    for (history, scope, attempts) in distinct_attempts(histories) {
+        for at in attempts.times() {
+            push(history, *at, scope, EventKind::Refused);
+        }
+        if let (Some(until), Some(last)) = (locked_until(org, &attempts, now), attempts.times().last()) {
+            push(history, *last, scope, EventKind::Locked(until));
         }
     }
     events
