@@ -58,8 +58,8 @@ impl Embedded {
     }
 
     /// As [`start`](Self::start), on an address of loopback that no web page can guess. Through one
-    /// that it can, any page could read and change the tables: the engine checks no credentials, and
-    /// its answers allow every page to read them.
+    /// that it can, any page could read and change the tables: the engine checks no credentials,
+    /// and its answers allow every page to read them.
     ///
     /// # Errors
     /// [`EngineError`] when the file cannot be opened.

@@ -59,8 +59,8 @@ impl Params {
         Ok(Self { values: in_path.chain(in_query).collect(), query_was_decoded })
     }
 
-    /// Reads an identifier. Callers often forget to encode a plus. Before a mobile number and inside
-    /// an e-mail address, a bare `+` is read as a plus, because no space can be there.
+    /// Reads an identifier. Callers often forget to encode a plus. Before a mobile number and
+    /// inside an e-mail address, a bare `+` is read as a plus, because no space can be there.
     ///
     /// If the query was decoded before, nobody knows whether a space before a mobile number was a
     /// plus. Where that makes two numbers, none of them is read.

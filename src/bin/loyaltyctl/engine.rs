@@ -1,8 +1,8 @@
 //! The embedded DynamoDB of `serve`, and the address at which other programs reach it.
 //!
-//! The engine itself listens where no web page finds it; see [`Embedded::start_hidden`]. What is printed
-//! is the address of a proxy that refuses web pages. Browsers name the page in `Origin` with every
-//! request that could read or change a table.
+//! The engine itself listens where no web page finds it; see [`Embedded::start_hidden`]. What is
+//! printed is the address of a proxy that refuses web pages. Browsers name the page in `Origin`
+//! with every request that could read or change a table.
 
 use std::{net::SocketAddr, time::Duration};
 
