@@ -256,7 +256,7 @@ impl Store {
         key: &StoredIdentifier,
         owner: UserId,
     ) -> Result<TransactWriteItem, StoreError> {
-        self.check(&keys::owner(org, key), |check| {
+        self.condition_check(&keys::owner(org, key), |check| {
             check
                 .condition_expression(format!("{USER_ID} = :owner"))
                 .expression_attribute_values(":owner", n(owner))

@@ -231,7 +231,7 @@ impl Store {
 
     /// The check that an identifier is not registered. The number of an erased customer is not.
     fn check_unregistered(&self, org: OrgId, identity: &Identity) -> Result<TransactWriteItem, StoreError> {
-        self.check(&keys::identity(org, identity), |check| {
+        self.condition_check(&keys::identity(org, identity), |check| {
             check.condition_expression(format!("attribute_not_exists({PK}) OR attribute_exists({GONE_AT})"))
         })
     }
@@ -243,7 +243,7 @@ impl Store {
         snapshot: &OtpsAndAttempts,
     ) -> Result<TransactWriteItem, StoreError> {
         let (condition, version) = unchanged_since(snapshot);
-        self.check(&keys::failed_attempts(series), |check| {
+        self.condition_check(&keys::failed_attempts(series), |check| {
             check.condition_expression(condition).set_expression_attribute_values(version)
         })
     }

@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// The check of the condition that `condition` adds, on the item with that key.
-    pub(super) fn check(
+    pub(super) fn condition_check(
         &self,
         key: &Key,
         condition: impl FnOnce(ConditionCheckBuilder) -> ConditionCheckBuilder,
