@@ -164,14 +164,12 @@ impl PhoneNumberPlan {
 const ZERO_MAY_FOLLOW: [&str; 8] = ["39", "225", "226", "229", "241", "242", "378", "379"];
 
 /// A number with another country code than the org's, without the zeros behind that code, unless
-/// numbers there may begin with a zero.
+/// numbers there may begin with a zero, or too few digits would be left.
 fn without_foreign_zeros(digits: &str) -> String {
-    match digits.split_at_checked(country_code_length(digits)) {
-        Some((code, national)) if !ZERO_MAY_FOLLOW.contains(&code) => {
-            format!("{code}{}", national.trim_start_matches('0'))
-        }
-        _ => digits.to_owned(),
-    }
+    let (code, national) = digits.split_at_checked(country_code_length(digits)).unwrap_or((digits, ""));
+    let shorter = format!("{code}{}", national.trim_start_matches('0'));
+    let is_number = MOBILE_DIGITS.contains(&shorter.len()) && !ZERO_MAY_FOLLOW.contains(&code);
+    if is_number { shorter } else { digits.to_owned() }
 }
 
 /// How many digits the country code has, at the beginning of an international number.
@@ -258,6 +256,7 @@ mod tests {
             ("+353 085 123 4567", "353851234567"),
             ("+225 07 01 23 45 67", "2250701234567"),
             ("+39 06 1234 5678", "390612345678"),
+            ("+1 000001", "1000001"),
         ] {
             assert_eq!(india().mobile(typed).as_deref(), Some(normal), "{typed}");
         }
