@@ -11,8 +11,8 @@ use aws_sdk_dynamodb::{
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
     types::{
-        BillingMode, ConditionCheck, KeySchemaElement, KeysAndAttributes, PointInTimeRecoveryStatus,
-        TableDescription, TimeToLiveStatus, TransactWriteItem,
+        BillingMode, KeySchemaElement, KeysAndAttributes, PointInTimeRecoveryStatus, TableDescription,
+        TimeToLiveStatus,
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -204,13 +204,10 @@ impl Store {
 
     /// A transaction that does nothing but check a condition.
     async fn try_condition_check(&self) -> Result<(), CallError> {
-        let check = ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::warm_up_probe().attributes()))
-            .condition_expression(format!("attribute_not_exists({PK})"))
-            .build()
-            .map_err(|error| CallError::Refused(error.to_string()))?;
-        let check = TransactWriteItem::builder().condition_check(check).build();
+        let check = self.condition_check(&keys::warm_up_probe(), |check| {
+            check.condition_expression(format!("attribute_not_exists({PK})"))
+        });
+        let check = check.map_err(|error| CallError::Refused(error.to_string()))?;
         call(self.client.transact_write_items().transact_items(check).send()).await.map(|_| ())
     }
 

@@ -17,7 +17,7 @@ use chrono::Days;
 use chrono::{DateTime, TimeDelta, Utc};
 
 #[cfg(feature = "cli")]
-use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update, builders::UpdateBuilder};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, builders::UpdateBuilder};
 
 use super::Item;
 #[cfg(feature = "cli")]
@@ -118,35 +118,26 @@ impl Store {
         let days = [today.checked_sub_days(Days::new(1)), Some(today), today.checked_add_days(Days::new(1))];
         for day in days.into_iter().flatten() {
             let key = keys::daily_quota(&series(Scope::Points), day);
-            let update =
-                self.mark(&key, at).update_expression("SET #count = :all, #gone = :at, #expires = :expires");
-            let update = update
-                .expression_attribute_names("#count", ISSUED)
-                .expression_attribute_values(":all", n(i64::MAX));
-            writes.push(build(update)?);
+            writes.push(self.update(&key, |update| {
+                mark(update, at)
+                    .update_expression("SET #count = :all, #gone = :at, #expires = :expires")
+                    .expression_attribute_names("#count", ISSUED)
+                    .expression_attribute_values(":all", n(i64::MAX))
+            })?);
         }
         for scope in Scope::ALL.iter().filter(|scope| scope.owner() != ScopeOwner::Contact) {
-            let update = self
-                .mark(&keys::failed_attempts(&series(*scope)), at)
-                .update_expression("SET #times = :none, #gone = :at, #expires = :expires ADD #version :leap");
-            let update = update
-                .expression_attribute_names("#times", TIMES)
-                .expression_attribute_names("#version", VERSION)
-                .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
-                .expression_attribute_values(":leap", n(VERSION_LEAP));
-            writes.push(build(update)?);
+            writes.push(self.update(&keys::failed_attempts(&series(*scope)), |update| {
+                mark(update, at)
+                    .update_expression(
+                        "SET #times = :none, #gone = :at, #expires = :expires ADD #version :leap",
+                    )
+                    .expression_attribute_names("#times", TIMES)
+                    .expression_attribute_names("#version", VERSION)
+                    .expression_attribute_values(":none", AttributeValue::L(Vec::new()))
+                    .expression_attribute_values(":leap", n(VERSION_LEAP))
+            })?);
         }
         Ok(writes)
-    }
-
-    fn mark(&self, key: &keys::Key, at: DateTime<Utc>) -> UpdateBuilder {
-        Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(key.attributes()))
-            .expression_attribute_names("#gone", GONE_AT)
-            .expression_attribute_names("#expires", keys::EXPIRES_AT)
-            .expression_attribute_values(":at", millis(at))
-            .expression_attribute_values(":expires", ttl(at + MARKS_KEPT))
     }
 
     /// The write that makes an identity of `user` a tombstone, which nobody can have again.
@@ -163,8 +154,12 @@ impl Store {
     }
 }
 
+/// Adds to an update what its expression needs to mark the item.
 #[cfg(feature = "cli")]
-fn build(update: UpdateBuilder) -> Result<TransactWriteItem, StoreError> {
-    let update = update.build().map_err(StoreError::from_build)?;
-    Ok(TransactWriteItem::builder().update(update).build())
+fn mark(update: UpdateBuilder, at: DateTime<Utc>) -> UpdateBuilder {
+    update
+        .expression_attribute_names("#gone", GONE_AT)
+        .expression_attribute_names("#expires", keys::EXPIRES_AT)
+        .expression_attribute_values(":at", millis(at))
+        .expression_attribute_values(":expires", ttl(at + MARKS_KEPT))
 }

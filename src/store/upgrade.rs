@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 
-use aws_sdk_dynamodb::types::{ConditionCheck, TransactWriteItem};
+use aws_sdk_dynamodb::types::TransactWriteItem;
 use serde::Serialize;
 
 use super::{
@@ -402,15 +402,12 @@ impl Store {
         stored: &StoredCustomer,
         writes: Vec<TransactWriteItem>,
     ) -> Result<bool, StoreError> {
-        let unchanged = ConditionCheck::builder()
-            .table_name(&self.table)
-            .set_key(Some(keys::profile(stored.org, stored.customer.user).attributes()))
-            .condition_expression("#identifiers = :old")
-            .expression_attribute_names("#identifiers", IDENTIFIERS)
-            .expression_attribute_values(":old", s(&stored.identifiers))
-            .build()
-            .map_err(StoreError::from_build)?;
-        let unchanged = TransactWriteItem::builder().condition_check(unchanged).build();
+        let profile = keys::profile(stored.org, stored.customer.user);
+        let unchanged = self.condition_check(&profile, |check| {
+            check
+                .condition_expression(format!("{IDENTIFIERS} = :old"))
+                .expression_attribute_values(":old", s(&stored.identifiers))
+        })?;
         for chunk in writes.chunks(WRITES_AT_ONCE) {
             let mut writes = vec![unchanged.clone()];
             writes.extend_from_slice(chunk);
