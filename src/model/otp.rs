@@ -335,13 +335,19 @@ impl FailedAttempts {
     /// The failed attempts of both. An attempt that was counted in both is one.
     #[must_use]
     pub fn merged_with(&self, other: &Self) -> Self {
-        let mut others = other.times().to_vec();
-        for time in self.times() {
-            if let Some(position) = others.iter().position(|other| other == time) {
-                others.remove(position);
+        Self::new([self.times(), other.without(self).times()].concat())
+    }
+
+    /// The failed attempts that were not counted in `other`, too.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut times = self.times().to_vec();
+        for time in other.times() {
+            if let Some(position) = times.iter().position(|own| own == time) {
+                times.remove(position);
             }
         }
-        Self::new([self.times(), &others].concat())
+        Self(times)
     }
 
     /// The time until which no code may be checked. `None` if one may be checked now.

@@ -71,11 +71,9 @@ pub fn distinct_attempts<'a>(
         histories.partition(|history| matches!(history.owner, HistoryOwner::Customer(_)));
     for history in customers.into_iter().chain(contacts) {
         for (scope, attempts) in &history.failed_attempts {
-            let mut times = attempts.times().to_vec();
-            for (_, other, counted) in &distinct {
-                times.retain(|time| other != scope || !counted.times().contains(time));
-            }
-            distinct.push((history, *scope, FailedAttempts::new(times)));
+            let counted = distinct.iter().filter(|(_, of, _)| of == scope);
+            let own = counted.fold(attempts.clone(), |own, (_, _, counted)| own.without(counted));
+            distinct.push((history, *scope, own));
         }
     }
     distinct

@@ -168,27 +168,28 @@ impl Store {
             let attempts = snapshot
                 .iter()
                 .fold(FailedAttempts::default(), |all, snapshot| all.merged_with(&snapshot.failed_attempts));
-            let (right, mut writes, to_check) = match evaluate(typed.code, &otps, &attempts, limit, now) {
+            let (right, mut writes) = match evaluate(typed.code, &otps, &attempts, limit, now) {
                 ValidationOutcome::Locked(time) => return Ok(Validation::Locked(time)),
-                ValidationOutcome::Impossible => (false, Vec::new(), &[][..]),
+                ValidationOutcome::Impossible => (false, Vec::new()),
                 ValidationOutcome::Right(positions) => {
                     let consumed = positions
                         .into_iter()
                         .map(|position| self.consume(owners[position], otps[position].created_id, now));
-                    (true, consumed.collect::<Result<_, _>>()?, &snapshot[..])
+                    // The code is right only if no failed attempt was counted meanwhile.
+                    let checks = history
+                        .series()
+                        .zip(&snapshot)
+                        .map(|(series, snapshot)| self.check_attempts(series, snapshot));
+                    (true, consumed.chain(checks).collect::<Result<_, _>>()?)
                 }
                 ValidationOutcome::Wrong => {
                     let counted = history
                         .series()
                         .zip(&snapshot)
                         .map(|(series, snapshot)| self.count_attempt(series, snapshot, limit, now));
-                    (false, counted.collect::<Result<_, _>>()?, &[][..])
+                    (false, counted.collect::<Result<_, _>>()?)
                 }
             };
-            // The outcome is valid only if no other failed attempt was counted meanwhile.
-            for (series, snapshot) in history.series().zip(to_check) {
-                writes.push(self.check_attempts(series, snapshot)?);
-            }
             let may_register = typed.scope.owner() == ScopeOwner::CustomerOrContact;
             if may_register && matches!(history.current.owner, OtpOwner::Contact(_)) && !writes.is_empty() {
                 writes.push(self.check_unregistered(org.id(), typed.identity)?);

@@ -18,7 +18,7 @@ use loyalty_codes::{
     },
     store::{
         AddressQuotas, AuditEntry, CustomerHistory, CustomerState, ErasureStart, Merge, MergeError,
-        MergeRefusal, MergedUsers, OwnerHistory, Store, Tombstone,
+        MergeRefusal, MergedUsers, OwnerHistory, Store, StoreError, Tombstone,
     },
 };
 use serde_json::{Value, json};
@@ -132,12 +132,13 @@ pub async fn revoke(
     let histories = histories(store, org, subject).await?;
     let act = async |entry: &mut AuditEntry| {
         let mut revoked = Vec::new();
-        let mut done = Ok(());
-        for history in &histories {
-            if done.is_ok() {
-                done = store.revoke_otps(org.id(), history, scope, Utc::now(), &mut revoked).await;
+        let done = async {
+            for history in &histories {
+                store.revoke_otps(org.id(), history, scope, Utc::now(), &mut revoked).await?;
             }
+            Ok::<_, StoreError>(())
         }
+        .await;
         // Also those before a failure.
         entry.detail["revoked"] = json!(revoked.iter().map(|id| id.0).collect::<Vec<_>>());
         done?;
@@ -161,12 +162,13 @@ pub async fn unlock(
     let histories = histories(store, org, subject).await?;
     let act = async |entry: &mut AuditEntry| {
         let mut unlocked = BTreeSet::new();
-        let mut done = Ok(());
-        for history in &histories {
-            if done.is_ok() {
-                done = store.forget_attempts(org.id(), history, scope, &mut unlocked).await;
+        let done = async {
+            for history in &histories {
+                store.forget_attempts(org.id(), history, scope, &mut unlocked).await?;
             }
+            Ok::<_, StoreError>(())
         }
+        .await;
         // Also those before a failure.
         entry.detail["unlocked"] = json!(unlocked);
         done?;
