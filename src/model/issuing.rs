@@ -307,6 +307,17 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn an_hour_contains_its_time_and_begins_when_the_one_before_ends(ms in -9_000_000_000_000_i64..9_000_000_000_000) {
+            let now = DateTime::from_timestamp_millis(ms).unwrap();
+            let hour = UtcHour::of(now);
+            prop_assert!(hour.begins_at <= now && now < hour.ends_at);
+            prop_assert_eq!(hour.ends_at - hour.begins_at, TimeDelta::hours(1));
+            prop_assert_eq!(hour.begins_at.format("%M:%S%.3f").to_string(), "00:00.000");
+            prop_assert_eq!(UtcHour::of(hour.ends_at).begins_at, hour.ends_at);
+            prop_assert_eq!(UtcHour::of(hour.ends_at - TimeDelta::milliseconds(1)), hour);
+        }
     }
 
     /// The quotas as text.

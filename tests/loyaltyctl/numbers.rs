@@ -489,15 +489,19 @@ async fn in_a_restored_table_no_number_and_no_user_id_comes_twice() {
     assert_eq!((acts.len(), &acts[0]["detail"]), (1, &detail), "it has the raised values");
 }
 
+/// The file of an org 967 with 500 numbers.
+fn small_org() -> String {
+    common::DEMO_ORG
+        .replace("id = 966", "id = 967")
+        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 3")
+        .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", "CONF_CARD_NUMBER_OFFSET = 500")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn counters_whose_numbers_run_out_meanwhile_are_not_said_to_be_raised() {
     let operator = with_demo_org().await;
     let folder = tempfile::tempdir().unwrap();
-    let small = common::DEMO_ORG
-        .replace("id = 966", "id = 967")
-        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 3")
-        .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", "CONF_CARD_NUMBER_OFFSET = 500");
-    operator.json(&["org", "apply", &write(&folder, &small)]);
+    operator.json(&["org", "apply", &write(&folder, &small_org())]);
     let (_, faults) = with_fault_proxy(&operator.table, "shop.1").await;
     let (reach, reached) = mpsc::channel();
     let taken = std::sync::Arc::new(tokio::sync::SetOnce::new());
@@ -628,11 +632,7 @@ async fn an_upgrade_reports_what_it_did_and_why_it_failed_whatever_the_audit_say
 async fn counters_of_all_orgs_are_raised_or_of_none() {
     let operator = with_demo_org().await;
     let folder = tempfile::tempdir().unwrap();
-    let small = common::DEMO_ORG
-        .replace("id = 966", "id = 967")
-        .replace("CONF_CARD_NUMBER_LENGTH = 10", "CONF_CARD_NUMBER_LENGTH = 3")
-        .replace("CONF_CARD_NUMBER_OFFSET = 1000000010", "CONF_CARD_NUMBER_OFFSET = 500");
-    operator.json(&["org", "apply", &write(&folder, &small)]);
+    operator.json(&["org", "apply", &write(&folder, &small_org())]);
     let next = |org: &str| operator.json(&["numbers", "preview", "--org", org])["next"][0].clone();
     for _ in 0..2 {
         let (code, message) = operator.refusal(&["table", "restored", "--margin", "1000", "--yes"]);
