@@ -209,8 +209,9 @@ sbom: sbom-files ## Write and check CycloneDX bills of materials, target/{loyalt
 	cargo test --locked --all-features --test dependencies -- --ignored
 
 sbom sbom-files: export SBOM_TARGET = $(if $(filter x86_64,$(ARCH)),x86_64,aarch64)-unknown-linux-gnu
+sbom-files: BINS := loyalty-codes deliver loyaltyctl
 sbom-files: $(CARGO_CYCLONEDX)
-	for bin in loyalty-codes deliver loyaltyctl; do \
+	for bin in $(BINS); do \
 	  case $$bin in deliver) features='--features deliver';; loyaltyctl) features='--features cli';; *) features=;; esac; \
 	  $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
 	    --no-default-features $$features --target $$SBOM_TARGET; \

@@ -69,12 +69,17 @@ def template(architecture, version):
     return text.replace(chosen, only).encode()
 
 
+def bills(architecture, *programs):
+    """Writes the bills of materials of programs for an architecture."""
+    run("make", "--no-print-directory", "sbom-files", f"ARCH={architecture}", f"BINS={' '.join(programs)}")
+
+
 def functions(version):
     """Builds the functions and their bills of materials."""
     files = {}
     for architecture in ARCHITECTURES:
-        for target in ("build", "sbom-files"):
-            run("make", "--no-print-directory", target, f"ARCH={architecture}")
+        run("make", "--no-print-directory", "build", f"ARCH={architecture}")
+        bills(architecture, *FUNCTIONS)
         for function in FUNCTIONS:
             name = f"{function}-{version}-{architecture}"
             files[f"{name}.zip"] = zipped((TARGET / f"lambda/{function}/bootstrap").read_bytes())
@@ -87,7 +92,7 @@ def tool(version):
     """Builds `loyaltyctl` and its bill of materials, and has it write its completions and man pages."""
     run("cargo", "build", "--locked", "--release", "--features", "cli", "--bin", "loyaltyctl")
     program = TARGET / "release/loyaltyctl"
-    run("make", "--no-print-directory", "sbom-files", "ARCH=x86_64")
+    bills("x86_64", "loyaltyctl")
     files = {
         "bin/loyaltyctl": program.read_bytes(),
         f"loyaltyctl-{version}.cdx.json": (ROOT / "target/loyaltyctl.cdx.json").read_bytes(),
