@@ -234,10 +234,10 @@ async fn diff(store: &Store, output: &Output, definition: &Definition) -> Result
     print_changes(output, definition.id, "would be ", &preview)
 }
 
-/// Prints what applying a definition changes. `lead` is written before the result.
 /// What an org's own file changes if an item was edited.
 const COUNTER_HAS_ANOTHER_PLAN: &str = "the counter of its card numbers has another plan";
 
+/// Prints what applying a definition changes. `lead` is written before the result.
 fn print_changes(output: &Output, id: OrgId, lead: &str, preview: &Preview) -> Result<(), Failure> {
     let Preview { result, changes, warnings } = preview;
     let entry = |(key, before, after): &Change| json!({"key": key, "before": before, "after": after});
