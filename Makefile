@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test test-console screenshots test-interleavings test-scale test-load test-schema test-clients test-engine test-ministack \
+.PHONY: help run test build-tests test-console screenshots test-interleavings test-scale test-load test-schema test-clients test-engine test-ministack \
   test-emulator test-panics test-memory test-cargo-lambda test-local test-deploy test-webhook fuzz check-fuzz \
   openapi cost-table lint build validate sam-build local invoke deploy advisories sbom sbom-files dist test-dist fmt bench \
   bench-functions bench-instructions bench-instructions-record bench-rate bench-blocks soak clean
@@ -36,6 +36,13 @@ run: ## Run the service at http://127.0.0.1:3000 with a demo org (ARGS='--listen
 test: ## Run all tests
 	@$(call INSTALL,curl)
 	cargo test --locked --all-features
+
+# The tests that `make test` does not run, and that --all-targets leaves out.
+SEPARATE_TESTS := cargo_lambda emulator interleavings load memory panics
+
+# In one go, so that both processors compile test crates.
+build-tests: ## Build the tests of `make test` and those that it does not run
+	cargo test --locked --all-features --no-run --tests $(addprefix --test ,$(SEPARATE_TESTS))
 
 # Optimized, the tests that make a million calls to the embedded engine take a fifth of the time.
 OPTIMIZED := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_INCREMENTAL=0
@@ -94,9 +101,6 @@ openapi: ## Write openapi.json from the code
 
 cost-table: ## Write the README's cost table from the counts in tests/api/costs.rs
 	UPDATE_README=1 cargo test --locked --all-features --test api -- costs::the_readme
-
-# The tests that `make test` does not run, and that --all-targets leaves out.
-SEPARATE_TESTS := cargo_lambda emulator interleavings load memory panics
 
 lint: export LC_ALL := C.UTF-8
 lint: $(CARGO_DENY) ## Check formatting, clippy, dependencies, documentation and the lengths of lines
