@@ -6,6 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use loyalty_codes::secret::os_rng;
+use rand::seq::SliceRandom;
+
 use crate::{
     DynamoDb, Function,
     common::{
@@ -38,17 +41,19 @@ pub struct Cold {
     pub zip_mib: f64,
 }
 
-/// Starts every function in turn, for several rounds, so that other load on the machine affects all
-/// of them.
+/// Starts every function once in each of several rounds, so that other load on the machine affects
+/// all of them. Their order is random, because a start is faster after that of a similar function.
 pub async fn run(functions: &[Function]) -> Vec<Cold> {
     let mut dynamodb = DynamoDb::start().await;
     let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
+    let mut order: Vec<usize> = (0..functions.len()).collect();
     for round in 0..=STARTS {
-        for (function, starts) in functions.iter().zip(&mut starts) {
-            let start = start(function, &mut dynamodb.tls).await;
+        order.shuffle(&mut os_rng());
+        for &index in &order {
+            let start = start(&functions[index], &mut dynamodb.tls).await;
             // The first round fills the file system cache and does not count.
             if round > 0 {
-                starts.push(start);
+                starts[index].push(start);
             }
         }
     }

@@ -11,7 +11,10 @@ use std::{
 
 use aws_sdk_dynamodb::{
     Client,
-    types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem, Update},
+    types::{
+        AttributeValue, ConditionCheck, Put, ReturnValue, ReturnValuesOnConditionCheckFailure,
+        TransactWriteItem, Update,
+    },
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -21,6 +24,7 @@ use loyalty_codes::{
     store::{Store, connect_local},
 };
 use serde_json::{Value, json};
+use tokio::{runtime, task::block_in_place};
 
 use crate::{
     DynamoDb, Function,
@@ -48,20 +52,10 @@ pub async fn run() -> Vec<Warm> {
         logging::subscriber(Format::Json(Some(Metrics::new("loyalty-codes", false))), None, io::sink)
             .unwrap();
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let client = connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap();
-    let store = Store::new(client, TABLE.to_owned());
-    let app = App::new(store, dynamodb.table.clock.clock());
-    let ours = Till::new(&app, "store.server", PASSWORD);
-    let bare = BareCalls { client: connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap() };
-
-    let (mut our_times, mut bare_times) = (Times::default(), Times::default());
-    for _ in 0..CALLS {
-        ours.round(&mut our_times).await;
-        dynamodb.next_day();
-        bare.round(dynamodb.table.clock.now(), &mut bare_times).await;
-        dynamodb.next_day();
-    }
-    refusals(&app).await;
+    // The handlers run on one thread, as on Lambda. The embedded DynamoDB and its endpoint have
+    // others.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (our_times, bare_times) = block_in_place(|| runtime.block_on(measure(&dynamodb)));
     let node = measure_other_language(&Function::node(), &dynamodb, DAYS).await;
     let python = measure_other_language(&Function::python(), &dynamodb, DAYS * 2).await;
 
@@ -77,6 +71,24 @@ pub async fn run() -> Vec<Warm> {
     report::table(&ROUTES, &rows);
     let [(_, bare), (_, ours), ..] = &rows;
     ours.iter().zip(bare).map(|(ours, bare)| Warm { ours: ours.median(), bare: bare.median() }).collect()
+}
+
+async fn measure(dynamodb: &DynamoDb) -> (Times, Times) {
+    let client = connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap();
+    let store = Store::new(client, TABLE.to_owned());
+    let app = App::new(store, dynamodb.table.clock.clock());
+    let ours = Till::new(&app, "store.server", PASSWORD);
+    let bare = BareCalls::new(connect_local(&dynamodb.settings(), &dynamodb.tls.url).unwrap()).await;
+
+    let (mut our_times, mut bare_times) = (Times::default(), Times::default());
+    for _ in 0..CALLS {
+        ours.round(&mut our_times).await;
+        dynamodb.next_day();
+        bare.round(dynamodb.table.clock.now(), &mut bare_times).await;
+        dynamodb.next_day();
+    }
+    refusals(&app).await;
+    (our_times, bare_times)
 }
 
 /// Durations of the calls of each route, in nanoseconds.
@@ -167,6 +179,8 @@ async fn refusals(app: &App) {
 /// Makes the DynamoDB calls of the routes, and nothing else.
 struct BareCalls {
     client: Client,
+    /// The format of the org's card numbers, as it is stored.
+    format: AttributeValue,
 }
 
 fn s(text: impl Into<String>) -> AttributeValue {
@@ -182,10 +196,22 @@ fn key(pk: &str, sk: impl Into<String>) -> HashMap<String, AttributeValue> {
     HashMap::from([("PK".to_owned(), s(pk)), ("SK".to_owned(), s(sk))])
 }
 
+fn counter() -> HashMap<String, AttributeValue> {
+    key("ORG#966#COUNTER#CARD_NUMBER", "COUNTER")
+}
+
+/// The attribute of the counter with the format of card numbers.
+const FORMAT: &str = "shape";
 const CUSTOMER: &str = "ORG#966#USER#313302314";
 const IDENTITY: &str = "ORG#966#ID#INSTORE##mobile#918799361139";
 
 impl BareCalls {
+    async fn new(client: Client) -> Self {
+        let counter = client.get_item().table_name(TABLE).set_key(Some(counter())).send().await.unwrap();
+        let format = counter.item.unwrap().remove(FORMAT).unwrap();
+        Self { client, format }
+    }
+
     async fn round(&self, now: DateTime<Utc>, times: &mut Times) {
         let id = now.timestamp_millis() * 1000;
         times
@@ -298,13 +324,16 @@ impl BareCalls {
             .client
             .update_item()
             .table_name(TABLE)
-            .set_key(Some(key("ORG#966#COUNTER#CARD_NUMBER", "COUNTER")))
+            .set_key(Some(counter()))
             .update_expression("ADD #next :one")
-            .condition_expression("#next < :end")
+            .condition_expression("#format = :format AND #next <= :last")
             .expression_attribute_names("#next", "next")
+            .expression_attribute_names("#format", FORMAT)
             .expression_attribute_values(":one", n(1))
-            .expression_attribute_values(":end", n(9_999_999_999_i64))
-            .return_values(ReturnValue::UpdatedNew);
+            .expression_attribute_values(":format", self.format.clone())
+            .expression_attribute_values(":last", n(9_999_999_999_i64))
+            .return_values(ReturnValue::UpdatedNew)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         update.send().await.unwrap();
     }
 }
