@@ -59,13 +59,12 @@ fn line(event: &Event<'_>, metrics: Option<&Metrics>, now: DateTime<Utc>) -> Vec
 struct JsonObject(Vec<u8>);
 
 impl JsonObject {
+    /// Adds a member. Names are those of fields and of error codes, in which nothing is escaped.
     fn add(&mut self, name: &str, value: impl Serialize) {
-        if self.0.last() != Some(&b'{') {
-            self.0.push(b',');
-        }
+        self.0.extend_from_slice(if self.0.last() == Some(&b'{') { b"\"" } else { b",\"" });
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
         // Serializing strings and numbers into a vector does not fail.
-        let _ = serde_json::to_writer(&mut self.0, name);
-        self.0.push(b':');
         let _ = serde_json::to_writer(&mut self.0, &value);
     }
 }
