@@ -3,7 +3,8 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use aws_config::{
@@ -11,17 +12,26 @@ use aws_config::{
     environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider},
     meta::region::ProvideRegion,
 };
-use aws_sdk_dynamodb::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_sdk_dynamodb::config::SharedCredentialsProvider;
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
 use aws_smithy_http_client::{
     Connector,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
-use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::{
+        http::{HttpClient, HttpConnector, HttpConnectorSettings, SharedHttpConnector},
+        orchestrator::HttpRequest,
+        runtime_components::RuntimeComponents,
+    },
+};
+use aws_smithy_types::byte_stream::ByteStream;
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use tokio::time::timeout;
 
 use crate::settings::{InvalidSetting, Settings, check_region};
 #[cfg(feature = "cli")]
@@ -40,11 +50,12 @@ const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
-pub async fn on_lambda(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
+pub async fn on_lambda(settings: &Settings) -> Result<(SdkConfig, Connections), InvalidSetting> {
     let region = EnvironmentVariableRegionProvider::new().region().await;
     let region = Region::new(check_region(region.as_ref().map(Region::as_ref))?.to_owned());
     let credentials = SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new());
-    sdk_config(settings, region, credentials)
+    let connections = Connections::new(settings)?;
+    Ok((sdk_config(connections.clone(), region, credentials), connections))
 }
 
 /// The SDK's own configuration, with `endpoint` instead of those of the region.
@@ -54,7 +65,7 @@ pub async fn on_lambda(settings: &Settings) -> Result<SdkConfig, InvalidSetting>
 /// names a region.
 #[cfg(feature = "cli")]
 pub async fn of_operator(settings: &Settings, endpoint: Option<&str>) -> Result<SdkConfig, InvalidSetting> {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client(settings)?);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(Connections::new(settings)?);
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
     }
@@ -73,7 +84,7 @@ pub fn for_local(settings: &Settings) -> Result<SdkConfig, InvalidSetting> {
     let region = variable("AWS_REGION")?.filter(|region| !region.is_empty());
     let region = Region::new(check_region(region.as_deref().or(Some("us-east-1")))?.to_owned());
     let credentials = SharedCredentialsProvider::new(aws_sdk_dynamodb::config::Credentials::for_tests());
-    sdk_config(settings, region, credentials)
+    Ok(sdk_config(Connections::new(settings)?, region, credentials))
 }
 
 /// The ARN of the AWS identity that the SDK's own configuration gives. `None` if AWS does not say.
@@ -93,44 +104,78 @@ pub async fn identify(config: &SdkConfig) -> Result<String, CallError> {
     Ok(identity.arn.unwrap_or_default())
 }
 
-fn sdk_config(
-    settings: &Settings,
-    region: Region,
-    credentials: SharedCredentialsProvider,
-) -> Result<SdkConfig, InvalidSetting> {
-    let config = SdkConfig::builder()
+fn sdk_config(connections: Connections, region: Region, credentials: SharedCredentialsProvider) -> SdkConfig {
+    SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(http_client(settings)?)
+        .http_client(connections)
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .region(region)
-        .credentials_provider(credentials);
-    Ok(config.build())
+        .credentials_provider(credentials)
+        .build()
 }
 
-fn http_client(settings: &Settings) -> Result<SharedHttpClient, InvalidSetting> {
-    let roots = match &settings.ca_bundle {
-        Some(path) => read_ca_bundle(path)?.0,
-        None => AMAZON_ROOTS.to_vec(),
-    };
-    let context = TlsContext::builder()
-        .with_trust_store(TrustStore::empty().with_pem_certificate(roots))
-        .build()
-        .map_err(|error| InvalidSetting { variable: "AWS_CA_BUNDLE", reason: error.to_string() })?;
-    // One connector for each pair of timeouts. `aws_smithy_http_client::Builder` is not used,
-    // because it creates a second connector for validation. Each connector parses the root
-    // certificates, which takes a tenth of the work of a cold start.
-    let connectors = Mutex::new(HashMap::new());
-    Ok(http_client_fn(move |timeouts, components| {
-        let mut connectors = connectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let connector = connectors.entry((timeouts.connect_timeout(), timeouts.read_timeout()));
+/// The connections of a process to AWS, with one connector for each pair of timeouts. Clones share
+/// them. `aws_smithy_http_client::Builder` is not used, because it creates a second connector for
+/// validation. Each connector parses the root certificates, which takes a tenth of the work of a
+/// cold start.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    context: TlsContext,
+    connectors: Arc<Mutex<HashMap<Timeouts, SharedHttpConnector>>>,
+}
+
+/// The timeouts of connecting and of reading.
+type Timeouts = (Option<Duration>, Option<Duration>);
+
+impl Connections {
+    fn new(settings: &Settings) -> Result<Self, InvalidSetting> {
+        let roots = match &settings.ca_bundle {
+            Some(path) => read_ca_bundle(path)?.0,
+            None => AMAZON_ROOTS.to_vec(),
+        };
+        let context = TlsContext::builder()
+            .with_trust_store(TrustStore::empty().with_pem_certificate(roots))
+            .build()
+            .map_err(|error| InvalidSetting { variable: "AWS_CA_BUNDLE", reason: error.to_string() })?;
+        Ok(Self { context, connectors: Arc::default() })
+    }
+
+    fn connector(&self, settings: &HttpConnectorSettings) -> SharedHttpConnector {
+        let mut connectors = self.connectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let connector = connectors.entry((settings.connect_timeout(), settings.read_timeout()));
         let connector = connector.or_insert_with(|| {
             let mut builder = Connector::builder();
-            builder.set_connector_settings(Some(timeouts.clone())).set_sleep_impl(components.sleep_impl());
+            builder.set_connector_settings(Some(settings.clone()));
+            builder.set_sleep_impl(Some(SharedAsyncSleep::new(TokioSleep::new())));
             let builder = builder.tls_provider(Provider::Rustls(CryptoMode::Ring));
-            SharedHttpConnector::new(builder.tls_context(context.clone()).build())
+            SharedHttpConnector::new(builder.tls_context(self.context.clone()).build())
         });
         connector.clone()
-    }))
+    }
+
+    /// Opens a connection to `url` by a request without credentials, whatever its answer is. The
+    /// next request of a client with this timeout for connecting uses it. DynamoDB answers such a
+    /// request with `healthy`, and keeps the connection open.
+    ///
+    /// # Errors
+    /// When there is no answer within `limit`.
+    pub async fn open(&self, url: &str, connect_timeout: Duration, limit: Duration) -> Result<(), BoxError> {
+        let settings = HttpConnectorSettings::builder().connect_timeout(connect_timeout).build();
+        let request = HttpRequest::get(url)?;
+        timeout(limit, async {
+            let answer = self.connector(&settings).call(request).await?;
+            // Only after its whole answer can a connection be used again.
+            ByteStream::new(answer.into_body()).collect().await?;
+            Ok(())
+        })
+        .await?
+    }
+}
+
+impl HttpClient for Connections {
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        self.connector(settings)
+    }
 }
 
 /// Reads `AWS_CA_BUNDLE`: the file, and the certificates in it. They are checked before the SDK

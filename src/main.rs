@@ -3,6 +3,7 @@
 use lambda_http::{Error, LambdaEvent, service_fn};
 use loyalty_codes::{
     api::{App, error::Problem, refuse},
+    aws,
     clock::Clock,
     entrypoints::api_gateway::{self, FunctionResponse},
     logging::{self, Format, Metrics},
@@ -16,13 +17,9 @@ use serde_json::value::RawValue;
 async fn main() -> Result<(), Error> {
     logging::init(Format::Json(Metrics::from_env()?))?;
     let settings = Settings::from_env()?;
-    let store = Store::new(store::connect_on_lambda(&settings).await?, settings.table);
-
-    // Connects during init, so that the first request need not wait for TLS. After a failure, the
-    // first request tries again.
-    if let Err(error) = store.warm().await {
-        tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
-    }
+    let (config, connections) = aws::on_lambda(&settings).await?;
+    let client = store::connect_on_lambda(&config, &connections, &settings).await;
+    let store = Store::new(client, settings.table);
 
     let app = App::new(store, Clock::system()).with_base_path(settings.base_path);
     let handle = async |LambdaEvent { payload, context }: LambdaEvent<Box<RawValue>>| {

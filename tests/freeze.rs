@@ -8,6 +8,10 @@ use std::{
     fs,
     net::SocketAddr,
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +39,7 @@ enum Cut {
 /// Forwards connections until they are cut. It forwards connections that are made after the cut.
 struct Wire {
     address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
     cuts: broadcast::Sender<Cut>,
 }
 
@@ -44,12 +49,15 @@ impl Wire {
         let (address, target) = (listener.local_addr().unwrap(), endpoint.replace("http://", ""));
         let (cuts, _) = broadcast::channel(4);
         let connections = cuts.clone();
+        let accepted = Arc::<AtomicUsize>::default();
+        let counter = Arc::clone(&accepted);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(pass_on(near, target.clone(), connections.subscribe()));
             }
         });
-        Self { address, cuts }
+        Self { address, accepted, cuts }
     }
 
     /// Cuts all open connections and returns their number.
@@ -102,7 +110,8 @@ async fn first_answer_after(cut: Cut) -> Duration {
     assert_eq!(runtime.next_call().await, RuntimeCall::Next);
 
     signal(&function, "-STOP", true).await;
-    assert!(wire.cut(cut) > 0, "the function keeps a connection open");
+    assert_eq!(wire.accepted.load(Ordering::Relaxed), 1, "the request uses the connection of init");
+    assert_eq!(wire.cut(cut), 1, "the function keeps it open");
     // The freeze lasts longer than the attempt timeout, in real time. A timer that started before
     // it has expired afterwards.
     tokio::time::sleep(ATTEMPT_TIMEOUT + Duration::from_millis(500)).await;

@@ -8,7 +8,7 @@ use loyalty_codes::{
     entrypoints::stream,
     logging::{self, Format, Metrics},
     settings::{ProviderSettings, Settings},
-    store::{self, Store, error_chain},
+    store::{self, Store},
 };
 use serde_json::value::RawValue;
 
@@ -18,14 +18,10 @@ async fn main() -> Result<(), Error> {
     logging::init(Format::Json(Metrics::from_env()?))?;
     let settings = Settings::from_env()?;
     let providers = ProviderSettings::from_env()?;
-    let config = aws::on_lambda(&settings).await?;
-    let store = Store::new(store::connect_with(&config, &settings), settings.table.clone());
+    let (config, connections) = aws::on_lambda(&settings).await?;
+    let client = store::connect_on_lambda(&config, &connections, &settings).await;
+    let store = Store::new(client, settings.table.clone());
     let webhooks = WebhookClient::new(&settings, &providers)?;
-
-    // Connects during init, as the API's function does.
-    if let Err(error) = store.warm().await {
-        tracing::warn!(cause = error_chain(&error), "DynamoDB cannot be reached yet");
-    }
 
     let clients = AwsClients::new(&config, &providers);
     let deliverer = Deliverer::new(store, Clock::system(), clients, webhooks);

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use aws_config::SdkConfig;
+use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::{Client, config::timeout::TimeoutConfig};
 
 use super::{
+    error_chain,
     meter::Meter,
     retries::{Contention, retry_config, retry_partition},
 };
-use crate::{
-    aws,
-    settings::{InvalidSetting, Settings},
-};
+#[cfg(feature = "cli")]
+use crate::{aws, settings::InvalidSetting};
+use crate::{aws::Connections, settings::Settings};
 
 /// How long one operation may take, with all its attempts. A request makes several operations;
 /// [`crate::api::Request::time_limit`] limits their total. A delivery must know it, too.
@@ -33,17 +33,25 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The client of a function.
-///
-/// # Errors
-/// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.
-pub async fn connect_on_lambda(settings: &Settings) -> Result<Client, InvalidSetting> {
-    Ok(connect_with(&aws::on_lambda(settings).await?, settings))
+/// The client of a function. It is built while the name of its endpoint is looked up, to open the
+/// first connection. If that fails, the first request tries again.
+pub async fn connect_on_lambda(config: &SdkConfig, connections: &Connections, settings: &Settings) -> Client {
+    let endpoint = settings.endpoint.as_deref();
+    let url = endpoint.map_or_else(|| endpoint_of(config.region()), str::to_owned);
+    let opening = connections.open(&url, CONNECT_TIMEOUT, ATTEMPT_TIMEOUT);
+    let (opened, client) = tokio::join!(opening, async { from_sdk_config(config, endpoint, timeouts()) });
+    if let Err(error) = opened {
+        tracing::warn!(cause = error_chain(&*error), "DynamoDB cannot be reached yet");
+    }
+    client
 }
 
-/// The client of a function whose other clients share `config`.
-pub fn connect_with(config: &SdkConfig, settings: &Settings) -> Client {
-    from_sdk_config(config, settings.endpoint.as_deref(), timeouts())
+/// The endpoint of a region. If this is not the one that the SDK determines, its connection is not
+/// used.
+fn endpoint_of(region: Option<&Region>) -> String {
+    let region = region.map_or("", Region::as_ref);
+    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
+    format!("https://dynamodb.{region}.amazonaws.com{suffix}")
 }
 
 /// A client for the DynamoDB of the SDK's own configuration, or for `endpoint`.
@@ -93,4 +101,20 @@ fn from_sdk_config(config: &SdkConfig, endpoint: Option<&str>, timeouts: Timeout
         .interceptor(Meter)
         .build();
     Client::from_conf(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_of_init_is_to_the_endpoint_that_requests_use() {
+        for region in ["eu-central-1", "us-gov-west-1", "cn-north-1"] {
+            let parameters = Params::builder().region(region).build().unwrap();
+            let endpoint = DefaultResolver::new().resolve_endpoint(&parameters).await.unwrap();
+            assert_eq!(endpoint_of(Some(&Region::new(region))), endpoint.url());
+        }
+    }
 }

@@ -204,7 +204,7 @@ impl Store {
 
     /// A transaction that does nothing but check a condition.
     async fn try_condition_check(&self) -> Result<(), CallError> {
-        let check = self.condition_check(&keys::warm_up_probe(), |check| {
+        let check = self.condition_check(&keys::absent_item(), |check| {
             check.condition_expression(format!("attribute_not_exists({PK})"))
         });
         let check = check.map_err(|error| CallError::Refused(error.to_string()))?;

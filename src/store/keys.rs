@@ -47,8 +47,9 @@ impl Key {
     }
 }
 
-/// A key that no item has. Reading it opens the connection.
-pub fn warm_up_probe() -> Key {
+/// A key that no item has.
+#[cfg(feature = "cli")]
+pub fn absent_item() -> Key {
     Key::new("NOTHING", "NOTHING")
 }
 

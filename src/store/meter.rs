@@ -46,8 +46,7 @@ pub async fn count_usage<T>(work: impl Future<Output = T>) -> (T, Usage) {
     (output, usage)
 }
 
-/// Counts each operation and each attempt. Does nothing outside of [`count_usage`], such as during
-/// the warm-up.
+/// Counts each operation and each attempt. Does nothing outside of [`count_usage`].
 #[derive(Debug)]
 pub(super) struct Meter;
 

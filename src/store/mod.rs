@@ -57,7 +57,7 @@ pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
 pub use card_numbers::{CardNumber, NumberingError};
 #[cfg(feature = "cli")]
 pub use card_numbers::{TakeError, TakenNumbers};
-pub use client::{OPERATION_TIMEOUT, connect_on_lambda, connect_with};
+pub use client::{OPERATION_TIMEOUT, connect_on_lambda};
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
 pub use customers::{Change, Found, Place};
@@ -115,13 +115,13 @@ impl Store {
         &self.table
     }
 
-    /// Opens the connection to DynamoDB by reading an item that does not exist, so that the first
-    /// request need not wait for TLS. The function's role permits this read.
+    /// Checks that the table can be read, by reading an item that does not exist.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB cannot be reached or refuses.
-    pub async fn warm(&self) -> Result<(), StoreError> {
-        self.get(&keys::warm_up_probe()).await.map(|_| ())
+    #[cfg(feature = "cli")]
+    pub async fn check_readable(&self) -> Result<(), StoreError> {
+        self.get(&keys::absent_item()).await.map(|_| ())
     }
 
     /// Reads one item, strongly consistently.

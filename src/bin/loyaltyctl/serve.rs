@@ -149,7 +149,7 @@ pub async fn run(target: &Target, options: &Options, output: &Output) -> Result<
         let password = demo::prepare(&app, &store, password_file.as_deref()).await?;
         Some(demo::requests(&base, &password))
     } else {
-        store.warm().await?;
+        store.check_readable().await?;
         None
     };
     let erasures = console.as_ref().map(|console| console.erasures().clone());
