@@ -54,8 +54,10 @@ pub async fn run() -> Vec<Warm> {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     // The handlers run on one thread, as on Lambda. The embedded DynamoDB and its endpoint have
     // others.
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (our_times, bare_times) = block_in_place(|| runtime.block_on(measure(&dynamodb)));
+    let (our_times, bare_times) = block_in_place(|| {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(measure(&dynamodb))
+    });
     let node = measure_other_language(&Function::node(), &dynamodb, DAYS).await;
     let python = measure_other_language(&Function::python(), &dynamodb, DAYS * 2).await;
 
