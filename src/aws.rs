@@ -44,9 +44,10 @@ use crate::{
 /// G2, from <https://www.amazontrust.com/repository/>.
 const AMAZON_ROOTS: &[u8] = include_bytes!("amazon-roots.pem");
 
-/// The configuration of a function. Lambda passes region and credentials in environment variables.
-/// The other sources that [`of_operator`] searches (profiles, SSO, instance metadata) are left out:
-/// they would slow down every cold start and make the binary a tenth larger.
+/// The configuration of a function, and its connections. Lambda passes region and credentials in
+/// environment variables. The other sources that [`of_operator`] searches (profiles, SSO, instance
+/// metadata) are left out: they would slow down every cold start and make the binary a tenth
+/// larger.
 ///
 /// # Errors
 /// [`InvalidSetting`] when `AWS_CA_BUNDLE` cannot be read or `AWS_REGION` names no region.

@@ -54,7 +54,7 @@ use crate::{
         webhook::{Outgoing, WebhookSecrets, webhook_id},
     },
     secret::os_rng,
-    store::{OPERATION_TIMEOUT, OrgWithSecrets, StateChange, Store, StoreError, keys::Key},
+    store::{OPERATION_TIMEOUT, StateChange, Store, StoreError, StoredOrg, keys::Key},
 };
 
 /// What is done with messages instead of delivering them as the org's file says.
@@ -216,7 +216,7 @@ impl Deliverer {
     }
 
     /// Whether the messages of an org are delivered at all.
-    fn delivers(&self, org: &OrgWithSecrets) -> bool {
+    fn delivers(&self, org: &StoredOrg) -> bool {
         org.org.sends_messages() || matches!(self.mode, Mode::Show(_))
     }
 
@@ -259,7 +259,7 @@ impl Deliverer {
         channel: &Channel,
         code: &Code,
     ) -> Result<Option<ChannelOutcome>, StoreError> {
-        let Some(org) = self.store.org_with_secrets(org).await? else {
+        let Some(org) = self.store.stored_org(org).await? else {
             return Ok(None);
         };
         let now = self.clock.now();

@@ -12,7 +12,7 @@ use crate::{
         otp::Code,
         webhook::WebhookSecrets,
     },
-    store::{MessageOtp, OrgWithSecrets, StoreError, StoredMessage},
+    store::{MessageOtp, StoreError, StoredMessage, StoredOrg},
 };
 
 /// What is done on a channel that has not ended.
@@ -50,7 +50,7 @@ impl Deliverer {
     /// time in the org's budget. `claim` is that of the delivery.
     pub(super) async fn plan<'a>(
         &self,
-        org: &'a OrgWithSecrets,
+        org: &'a StoredOrg,
         stored: &'a StoredMessage,
         claim: &Claim,
     ) -> Result<Vec<Planned<'a>>, StoreError> {
@@ -111,7 +111,7 @@ impl Deliverer {
     /// Who sends the messages of a channel.
     pub(super) fn route<'a>(
         &self,
-        org: &'a OrgWithSecrets,
+        org: &'a StoredOrg,
         channel: ChannelType,
     ) -> Result<Route<'a>, FailureReason> {
         if let Mode::Show(show) = self.mode {

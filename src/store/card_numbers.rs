@@ -8,8 +8,6 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "cli")]
-use aws_sdk_dynamodb::Config;
 use aws_sdk_dynamodb::{
     config::http::HttpResponse,
     error::SdkError,
@@ -23,15 +21,11 @@ use super::{
     item::{n, s},
     keys,
 };
-#[cfg(feature = "cli")]
-use super::{error::was_refused, retries::AfterRefusal};
 use crate::model::{
     card_number::NumberingPlan,
     customer::{Account, UserId},
     org::{NotNumbered, Org, OrgId},
 };
-#[cfg(feature = "cli")]
-use crate::model::{card_number::history::IssuedRange, customer::IdentifierName, profile::StoredIdentifier};
 
 /// The next value of the sequence.
 pub(super) const NEXT: &str = "next";
@@ -39,8 +33,8 @@ pub(super) const NEXT: &str = "next";
 pub(super) const FORMAT: &str = "shape";
 
 /// How many changes of the plan one allocation tolerates.
-const MAX_PLAN_CHANGES: usize = 8;
-const PLAN_KEPT_CHANGING: &str = "the numbering plan kept changing";
+pub(super) const MAX_PLAN_CHANGES: usize = 8;
+pub(super) const PLAN_KEPT_CHANGING: &str = "the numbering plan kept changing";
 
 /// An allocated value of an org's sequence. It is never allocated again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,22 +59,6 @@ pub struct CardNumber {
     pub percent_used: f64,
 }
 
-/// Card numbers that an operator has taken.
-#[cfg(feature = "cli")]
-#[derive(Debug)]
-pub struct TakenNumbers {
-    pub range: IssuedRange,
-    pub org: Org,
-}
-
-#[cfg(feature = "cli")]
-impl TakenNumbers {
-    /// The number of a value of the sequence.
-    pub fn number(&self, value: u64) -> String {
-        self.range.plan.number(value, &self.org.permutation_key)
-    }
-}
-
 /// Why no card number was allocated.
 #[derive(Debug, thiserror::Error)]
 pub enum NumberingError {
@@ -94,18 +72,6 @@ pub enum NumberingError {
     PlanMismatch,
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Why an operator got no values of a sequence.
-#[cfg(feature = "cli")]
-#[derive(Debug, thiserror::Error)]
-pub enum TakeError {
-    /// None was taken.
-    #[error(transparent)]
-    NotTaken(#[from] NumberingError),
-    /// They may have been taken. Then they are skipped, because nobody knows which they are.
-    #[error("DynamoDB did not answer whether the numbers were taken")]
-    Uncertain(#[source] StoreError),
 }
 
 impl Store {
@@ -143,7 +109,7 @@ impl Store {
     }
 
     /// Reads again an org whose plan the counter does not have.
-    async fn with_changed_plan(&self, org: &Org) -> Result<Org, NumberingError> {
+    pub(super) async fn with_changed_plan(&self, org: &Org) -> Result<Org, NumberingError> {
         let fresh = self.org(org.id()).await?;
         let fresh = fresh.ok_or_else(|| StoreError::corrupt("the org does not exist any more"))?;
         if fresh.numbering_plan() == org.numbering_plan() {
@@ -183,68 +149,8 @@ impl Store {
         }
     }
 
-    /// Allocates the next `count` card numbers of an org for an operator, in one write. `None` if
-    /// the range has no room for that many. `org` may be outdated.
-    ///
-    /// # Errors
-    /// [`TakeError`] when the org gives no numbers, or DynamoDB fails.
-    #[cfg(feature = "cli")]
-    pub async fn take_card_numbers(
-        &self,
-        mut org: Org,
-        count: u64,
-    ) -> Result<Option<TakenNumbers>, TakeError> {
-        for _ in 0..MAX_PLAN_CHANGES {
-            let plan = org.numbering_plan().map_err(|error| NotNumbered::PlanInvalid(error.clone()));
-            let plan = plan.map_err(NumberingError::from)?.clone();
-            match self.take_values(org.id(), &plan, count).await {
-                Err(TakeError::NotTaken(NumberingError::PlanMismatch)) => {
-                    org = self.with_changed_plan(&org).await?;
-                }
-                taken => {
-                    return Ok(taken?.map(|first| {
-                        let range = IssuedRange { plan, first, next: first + count };
-                        TakenNumbers { range, org }
-                    }));
-                }
-            }
-        }
-        Err(NumberingError::from(StoreError::gave_up(PLAN_KEPT_CHANGING)).into())
-    }
-
-    /// Allocates the next `count` values of an org's sequence for an operator, in one write that is
-    /// never repeated unless DynamoDB has refused it. Returns the first of them. `None` if the
-    /// range has no room for that many.
-    ///
-    /// # Errors
-    /// [`TakeError`] when the counter has another plan, or DynamoDB fails.
-    #[cfg(feature = "cli")]
-    pub async fn take_values(
-        &self,
-        org: OrgId,
-        plan: &NumberingPlan,
-        count: u64,
-    ) -> Result<Option<u64>, TakeError> {
-        let Some(last) = plan.end().checked_sub(count) else {
-            return Ok(None);
-        };
-        // A repetition would skip as many numbers once more. Near the end of the range, it would
-        // find too few and report that none was taken.
-        let once = Config::builder().retry_classifier(AfterRefusal);
-        let update = self.counter_update(org, plan, count, last);
-        let sent = update.customize().config_override(once).send().await;
-        let was_refused = sent.as_ref().is_err_and(was_refused);
-        match allocation(sent, plan, count) {
-            Ok(Allocation::Taken(SequenceValue(first))) => Ok(Some(first)),
-            Ok(Allocation::Exhausted) => Ok(None),
-            Ok(Allocation::PlanChanged) => Err(NumberingError::PlanMismatch.into()),
-            Err(error) if was_refused => Err(NumberingError::from(error).into()),
-            Err(error) => Err(TakeError::Uncertain(error)),
-        }
-    }
-
     /// The write that allocates the next `count` values if the first of them is at most `last`.
-    fn counter_update(
+    pub(super) fn counter_update(
         &self,
         org: OrgId,
         plan: &NumberingPlan,
@@ -295,15 +201,8 @@ impl Store {
     }
 }
 
-/// Whether a key is that of a number that one of the plans could make.
-#[cfg(feature = "cli")]
-pub(super) fn is_of_a_plan(org: &Org, plans: &[NumberingPlan], key: &StoredIdentifier) -> bool {
-    key.1.name_space() == IdentifierName::ExternalId
-        && plans.iter().any(|plan| plan.value_of(&key.2, &org.permutation_key).is_some())
-}
-
 /// The result of [`Store::counter_update`].
-fn allocation(
+pub(super) fn allocation(
     sent: Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>>,
     plan: &NumberingPlan,
     count: u64,

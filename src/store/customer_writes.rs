@@ -19,7 +19,6 @@ use super::{
     Attributes, Item, ResponseToStore, Store, StoreError, StoredResponse,
     item::{NewItem, json, millis, n, s},
     keys,
-    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::model::{
@@ -127,7 +126,7 @@ impl Store {
     pub(super) async fn profile_item(&self, org: OrgId, user: UserId) -> Result<ProfileItem, StoreError> {
         Ok(match self.get(&keys::profile(org, user)).await? {
             None => ProfileItem::Absent,
-            Some(attributes) if is_gone(&Item(&attributes)) => ProfileItem::Gone,
+            Some(attributes) if Item(&attributes).is_gone() => ProfileItem::Gone,
             Some(attributes) => ProfileItem::Customer(StoredCustomer::read(&attributes)?),
         })
     }

@@ -13,7 +13,6 @@ use super::{
     customer_writes::{Before, CustomerWrites, USER_ID, Written},
     keys,
     retries::{LostRaces, is_partial},
-    tombstones::is_gone,
 };
 use crate::model::{
     customer::{Account, Identifier, Identity, UserId},
@@ -81,7 +80,7 @@ impl Store {
     /// The customer whom an identity item points at, if it is there and no tombstone.
     async fn user_of(&self, identity: &keys::Key) -> Result<Option<UserId>, StoreError> {
         let found = self.get(identity).await?;
-        let found = found.as_ref().map(Item).filter(|item| !is_gone(item));
+        let found = found.as_ref().map(Item).filter(|item| !item.is_gone());
         found.map(|item| item.n(USER_ID).map(UserId)).transpose()
     }
 
@@ -199,7 +198,7 @@ impl Store {
         let mut owners = Owners::default();
         for (key, attributes) in self.owner_items(org, keys).await? {
             let item = Item(&attributes);
-            if is_gone(&item) {
+            if item.is_gone() {
                 owners.retire(key);
             } else {
                 owners.insert(key, UserId(item.n(USER_ID)?));

@@ -138,18 +138,6 @@ pub(super) fn unmet_condition(
     }
 }
 
-/// Whether an operation certainly did nothing, because DynamoDB has refused it or it was not sent.
-#[cfg(feature = "cli")]
-pub(super) fn was_refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
-    match error {
-        SdkError::ConstructionFailure(_) => true,
-        SdkError::ServiceError(service) => {
-            service.raw().status().is_client_error() && service.err().code().is_some()
-        }
-        _ => false,
-    }
-}
-
 /// The `Display` text of `error` and of its causes, for a log line. `Debug` is not used, because
 /// the SDK's output contains items. A `Display` text that embeds the `Debug` output of a request is
 /// truncated there.

@@ -17,7 +17,6 @@ use super::{
     keys::{self, EXPIRES_AT, Key, PK},
     messages::NewMessage,
     otps::{CODE, CONSUMED_AT, CREATED_ID, SENDS, VALID_UNTIL, VERSION, read_otp},
-    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::{
@@ -160,7 +159,7 @@ impl Store {
             if let Some(earlier) = self.earlier_response(request, response_at, &refused).await? {
                 return Ok(Issue::Replay(earlier));
             }
-            if refused.values().flatten().any(|old| is_gone(&Item(old))) {
+            if refused.values().flatten().any(|old| Item(old).is_gone()) {
                 return Ok(Issue::OwnerGone);
             }
             // If a quota is used up, neither another number nor another decision helps.

@@ -53,11 +53,19 @@ pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp() + 1)
 }
 
+/// On what stays of a customer who was erased or merged into another one: when that was.
+pub const GONE_AT: &str = "gone_at";
+
 /// An item that was read. Its methods fail when an attribute is missing or has another type. The
 /// error names the attribute and never its value.
 pub struct Item<'a>(pub &'a Attributes);
 
 impl<'a> Item<'a> {
+    /// Whether it is what stays of a customer who was erased or merged into another one.
+    pub fn is_gone(&self) -> bool {
+        self.has(GONE_AT)
+    }
+
     fn get<T>(
         &self,
         name: &str,

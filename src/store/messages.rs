@@ -10,11 +10,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 #[cfg(feature = "cli")]
 use super::MessageRecord;
 use super::{
-    OrgWithSecrets, Store, StoreError,
+    Store, StoreError, StoredOrg,
     error::unmet_condition,
     item::{Attributes, Item, NewItem, json, millis, n, s, ttl},
     keys::{self, EXPIRES_AT, Key, PK},
-    orgs::org_with_secrets,
+    orgs::stored_org,
     otps::{CODE, CONSUMED_AT},
     retries::is_partial,
 };
@@ -76,7 +76,7 @@ pub(super) struct NewMessage<'a> {
 #[derive(Debug, Clone)]
 pub struct StoredMessage {
     /// `None` if there is no such org any more.
-    pub org: Option<OrgWithSecrets>,
+    pub org: Option<StoredOrg>,
     pub created_id: CreatedId,
     pub scope: Scope,
     pub message: Message,
@@ -166,7 +166,7 @@ impl Store {
             Some(otp) => MessageOtp::Unused(Code::stored(otp.s(CODE)?)),
         };
         let mut message = read(&message, otp)?;
-        let org = with_sort_key(&org.sk).map(org_with_secrets).transpose();
+        let org = with_sort_key(&org.sk).map(stored_org).transpose();
         message.org = org.map_err(StoreError::until_repaired)?;
         Ok(Some(message))
     }

@@ -7,89 +7,51 @@
 //! because TTL deletes late.
 
 mod access_tokens;
-#[cfg(feature = "cli")]
-mod audit;
 mod blocks;
 mod card_numbers;
 mod client;
 mod customer_writes;
 mod customers;
-#[cfg(feature = "cli")]
-mod diagnosis;
-#[cfg(feature = "cli")]
-mod erasure;
 mod error;
-#[cfg(feature = "cli")]
-mod held_numbers;
-#[cfg(feature = "cli")]
-mod history;
 mod idempotency;
 mod issuing;
 mod item;
 pub mod keys;
-#[cfg(feature = "cli")]
-mod merging;
 mod messages;
 mod meter;
+#[cfg(feature = "cli")]
+mod operators;
 mod orgs;
 mod otps;
-#[cfg(feature = "cli")]
-mod readings;
 mod registration;
 mod retries;
-#[cfg(feature = "cli")]
-mod revocation;
-mod table;
 mod tills;
 #[cfg(feature = "cli")]
 mod tokens;
-mod tombstones;
 mod transaction;
-#[cfg(feature = "cli")]
-mod upgrade;
 
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 
-#[cfg(feature = "cli")]
-pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
 pub use card_numbers::{CardNumber, NumberingError};
-#[cfg(feature = "cli")]
-pub use card_numbers::{TakeError, TakenNumbers};
 pub use client::{OPERATION_TIMEOUT, connect_on_lambda};
 #[cfg(feature = "cli")]
 pub use client::{connect, connect_embedded, connect_local};
 pub use customers::{Change, Found, Place};
-#[cfg(feature = "cli")]
-pub use diagnosis::{TABLE_KEYS, TableFacts, TriedAction};
-#[cfg(feature = "cli")]
-pub use erasure::{Erasure, ErasureStart};
 pub use error::{StoreError, error_chain};
-#[cfg(feature = "cli")]
-pub use held_numbers::HeldNumbers;
-#[cfg(feature = "cli")]
-pub use history::{
-    AddressQuotas, CustomerHistory, CustomerState, HistoryOwner, MessageRecord, OtpEnd, OtpRecord,
-    OwnerHistory, QuotaCount, Search, distinct_attempts,
-};
 pub use idempotency::{IdempotentRequest, ResponseToStore, StoredResponse};
 pub use issuing::{Issue, NewOtp};
-#[cfg(feature = "cli")]
-pub use merging::{Merge, MergeError, MergeRefusal, MergedUsers};
 pub use messages::{MessageOtp, StateChange, StoredMessage};
 pub use meter::{Usage, count_usage};
-pub use orgs::{Applied, ApplyError, OrgWithSecrets};
+#[cfg(feature = "cli")]
+pub use operators::*;
+pub use orgs::{Applied, ApplyError, StoredOrg};
 pub use otps::{OtpsAndAttempts, TypedOtp, Validation};
 pub use registration::{NewCustomer, Registration};
 pub use retries::within;
-pub use table::{Stream, TableCreation};
 #[cfg(feature = "cli")]
 pub use tokens::edit_body;
-#[cfg(feature = "cli")]
-pub use tombstones::Tombstone;
-#[cfg(feature = "cli")]
-pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 
 use blocks::Blocks;
 use item::{Attributes, Item};

@@ -90,10 +90,13 @@ struct OrgItem {
     customers_join: bool,
 }
 
-/// An org, and the secrets of its webhooks if it has some.
+/// An org, with what requests of the API do not need of its item.
 #[derive(Debug, Clone)]
-pub struct OrgWithSecrets {
+pub struct StoredOrg {
     pub org: Org,
+    /// Incremented by each change.
+    pub version: u64,
+    /// The secrets of its webhooks, if it has some.
     pub secrets: Option<WebhookSecrets>,
 }
 
@@ -103,31 +106,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn org(&self, id: OrgId) -> Result<Option<Org>, StoreError> {
-        Ok(self.org_with_secrets(id).await?.map(|found| found.org))
+        Ok(self.stored_org(id).await?.map(|found| found.org))
     }
 
-    /// An org and the version of its item, which every change increments, read strongly
-    /// consistently.
+    /// An org with the rest of its item, read strongly consistently.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
-    #[cfg(feature = "cli")]
-    pub async fn org_with_version(&self, id: OrgId) -> Result<Option<(Org, u64)>, StoreError> {
-        let Some(record) = self.read_org_item(id).await? else {
-            return Ok(None);
-        };
-        let version = record.version;
-        let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
-        org.customers_join = record.customers_join;
-        Ok(Some((org, version)))
-    }
-
-    /// An org and the secrets of its webhooks, if it has some, read strongly consistently.
-    ///
-    /// # Errors
-    /// [`StoreError`] when DynamoDB fails or the item is corrupt.
-    pub async fn org_with_secrets(&self, id: OrgId) -> Result<Option<OrgWithSecrets>, StoreError> {
-        self.get(&keys::org(id)).await?.as_ref().map(org_with_secrets).transpose()
+    pub async fn stored_org(&self, id: OrgId) -> Result<Option<StoredOrg>, StoreError> {
+        self.get(&keys::org(id)).await?.as_ref().map(stored_org).transpose()
     }
 
     /// The secrets of an org's webhooks. `None` if there is no such org, or it has none.
@@ -135,7 +122,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn webhook_secrets(&self, org: OrgId) -> Result<Option<WebhookSecrets>, StoreError> {
-        Ok(self.read_org_item(org).await?.and_then(|record| record.webhook_secrets))
+        Ok(self.stored_org(org).await?.and_then(|stored| stored.secrets))
     }
 
     /// Makes `new` the secret of an org's webhooks. The one that it replaces, if any, signs beside
@@ -205,7 +192,7 @@ impl Store {
 
     /// Creates an org or changes it to `definition`. A new org gets `permutation_key`, and its
     /// first customer gets `first_user`. For an existing org, both are ignored. With `replaced`,
-    /// only the version of [`Self::org_with_version`] is changed.
+    /// only that version of the org is changed.
     ///
     /// # Errors
     /// [`ApplyError`]; then nothing was written.
@@ -405,11 +392,11 @@ fn read_org(attributes: &Attributes) -> Result<OrgItem, StoreError> {
 }
 
 /// Reads the item of an org.
-pub(super) fn org_with_secrets(attributes: &Attributes) -> Result<OrgWithSecrets, StoreError> {
+pub(super) fn stored_org(attributes: &Attributes) -> Result<StoredOrg, StoreError> {
     let record = read_org(attributes)?;
     let mut org = Org::new(record.definition, record.permutation_key).map_err(StoreError::corrupt)?;
     org.customers_join = record.customers_join;
-    Ok(OrgWithSecrets { org, secrets: record.webhook_secrets })
+    Ok(StoredOrg { org, version: record.version, secrets: record.webhook_secrets })
 }
 
 fn webhook_secrets(item: &Item<'_>) -> Result<Option<WebhookSecrets>, StoreError> {

@@ -6,9 +6,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Attributes, IdempotentRequest, Item, ResponseToStore, Store, StoreError, StoredResponse,
-    item::{millis, n, ttl},
+    item::{GONE_AT, millis, n, ttl},
     keys::{self, EXPIRES_AT, PK},
-    tombstones::GONE_AT,
     transaction::Outcome,
 };
 use crate::{

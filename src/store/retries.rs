@@ -169,28 +169,6 @@ impl ClassifyRetry for Contention {
     }
 }
 
-/// Forbids all retries but those after an answer by which DynamoDB refused the operation. For
-/// writes that must not be repeated.
-#[cfg(feature = "cli")]
-#[derive(Debug)]
-pub(super) struct AfterRefusal;
-
-#[cfg(feature = "cli")]
-impl ClassifyRetry for AfterRefusal {
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else {
-            return RetryAction::NoActionIndicated;
-        };
-        let was_refused = context.response().is_some_and(|response| response.status().is_client_error())
-            && error.as_operation_error().is_some_and(|error| code(error).is_some());
-        if was_refused { RetryAction::NoActionIndicated } else { RetryAction::RetryForbidden }
-    }
-
-    fn name(&self) -> &'static str {
-        "AfterRefusal"
-    }
-}
-
 /// Whether DynamoDB left keys unprocessed, as it does when throughput is exceeded.
 pub(super) fn is_partial(batch: &BatchGetItemOutput) -> bool {
     batch.unprocessed_keys.as_ref().is_some_and(|tables| !tables.is_empty())
@@ -225,7 +203,7 @@ fn retry_in_progress() -> RetryAction {
 }
 
 /// The error code of a write operation's error.
-fn code(error: &Error) -> Option<&str> {
+pub(super) fn code(error: &Error) -> Option<&str> {
     fn code_of<E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static>(
         error: &Error,
     ) -> Option<&str> {

@@ -37,7 +37,7 @@ pub async fn run(command: Command, store: &Store, output: &Output) -> Result<(),
         return output.print(&json!([]), &format!("nothing was done in the last {days} days"));
     }
     // JSON is for programs and has UTC.
-    let found = store.org_with_version(org).await?.map(|(org, _)| org);
+    let found = store.org(org).await?;
     let time = |at: DateTime<Utc>| match &found {
         Some(org) => support::time(org, at),
         None => at.to_rfc3339_opts(SecondsFormat::Secs, true),

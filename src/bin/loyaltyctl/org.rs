@@ -24,7 +24,7 @@ use loyalty_codes::{
         webhook::WebhookSecret,
     },
     secret::os_rng,
-    store::{Applied, AuditEntry, Store, StoreError},
+    store::{Applied, AuditEntry, Store, StoreError, StoredOrg},
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::SignalKind;
@@ -257,8 +257,8 @@ fn print_changes(output: &Output, id: OrgId, lead: &str, preview: &Preview) -> R
 
 async fn edit(target: &Target, output: &Output, id: OrgId, yes: bool) -> Result<(), Failure> {
     let store = target.store().await?;
-    let found = output.with_spinner("reading", store.org_with_version(id)).await?;
-    let (before, version) = found.ok_or_else(|| no_such_org(id))?;
+    let found = output.with_spinner("reading", store.stored_org(id)).await?;
+    let StoredOrg { org: before, version, .. } = found.ok_or_else(|| no_such_org(id))?;
     let text = org_file::write(&before.definition).map_err(|error| Failure::failed(error.to_string()))?;
     let failed = |error: io::Error| Failure::failed(format!("cannot edit the file: {error}"));
     let file = temporary(|| tempfile::Builder::new().suffix(".toml").tempfile()).map_err(failed)?;

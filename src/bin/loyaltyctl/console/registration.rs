@@ -18,7 +18,7 @@ use loyalty_codes::{
         message::ChannelType,
         org::{Config, Definition, Invalid, Org, OrgId},
     },
-    store::Applied,
+    store::{Applied, StoredOrg},
 };
 use serde_json::{Map, Value, json};
 
@@ -172,8 +172,8 @@ enum Check {
 
 impl Draft {
     async fn stored(console: &Console, id: OrgId) -> Result<Self, Failure> {
-        let found = console.store.org_with_version(id).await?;
-        let (org, version) = found.ok_or_else(|| org::no_such_org(id))?;
+        let found = console.store.stored_org(id).await?;
+        let StoredOrg { org, version, .. } = found.ok_or_else(|| org::no_such_org(id))?;
         let definition = org.definition.clone();
         let current = console.store.issued_card_numbers(id).await?;
         let next = current.map(|current| current.next);

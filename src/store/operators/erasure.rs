@@ -17,14 +17,13 @@ use futures_util::future::join_all;
 
 use super::{
     Attributes, Item, Store, StoreError,
-    card_numbers::is_of_a_plan,
     customer_writes::{StoredCustomer, USER_ID},
     customers::owner_keys,
     history::{CONCURRENT, addresses_of, contacts_of},
     keys::{self, Key, OwnedItem},
     messages,
     retries::LostRaces,
-    tombstones::{PENDING, Tombstone, is_gone},
+    tombstones::{PENDING, Tombstone},
     transaction::Outcome,
 };
 use crate::model::{
@@ -207,7 +206,7 @@ impl Store {
         let mut own = Vec::new();
         for (key, attributes) in self.owner_items(org.id(), keys).await? {
             let item = Item(&attributes);
-            if item.n::<u64>(USER_ID)? == user.0 && !is_gone(&item) {
+            if item.n::<u64>(USER_ID)? == user.0 && !item.is_gone() {
                 own.push(key);
             }
         }
@@ -282,7 +281,7 @@ impl Store {
         for attributes in items {
             let item = Item(attributes);
             let (pk, sk) = (item.s(keys::PK)?, item.s(keys::SK)?);
-            if sk != keys::PROFILE && !is_gone(&item) {
+            if sk != keys::PROFILE && !item.is_gone() {
                 keys.push(Key { pk: pk.to_owned(), sk: sk.to_owned() });
             }
         }
@@ -334,4 +333,10 @@ impl Store {
         let others: BTreeSet<_> = others.into_iter().map(|key| (key.1, key.2)).collect();
         Ok(&addresses - &others)
     }
+}
+
+/// Whether a key is that of a number that one of the plans could make.
+fn is_of_a_plan(org: &Org, plans: &[NumberingPlan], key: &StoredIdentifier) -> bool {
+    key.1.name_space() == IdentifierName::ExternalId
+        && plans.iter().any(|plan| plan.value_of(&key.2, &org.permutation_key).is_some())
 }

@@ -33,7 +33,6 @@ use super::{
     item::{n, s},
     keys,
     retries::LostRaces,
-    tombstones::is_gone,
     transaction::Outcome,
 };
 use crate::model::{
@@ -157,7 +156,7 @@ impl Store {
             .consistent_read(true);
         let mut items = scan.into_paginator().items().send();
         while let Some(attributes) = items.try_next().await.map_err(StoreError::from_sdk)? {
-            if is_gone(&Item(&attributes)) {
+            if Item(&attributes).is_gone() {
                 continue;
             }
             match self.upgrade_item(&attributes, &mut run).await {

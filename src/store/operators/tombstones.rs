@@ -11,25 +11,17 @@
 //! quota, and a validation at the failed attempts, and both look the customer up again. The marks
 //! expire after two days, and hold nothing but the time.
 
-#[cfg(feature = "cli")]
-use chrono::Days;
-#[cfg(feature = "cli")]
-use chrono::{DateTime, TimeDelta, Utc};
-
-#[cfg(feature = "cli")]
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, builders::UpdateBuilder};
+use chrono::{DateTime, Days, TimeDelta, Utc};
 
-use super::Item;
-#[cfg(feature = "cli")]
 use super::{
-    Store, StoreError,
+    Item, Store, StoreError,
     customer_writes::{IDENTIFIERS, PROFILES, StoredCustomer, USER_ID},
     issuing::ISSUED,
-    item::{NewItem, json, millis, n, s, ttl},
+    item::{GONE_AT, NewItem, json, millis, n, s, ttl},
     keys,
     otps::{TIMES, VERSION},
 };
-#[cfg(feature = "cli")]
 use crate::model::{
     customer::UserId,
     org::Org,
@@ -37,30 +29,18 @@ use crate::model::{
     profile::StoredIdentifier,
 };
 
-/// On every tombstone and mark: when the customer was erased or merged.
-pub(super) const GONE_AT: &str = "gone_at";
 /// On the tombstone of a merged customer: the user id of the customer who has the identifiers.
-#[cfg(feature = "cli")]
 const MERGED_INTO: &str = "merged_into";
 /// On the tombstone of a customer whose erasure has not ended: the identifiers, by which the rest
 /// of it finds what is to be deleted.
-#[cfg(feature = "cli")]
 pub(super) const PENDING: &str = "pending";
 
 /// How long marks stay: longer than any request that was under way.
-#[cfg(feature = "cli")]
 const MARKS_KEPT: TimeDelta = TimeDelta::days(2);
 /// Added to the version of failed attempts. No validation has read such a version.
-#[cfg(feature = "cli")]
 const VERSION_LEAP: u64 = 1_000_000;
 
-/// Whether an item is a tombstone or a mark.
-pub(super) fn is_gone(item: &Item<'_>) -> bool {
-    item.has(GONE_AT)
-}
-
 /// The tombstone of a customer.
-#[cfg(feature = "cli")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
     pub gone_at: DateTime<Utc>,
@@ -70,11 +50,10 @@ pub struct Tombstone {
     pub pending: Option<Vec<StoredIdentifier>>,
 }
 
-#[cfg(feature = "cli")]
 impl Tombstone {
     /// The tombstone of a customer's item. `None` if the item is that of a customer.
     pub(super) fn read(item: &Item<'_>) -> Result<Option<Self>, StoreError> {
-        if !is_gone(item) {
+        if !item.is_gone() {
             return Ok(None);
         }
         Ok(Some(Self {
@@ -85,7 +64,6 @@ impl Tombstone {
     }
 }
 
-#[cfg(feature = "cli")]
 impl Store {
     /// The writes that replace a customer by `tombstone` and mark the items on which requests that
     /// are under way have conditions. The first one is the customer's item, on the condition that
@@ -155,7 +133,6 @@ impl Store {
 }
 
 /// Adds to an update what its expression needs to mark the item.
-#[cfg(feature = "cli")]
 fn mark(update: UpdateBuilder, at: DateTime<Utc>) -> UpdateBuilder {
     update
         .expression_attribute_names("#gone", GONE_AT)

@@ -19,7 +19,7 @@ use super::{
     messages,
     otps::{CONSUMED_AT, SENDS, TIMES, VALID_UNTIL},
     revocation::REVOKED_AT,
-    tombstones::{Tombstone, is_gone},
+    tombstones::Tombstone,
 };
 use crate::model::{
     customer::{Account, Identifier, IdentifierName, Identity, UserId},
@@ -202,7 +202,7 @@ impl Store {
         for (key, attributes) in self.owner_items(org.id(), &keys).await? {
             let item = Item(&attributes);
             let user = UserId(item.n(USER_ID)?);
-            if is_gone(&item) {
+            if item.is_gone() {
                 search.erased = Some(user);
                 continue;
             }
@@ -423,7 +423,7 @@ fn read_otp(item: &Item<'_>, scope: Scope, created_id: CreatedId) -> Result<OtpR
 /// The count of a quota. `None` for other items, and for the mark of a customer who is gone.
 fn read_quota(item: &Item<'_>) -> Result<Option<QuotaCount>, StoreError> {
     match OwnedItem::read(item.s(keys::SK)?) {
-        Some(OwnedItem::Quota(period)) if !is_gone(item) => {
+        Some(OwnedItem::Quota(period)) if !item.is_gone() => {
             Ok(Some(QuotaCount { period: period.to_owned(), issued: item.n(ISSUED)? }))
         }
         _ => Ok(None),

@@ -1,0 +1,34 @@
+//! What operators do with the table. No request of the API needs it, so the functions do not
+//! contain it.
+
+mod audit;
+mod diagnosis;
+mod erasure;
+mod held_numbers;
+mod history;
+mod merging;
+mod readings;
+mod revocation;
+mod table;
+mod taking;
+mod tombstones;
+mod upgrade;
+
+pub use audit::{Act, AuditEntry, Outcome as ActOutcome};
+pub use diagnosis::{TABLE_KEYS, TableFacts, TriedAction};
+pub use erasure::{Erasure, ErasureStart};
+pub use held_numbers::HeldNumbers;
+pub use history::{
+    AddressQuotas, CustomerHistory, CustomerState, HistoryOwner, MessageRecord, OtpEnd, OtpRecord,
+    OwnerHistory, QuotaCount, Search, distinct_attempts,
+};
+pub use merging::{Merge, MergeError, MergeRefusal, MergedUsers};
+pub use table::{Stream, TableCreation};
+pub use taking::{TakeError, TakenNumbers};
+pub use tombstones::Tombstone;
+pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
+
+use super::{
+    Attributes, Item, Store, StoreError, card_numbers, customer_writes, customers, error, error_chain,
+    issuing, item, keys, messages, otps, retries, transaction,
+};
