@@ -40,7 +40,7 @@ test: ## Run all tests
 # The tests that `make test` does not run, and that --all-targets leaves out.
 SEPARATE_TESTS := cargo_lambda emulator interleavings load memory panics
 
-# In one go, so that both processors compile test crates.
+# In one call, so that cargo compiles them side by side.
 build-tests: ## Build the tests of `make test` and those that it does not run
 	cargo test --locked --all-features --no-run --tests $(addprefix --test ,$(SEPARATE_TESTS))
 

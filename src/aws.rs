@@ -147,7 +147,6 @@ impl Connections {
         let connector = connector.or_insert_with(|| {
             let mut builder = Connector::builder();
             builder.set_connector_settings(Some(settings.clone()));
-            builder.set_sleep_impl(Some(SharedAsyncSleep::new(TokioSleep::new())));
             let builder = builder.tls_provider(Provider::Rustls(CryptoMode::Ring));
             SharedHttpConnector::new(builder.tls_context(self.context.clone()).build())
         });
@@ -160,7 +159,12 @@ impl Connections {
     ///
     /// # Errors
     /// When there is no answer within `limit`.
-    pub async fn open(&self, url: &str, connect_timeout: Duration, limit: Duration) -> Result<(), BoxError> {
+    pub(crate) async fn open(
+        &self,
+        url: &str,
+        connect_timeout: Duration,
+        limit: Duration,
+    ) -> Result<(), BoxError> {
         let settings = HttpConnectorSettings::builder().connect_timeout(connect_timeout).build();
         let request = HttpRequest::get(url)?;
         timeout(limit, async {

@@ -33,9 +33,10 @@ impl Watch {
             .args(["lambda", "watch", "--ignore-changes", "--bin", FUNCTION])
             .args(["--invoke-address", "127.0.0.1", "--invoke-port", &port.to_string()])
             .envs(function_environment(&table.endpoint(), table.name()))
-            // cargo-lambda compiles C with Zig. In the folder of this test's build, each of them
-            // would replace what the other has built.
+            // cargo-lambda compiles C with Zig. In one target folder, its build and that of this
+            // test would replace each other's C libraries.
             .env("CARGO_TARGET_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/target/cargo-lambda"))
+            // CI sets 1 for many calls of the embedded engine. The function makes few.
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -51,7 +51,8 @@ fn sources(path: &str) -> Vec<String> {
         return vec![fs::read_to_string(path).unwrap()];
     }
     let mut files: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // What only `loyaltyctl` does is in a folder of its own, and not for the functions' roles.
+    // Without the folder below `src/store`: what only `loyaltyctl` does is not for the functions'
+    // roles.
     files.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
     files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }

@@ -32,7 +32,7 @@ pub fn goals(cold: &[Cold], warm: &[Warm]) {
     let warmest = warm.iter().map(|route| route.ours / route.bare).fold(0.0, f64::max);
     println!("\nGoals\n");
     at_most("first byte to DynamoDB / hello's init", ours.first_byte / hello.init, 1.5);
-    at_most("init with the warmed connection / hello's init", ours.init / hello.init, 2.3);
+    at_most("init with the open connection / hello's init", ours.init / hello.init, 2.3);
     at_most("zip, MiB", ours.zip_mib, 3.0);
     at_most("peak memory, MiB", ours.peak_mib, 16.0);
     at_most("slowest warm route / bare SDK calls", warmest, 1.08);

@@ -59,7 +59,8 @@ fn line(event: &Event<'_>, metrics: Option<&Metrics>, now: DateTime<Utc>) -> Vec
 struct JsonObject(Vec<u8>);
 
 impl JsonObject {
-    /// Adds a member. Names are those of fields and of error codes, in which nothing is escaped.
+    /// Adds a member. `name` is written as it is: names of fields and of error codes contain
+    /// nothing that JSON escapes.
     fn add(&mut self, name: &str, value: impl Serialize) {
         self.0.extend_from_slice(if self.0.last() == Some(&b'{') { b"\"" } else { b",\"" });
         self.0.extend_from_slice(name.as_bytes());

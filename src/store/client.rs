@@ -33,8 +33,9 @@ fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// The client of a function. It is built while the name of its endpoint is looked up, to open the
-/// first connection. If that fails, the first request tries again.
+/// The client of a function, with a connection open, so that the first request need not wait for
+/// TLS. The client is built while the endpoint's name is looked up. After a failure, the first
+/// request connects.
 pub async fn connect_on_lambda(config: &SdkConfig, connections: &Connections, settings: &Settings) -> Client {
     let endpoint = settings.endpoint.as_deref();
     let url = endpoint.map_or_else(|| endpoint_of(config.region()), str::to_owned);
@@ -46,12 +47,16 @@ pub async fn connect_on_lambda(config: &SdkConfig, connections: &Connections, se
     client
 }
 
-/// The endpoint of a region. If this is not the one that the SDK determines, its connection is not
-/// used.
+/// The endpoint of a region. The isolated partitions of AWS have others: there, each start warns,
+/// and the first request connects.
 fn endpoint_of(region: Option<&Region>) -> String {
     let region = region.map_or("", Region::as_ref);
-    let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
-    format!("https://dynamodb.{region}.amazonaws.com{suffix}")
+    let domain = match region.split('-').next() {
+        Some("cn") => "amazonaws.com.cn",
+        Some("eusc") => "amazonaws.eu",
+        _ => "amazonaws.com",
+    };
+    format!("https://dynamodb.{region}.{domain}")
 }
 
 /// A client for the DynamoDB of the SDK's own configuration, or for `endpoint`.
@@ -111,7 +116,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_of_init_is_to_the_endpoint_that_requests_use() {
-        for region in ["eu-central-1", "us-gov-west-1", "cn-north-1"] {
+        for region in ["eu-central-1", "us-gov-west-1", "cn-north-1", "eusc-de-east-1"] {
             let parameters = Params::builder().region(region).build().unwrap();
             let endpoint = DefaultResolver::new().resolve_endpoint(&parameters).await.unwrap();
             assert_eq!(endpoint_of(Some(&Region::new(region))), endpoint.url());

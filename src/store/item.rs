@@ -53,7 +53,8 @@ pub fn ttl(time: DateTime<Utc>) -> AttributeValue {
     n(time.timestamp() + 1)
 }
 
-/// On what stays of a customer who was erased or merged into another one: when that was.
+/// On every tombstone and mark of a customer who was erased or merged (`operators::tombstones`):
+/// when that was.
 pub const GONE_AT: &str = "gone_at";
 
 /// An item that was read. Its methods fail when an attribute is missing or has another type. The
@@ -61,7 +62,7 @@ pub const GONE_AT: &str = "gone_at";
 pub struct Item<'a>(pub &'a Attributes);
 
 impl<'a> Item<'a> {
-    /// Whether it is what stays of a customer who was erased or merged into another one.
+    /// Whether it is a tombstone or a mark.
     pub fn is_gone(&self) -> bool {
         self.has(GONE_AT)
     }

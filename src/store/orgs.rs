@@ -90,13 +90,13 @@ struct OrgItem {
     customers_join: bool,
 }
 
-/// An org, with what requests of the API do not need of its item.
+/// An org, its version and the secrets of its webhooks.
 #[derive(Debug, Clone)]
 pub struct StoredOrg {
     pub org: Org,
     /// Incremented by each change.
     pub version: u64,
-    /// The secrets of its webhooks, if it has some.
+    /// `None` if it has none.
     pub secrets: Option<WebhookSecrets>,
 }
 
@@ -109,7 +109,7 @@ impl Store {
         Ok(self.stored_org(id).await?.map(|found| found.org))
     }
 
-    /// An org with the rest of its item, read strongly consistently.
+    /// An org, its version and the secrets of its webhooks, read strongly consistently.
     ///
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
@@ -122,7 +122,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when DynamoDB fails or the item is corrupt.
     pub async fn webhook_secrets(&self, org: OrgId) -> Result<Option<WebhookSecrets>, StoreError> {
-        Ok(self.stored_org(org).await?.and_then(|stored| stored.secrets))
+        Ok(self.read_org_item(org).await?.and_then(|record| record.webhook_secrets))
     }
 
     /// Makes `new` the secret of an org's webhooks. The one that it replaces, if any, signs beside

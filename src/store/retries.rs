@@ -1,5 +1,6 @@
 //! The retry policy of the DynamoDB client: which errors are retried, how often and after which
-//! backoff. No operation of the store repeats a call by itself.
+//! backoff. No operation of the store repeats a call by itself. `operators::taking` forbids most
+//! retries of its one write.
 //!
 //! The SDK retries lost connections, timeouts, 5xx responses and throttling. [`Contention`] adds
 //! the cases that are specific to DynamoDB: conflicts, cancelled transactions, transactions in

@@ -1,5 +1,5 @@
-//! What operators do with the table. No request of the API needs it, so the functions do not
-//! contain it.
+//! What commands of operators do with the table, and no request needs. The functions do not contain
+//! it. Orgs and tills are written beside where they are read.
 
 mod audit;
 mod diagnosis;
@@ -28,6 +28,7 @@ pub use taking::{TakeError, TakenNumbers};
 pub use tombstones::Tombstone;
 pub use upgrade::{Reason, Undecided, UpgradeOptions, UpgradeReport};
 
+// For the modules of this folder.
 use super::{
     Attributes, Item, Store, StoreError, card_numbers, customer_writes, customers, error, error_chain,
     issuing, item, keys, messages, otps, retries, transaction,

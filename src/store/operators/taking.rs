@@ -77,9 +77,8 @@ impl Store {
         Err(NumberingError::from(StoreError::gave_up(PLAN_KEPT_CHANGING)).into())
     }
 
-    /// Allocates the next `count` values of an org's sequence for an operator, in one write that is
-    /// never repeated unless DynamoDB has refused it. Returns the first of them. `None` if the
-    /// range has no room for that many.
+    /// Allocates the next `count` values of an org's sequence for an operator, in one write.
+    /// Returns the first of them. `None` if the range has no room for that many.
     ///
     /// # Errors
     /// [`TakeError`] when the counter has another plan, or DynamoDB fails.
@@ -92,8 +91,8 @@ impl Store {
         let Some(last) = plan.end().checked_sub(count) else {
             return Ok(None);
         };
-        // A repetition would skip as many numbers once more. Near the end of the range, it would
-        // find too few and report that none was taken.
+        // Near the end of the range, a repetition would find too few numbers and report that none
+        // was taken.
         let once = Config::builder().retry_classifier(AfterRefusal);
         let update = self.counter_update(org, plan, count, last);
         let sent = update.customize().config_override(once).send().await;
@@ -108,8 +107,7 @@ impl Store {
     }
 }
 
-/// Forbids all retries but those after an answer by which DynamoDB refused the operation. For
-/// writes that must not be repeated.
+/// Forbids all retries but those after an answer by which DynamoDB refused the operation.
 #[derive(Debug)]
 struct AfterRefusal;
 
