@@ -291,14 +291,17 @@ $(MINISTACK): tests/requirements-ministack.txt
 	.tools/ministack/bin/pip install --quiet --requirement tests/requirements-ministack.txt
 	touch $@
 
+# Tools that run for a second are not worth the time to optimize them.
+INSTALL_TOOL := CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 cargo install --debug --locked --quiet
+
 $(CARGO_AUDIT):
-	cargo install --locked --quiet --root .tools --version $(CARGO_AUDIT_VERSION) cargo-audit
+	$(INSTALL_TOOL) --root .tools --version $(CARGO_AUDIT_VERSION) cargo-audit
 
 $(CARGO_CYCLONEDX):
-	cargo install --locked --quiet --root .tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
+	$(INSTALL_TOOL) --root .tools --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
 
 $(CARGO_FUZZ):
 	cargo install --locked --quiet --root .tools --version $(CARGO_FUZZ_VERSION) cargo-fuzz
 
 $(CARGO_DENY):
-	cargo install --locked --quiet --root .tools --version $(CARGO_DENY_VERSION) cargo-deny
+	$(INSTALL_TOOL) --root .tools --version $(CARGO_DENY_VERSION) cargo-deny

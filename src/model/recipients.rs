@@ -331,7 +331,10 @@ mod tests {
             number in "[1-9][0-9]{9,13}",
         ) {
             let org = org(&json!({"config": {"CONF_OTP_ALLOWED_COUNTRY_CODES": codes}}));
-            let allowed = read_channel("SMS", &format!("+{number}"), &org).is_ok();
+            let typed = format!("+{number}");
+            let allowed = read_channel("SMS", &typed, &org).is_ok();
+            // Zeros behind a country code are no part of the number.
+            let number = mobile(&typed).value().to_owned();
             let begins = codes.iter().any(|code| number.starts_with(code.as_str()));
             prop_assert_eq!(allowed, begins);
         }
